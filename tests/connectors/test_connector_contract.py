@@ -31,7 +31,13 @@ from tillway.testing.connector_contract import Check, checks_for
 
 SIMULATOR = Simulator().capabilities
 HTTP_BANK = HttpBank(
-    "http://127.0.0.1:1", debits=SIMULATOR.debits, list=True, redirects=True, increments=True, multicapture=True
+    "http://127.0.0.1:1",
+    debits=SIMULATOR.debits,
+    list=True,
+    redirects=True,
+    increments=True,
+    multicapture=True,
+    verifications=True,
 ).capabilities
 
 

@@ -129,6 +129,7 @@ async def behind_http(journal: Path, kind: type[HttpBank] = HttpBank) -> AsyncIt
                 "redirects": "yes",
                 "increments": "yes",
                 "multicapture": "yes",
+                "verifications": "yes",
             }
         )
         far = BehindHttp(server, connector, mail)

@@ -111,6 +111,12 @@ SETTINGS = (
         default=False,
         description="yes: it can capture an authorization several times (`final`)",
     ),
+    Setting(
+        name="verifications",
+        read=yes_or_no,
+        default=False,
+        description="yes: it can ask the issuer about a card without a payment (SetupIntents)",
+    ),
 )
 
 PATHS = {
@@ -120,13 +126,14 @@ PATHS = {
     "increment": "/v1/increments",
     "refund": "/v1/refunds",
     "payout": "/v1/payouts",
+    "verify": "/v1/verifications",
 }
-"""The call of each operation. Not every bank can increment: the setting `increments`."""
+"""The call of each operation. Not every bank can increment and verify: the settings `increments`, `verifications`."""
 
 LIST_PATH = "/v1/operations"
 
 WITHDRAW = "/withdraw"
-"""The end of the path that withdraws an authorization: `/v1/authorizations/{reference}/withdraw`."""
+"""The end of the path that withdraws an authorization or verification: `/v1/authorizations/{reference}/withdraw`."""
 
 OPERATIONS = {path: operation for operation, path in PATHS.items()}
 
@@ -160,6 +167,7 @@ class HttpBank(HttpConnector):
         redirects: bool = False,
         increments: bool = False,
         multicapture: bool = False,
+        verifications: bool = False,
         **times: Unpack[Times],
     ) -> None:
         promises = Capabilities(
@@ -168,6 +176,7 @@ class HttpBank(HttpConnector):
                     *("authorize", "capture", "void", "refund", "payout"),
                     *(("increment",) if increments else ()),
                     *(("multicapture",) if multicapture else ()),
+                    *(("verify",) if verifications else ()),
                 )
             ),
             deduplicates=True,
@@ -244,9 +253,9 @@ def perform(operation: Operation, *, details: bool = False, redirects: bool = Fa
 
 
 def withdraw(operation: Operation) -> Conversation:
-    """End an authorization that waits for its customer. The answer is that about the authorization."""
+    """End an authorization or verification that waits for its customer. The answer is that to itself."""
     reference = operation.reference
-    path = f"{PATHS['authorize']}/{quote(reference, safe='')}{WITHDRAW}"
+    path = f"{PATHS[operation.kind]}/{quote(reference, safe='')}{WITHDRAW}"
     answer = yield Request("POST", path, {"reference": reference}, {"idempotency-key": reference})
     if answer.status != 200 or answer.body is None:
         return Unknown(f"the bank answered {answer.status} to a withdrawal")
@@ -336,6 +345,9 @@ def _notice_of(said: Any, *, disputes: bool) -> Notice:
     if outcome is None:
         raise NoticeRejected(f"status {str(status)[:20]!r} is not one of {', '.join(_STATUSES)}")
     operation = _KINDS.get(kind.lower())
+    if operation == "verify":
+        # The notice of an amount of nothing: the bank is asked for the outcome.
+        return Notice(id=f"{reference}:{status}", kind="operation", reference=reference, created=created)
     if operation != "void":
         if amount_minor is None:
             outcome = Unknown("the notice names no amount")
@@ -402,7 +414,7 @@ _VERDICTS: dict[Any, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost
 
 def _body(operation: Operation, details: bool, redirects: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"reference": operation.reference}
-    if operation.kind != "void":
+    if operation.kind not in _WITHOUT_AMOUNT:
         body["amount"] = operation.amount_minor
         body["currency"] = operation.currency
     match operation.kind:
@@ -417,6 +429,14 @@ def _body(operation: Operation, details: bool, redirects: bool) -> dict[str, Any
                 body |= _redirect(operation)
             if operation.by_amount and not operation.livemode:
                 body["by_amount"] = True
+            known = _details(operation, redirects) if details else {}
+            if known:
+                body["details"] = known
+        case "verify":
+            assert operation.card is not None, "only cards are verified"
+            body |= {"card": _card(operation.card), "stores": operation.stores or "off_session"}
+            if redirects:
+                body |= _redirect(operation)
             known = _details(operation, redirects) if details else {}
             if known:
                 body["details"] = known
@@ -524,8 +544,7 @@ def _mismatch(operation: Operation, body: Mapping[str, Any]) -> str | None:
     kind = body.get("kind")
     if not isinstance(kind, str) or _KINDS.get(kind.lower(), operation.kind) != operation.kind:
         return "kind"
-    if operation.kind == "void":
-        # A void is sent without an amount; the bank may state any.
+    if operation.kind in _WITHOUT_AMOUNT:
         return None
     if type(body.get("amount")) is not int or body["amount"] != operation.amount_minor:
         return "amount"
@@ -535,8 +554,16 @@ def _mismatch(operation: Operation, body: Mapping[str, Any]) -> str | None:
     return None
 
 
+_WITHOUT_AMOUNT = ("void", "verify")
+"""Operations that are sent without an amount; the bank's answer may state any."""
+
 # The contract does not list the kinds. A known kind must be the right one; an unknown one may be the bank's own.
-_KINDS: dict[str, OperationKind] = {"authorization": "authorize", "authorizations": "authorize"}
+_KINDS: dict[str, OperationKind] = {
+    "authorization": "authorize",
+    "authorizations": "authorize",
+    "verification": "verify",
+    "verifications": "verify",
+}
 for _kind in get_args(OperationKind):
     _KINDS |= {_kind: _kind, f"{_kind}s": _kind}
 

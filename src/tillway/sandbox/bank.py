@@ -3,7 +3,7 @@
 It has two users: the connector `simulator` calls it inside the process, `bank_server` puts it behind HTTP with a
 journal. It performs an operation at most once per reference. A repeat gets the first answer, or the settled one if that
 was `Pending` and has settled since; a repeat with other contents gets a 409. The wire contract is docs/http-bank.md;
-the bank adds `POST /v1/increments`.
+the bank adds `POST /v1/increments` and `POST /v1/verifications`.
 
 An authorization that names an `account` in place of a `card` debits a bank account: it is `Pending`, and settles or is
 returned after a question or a few seconds.
@@ -39,7 +39,18 @@ PAGE_MAX = 100
 """Most operations in one page of the list."""
 
 Status = Literal["Accepted", "ActionRequired", "Declined", "InsufficientFunds", "Pending"]
-Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute", "evidence", "accept"]
+Kind = Literal[
+    "authorization",
+    "capture",
+    "void",
+    "increment",
+    "refund",
+    "payout",
+    "verification",
+    "dispute",
+    "evidence",
+    "accept",
+]
 Stage = Literal["inquiry", "chargeback", "warning"]
 Verdict = Literal["Opened", "Won", "Lost", "Accepted"]
 
@@ -210,7 +221,7 @@ class Bank:
             if request.path.startswith(DISPUTES):
                 return self._take_reply(request)
             if request.path.endswith(WITHDRAW):
-                return self._withdraw(request.path.removesuffix(WITHDRAW).removeprefix("/v1/authorizations/"))
+                return self._withdraw(_withdrawn(request.path))
             return self._perform(request, answer)
         except _Invalid as invalid:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
@@ -245,9 +256,9 @@ class Bank:
         return Handled(Response(200, operation.answer()), operation)
 
     def _withdraw(self, reference: str) -> Handled:
-        """End an authorization that waits for its customer."""
+        """End an authorization or verification that waits for its customer."""
         operation = self._operations.get(reference)
-        if operation is None or operation.kind != "authorization":
+        if operation is None or operation.kind not in ("authorization", "verification"):
             raise _Invalid(404, "no such authorization")
         return self.decide_action(reference, passed=False)
 
@@ -370,7 +381,7 @@ class Bank:
         since, after = asked.get("since", ""), asked.get("after")
         if not (since.isascii() and since.isdigit() and len(since) <= 12):
             raise _Invalid(400, "since is not a time in seconds")
-        found = [one for one in self._operations.values() if one.at >= int(since) and one.kind not in _REPLIES]
+        found = [one for one in self._operations.values() if one.at >= int(since) and one.kind not in _UNLISTED]
         if after is not None:
             if after not in self._operations:
                 raise _Invalid(404, "after is not the reference of an operation")
@@ -423,6 +434,8 @@ class Bank:
         parent = self._operations.get(parent_reference) if parent_reference else None
         if kind == "void":
             amount, currency = (parent.authorized, parent.currency) if parent else (0, _NO_CURRENCY)
+        elif kind == "verification":
+            amount, currency = 0, _NO_CURRENCY
         else:
             amount, currency = body["amount"], body["currency"].lower()
         operation = BankOperation(
@@ -449,7 +462,7 @@ class Bank:
         if answer == "Pending" or "account" in body or takes_its_time:
             operation.status = "Pending"
         if self.pages is not None and _authenticates(body):
-            operation.capture = body["capture"]
+            operation.capture = body.get("capture", False)
             operation.status, operation.return_url = "ActionRequired", body["return_url"]
             operation.redirect_url = f"{self.pages}{operation.reference}"
             return operation
@@ -551,6 +564,10 @@ class Bank:
             return None
         if operation.kind == "authorization":
             return _charge_card(operation, body)
+        if operation.kind == "verification":
+            objection = _charge_card(operation, body)
+            operation.disputes, operation.refund = 0, "succeeds"
+            return objection
         if operation.kind == "payout":
             to = recipient_of(body["recipient"]["type"], body["recipient"]["value"])
             operation.refund = to.manner
@@ -589,7 +606,7 @@ class Bank:
             case "accept" if sign > 0:
                 parent.verdict = "Accepted"
                 parent.told, parent.at = parent.told + 1, operation.at
-            case "authorization" | "payout" | "dispute" | "evidence" | "accept":
+            case "authorization" | "payout" | "verification" | "dispute" | "evidence" | "accept":
                 pass
 
     def _return_refund(self, refund: BankOperation) -> BankOperation | None:
@@ -617,6 +634,9 @@ DISPUTES = "/v1/disputes/"
 
 _REPLIES: dict[str, Kind] = {"evidence": "evidence", "accept": "accept"}
 
+_UNLISTED = (*_REPLIES, "verification")
+"""Operations that no list has: they move no money."""
+
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -629,12 +649,17 @@ def references_of(request: Request) -> tuple[str, ...]:
         key = request.headers.get("idempotency-key", "")
         return (unquote(request.path.removeprefix(DISPUTES).rpartition("/")[0]), key)
     if request.path.endswith(WITHDRAW):
-        return (request.path.removesuffix(WITHDRAW).removeprefix("/v1/authorizations/"),)
+        return (_withdrawn(request.path),)
     kind, body = _KINDS.get(request.path), request.body
     if kind is None or not isinstance(body, dict):
         return ()
     named = (body.get("reference"), body.get(_PARENT_FIELD.get(kind, "")))
     return tuple(reference for reference in named if isinstance(reference, str))
+
+
+def _withdrawn(path: str) -> str:
+    """The reference in the path of a withdrawal."""
+    return path.removesuffix(WITHDRAW).rpartition("/")[2]
 
 
 def dispute_reference(announcement: Announcement) -> str:
@@ -671,6 +696,7 @@ _KINDS: dict[str, Kind] = {
     "/v1/increments": "increment",
     "/v1/refunds": "refund",
     "/v1/payouts": "payout",
+    "/v1/verifications": "verification",
 }
 
 _PARENT_FIELD: dict[Kind, str] = {
@@ -793,10 +819,12 @@ _FIELDS: dict[Kind, frozenset[str]] = {
     "increment": frozenset(("reference", "authorization", "amount", "currency")),
     "refund": frozenset(("reference", "payment", "amount", "currency")),
     "payout": frozenset(("reference", "amount", "currency", "recipient")),
+    "verification": frozenset(("reference", "card", "stores")),
 }
 _OPTIONAL: dict[Kind, frozenset[str]] = {
     "authorization": frozenset(("details", "by_amount", "return_url", "three_d_secure")),
     "capture": frozenset(("final",)),
+    "verification": frozenset(("details", "return_url", "three_d_secure")),
 }
 _CARD_REQUIRED = frozenset(("number", "exp_month", "exp_year"))
 _CARD_FIELDS = _CARD_REQUIRED | {"cvc", "name"}
@@ -815,7 +843,7 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     parent = _PARENT_FIELD.get(kind)
     if parent is not None:
         _check_reference(body[parent], parent)
-    if kind != "void":
+    if kind not in ("void", "verification"):
         _check_amount(body["amount"])
         _check_currency(body["currency"])
     if type(body.get("final", True)) is not bool:
@@ -825,18 +853,28 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
             raise _Invalid(422, "capture is not true or false")
         if type(body.get("by_amount", False)) is not bool:
             raise _Invalid(422, "by_amount is not true or false")
-        if "return_url" in body:
-            _check_text(body["return_url"], "return_url", 5000)
-        if body.get("three_d_secure", "any") not in ("any", "challenge"):
-            raise _Invalid(422, "three_d_secure is not any or challenge")
         if debits:
             _check_account(body["account"], capture=body["capture"])
         else:
             _check_card(body["card"])
-        if "details" in body:
-            _check_details(body["details"])
+        _check_circumstances(body)
+    elif kind == "verification":
+        if body["stores"] not in ("on_session", "off_session"):
+            raise _Invalid(422, "stores is not on_session or off_session")
+        _check_card(body["card"])
+        _check_circumstances(body)
     elif kind == "payout":
         _check_recipient(body["recipient"])
+
+
+def _check_circumstances(body: Mapping[str, Any]) -> None:
+    """Check the optional members of an authorization or verification."""
+    if "return_url" in body:
+        _check_text(body["return_url"], "return_url", 5000)
+    if body.get("three_d_secure", "any") not in ("any", "challenge"):
+        raise _Invalid(422, "three_d_secure is not any or challenge")
+    if "details" in body:
+        _check_details(body["details"])
 
 
 _REPORT_TEXTS = {"reference": DISPUTE_REFERENCE_MAX, "reason": 100, "network_reason_code": NETWORK_REASON_CODE_MAX}

@@ -63,7 +63,7 @@ NOTICE_FAULTS: Final[dict[NoticeFault, str]] = {
     "lose_notice": "no notice comes",
 }
 
-OPERATIONS = ("authorize", "capture", "void", "increment", "refund", "payout", "dispute", "look_up")
+OPERATIONS = ("authorize", "capture", "void", "increment", "refund", "payout", "verify", "dispute", "look_up")
 """`dispute` is a reply to a dispute: evidence or acceptance."""
 
 RULES_MAX = 100
