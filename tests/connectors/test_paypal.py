@@ -38,7 +38,7 @@ ORDERS = "/v2/checkout/orders"
 
 
 def connector() -> PayPalConnector:
-    return PayPalConnector("http://127.0.0.1:1", "client", "secret", webhook_id="WH-1")
+    return PayPalConnector("http://127.0.0.1:1", "client", "secret", webhook_id="WH-1", verifications=True)
 
 
 def operation(**fields: Any) -> Operation:

@@ -17,7 +17,7 @@ from tillway.connectors.port import REFERENCE_MAX, ActionRequired, Connector, Ou
 from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import plan_notices
-from tillway.testing.connector_contract import CHALLENGED
+from tillway.testing.connector_contract import CHALLENGED, REFUSED
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 PROOF = {
@@ -27,6 +27,7 @@ PROOF = {
     "paypal-transmission-sig": "right",
     "paypal-transmission-time": "2026-01-01T00:00:00Z",
 }
+_VERIFIED = {"verification_method", "experience_context"}
 _CODES = {"insufficient_funds": "5120", "expired_card": "5400", "incorrect_cvc": "5110"}
 
 
@@ -36,7 +37,7 @@ class PayPalFarSide(ProviderSide):
     def __init__(self) -> None:
         self.bank = Bank(knows_all=True, operations_max=None)
         self.peer = Handler(self.handle, _describe)
-        connector = PayPalConnector("http://127.0.0.1:1", "client", "secret", webhook_id="WH-1")
+        connector = PayPalConnector("http://127.0.0.1:1", "client", "secret", webhook_id="WH-1", verifications=True)
         self.connector: Connector = connector
         self.transport: Transport = WithToken(in_process(self.peer), "client", "secret")
         self.requests: list[Request] = []
@@ -47,6 +48,7 @@ class PayPalFarSide(ProviderSide):
         self._waiting: dict[str, dict[str, Any]] = {}
         self._done: dict[str, str] = {}
         self._refunds: dict[str, dict[str, Any]] = {}
+        self._tokens: dict[str, dict[str, Any]] = {}
         self._due: list[dict[str, Any]] = []
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
@@ -76,6 +78,10 @@ class PayPalFarSide(ProviderSide):
             case "POST", ["v2", "checkout", "orders", id, "capture" | "authorize"]:
                 assert key == f"{id[2:]}.complete"
                 return self._complete(id[2:])
+            case "POST", ["v3", "vault", "setup-tokens"]:
+                return answer(201, self._setup_token(key, request.fields["payment_source"]["card"]))
+            case "GET", ["v3", "vault", "setup-tokens", id] if id[2:] in self._tokens:
+                return answer(200, self._tokens[id[2:]])
             case "POST", ["v2", "payments", "authorizations", id, change]:
                 return self._change(key, change, id, request.fields)
             case "POST", ["v2", "payments", "captures", id, "refund"]:
@@ -126,8 +132,29 @@ class PayPalFarSide(ProviderSide):
             self._announce(handled.effect)
         return self._shown(f"O-{reference}", 201)
 
+    def _setup_token(self, key: str, card: Mapping[str, Any]) -> dict[str, Any]:
+        """The token of a key. The issuer of REFUSED refuses, that of CHALLENGED asks its cardholder."""
+        assert set(card) <= {"number", "expiry", "security_code", "name", "billing_address"} | _VERIFIED
+        token: dict[str, Any] = {"id": f"S-{key}", "status": "APPROVED"}
+        code = "5100" if card["number"] == REFUSED.number else "0000"
+        verification: dict[str, Any] = {"processor_response": {"response_code": code, "cvv_code": "M"}}
+        if code == "0000":
+            verification["network_transaction_id"] = "016153570198200"
+        if card["number"] == CHALLENGED.number:
+            link = {"rel": "approve", "href": f"https://www.paypal.com/webapps/helios?token=S-{key}"}
+            token |= {"status": "PAYER_ACTION_REQUIRED", "links": [link]}
+            verification = {}
+        token["payment_source"] = {"card": {"last_digits": card["number"][-4:], "verification": verification}}
+        return self._tokens.setdefault(key, token)
+
     async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
         assert waiting.bank_id is not None
+        if waiting.bank_id.startswith("S-"):
+            token = self._tokens[waiting.bank_id[2:]]
+            token["status"] = "APPROVED" if passed else "PAYER_ACTION_REQUIRED"
+            secure = {"authentication_status": "Y" if passed else "N"}
+            token["payment_source"]["card"]["verification"] = {"three_d_secure": secure}
+            return None
         status, shift = ("Y", "POSSIBLE") if passed else ("N", "NO")
         secure = {"enrollment_status": "Y", "authentication_status": status}
         result = {"liability_shift": shift, "three_d_secure": secure}

@@ -5,7 +5,7 @@ PayPal answers a repeat under the same `PayPal-Request-Id` with the present stat
 as PayPal keeps the ids: six hours for orders.
 
 PayPal's sources: https://developer.paypal.com/docs/api/orders/v2, /payments/v2, /payments.payouts-batch/v1,
-/webhooks/v1; https://developer.paypal.com/api/rest/reference/idempotency.
+/payment-tokens/v3, /webhooks/v1; https://developer.paypal.com/api/rest/reference/idempotency.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ import msgspec
 from tillway.connectors.declines import PAYPAL, decline
 from tillway.connectors.http_connector import HttpConnector, Times
 from tillway.connectors.port import (
+    ActionRequired,
     Capabilities,
     Checks,
     Conversation,
@@ -48,7 +49,7 @@ from tillway.connectors.port import (
     decode_notice,
     read_retry_after,
 )
-from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, text
+from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, text, yes_or_no
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS, major_to_minor, minor_to_major
 from tillway.domain.refusal import Refused
@@ -66,6 +67,12 @@ SETTINGS = (
         name="webhook_id",
         read=text(50),
         description="id of the app's webhook; without it all notices are refused",
+    ),
+    Setting(
+        name="verifications",
+        read=yes_or_no,
+        default=False,
+        description="yes: PayPal lets this account verify cards without a payment (setup tokens)",
     ),
     ASK_AFTER_SECONDS,
     TIMEOUT_SECONDS,
@@ -100,10 +107,16 @@ class PayPalConnector(HttpConnector):
         client_secret: str,
         *,
         webhook_id: str | None = None,
+        verifications: bool = False,
         **times: Unpack[Times],
     ) -> None:
         promises = Capabilities(
-            operations=frozenset(("authorize", "capture", "multicapture", "void", "refund", "payout")),
+            operations=frozenset(
+                (
+                    *("authorize", "capture", "multicapture", "void", "refund", "payout"),
+                    *(("verify",) if verifications else ()),
+                )
+            ),
             deduplicates=True,
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,
@@ -132,8 +145,10 @@ class PayPalConnector(HttpConnector):
                 return _refund(operation)
             case "payout":
                 return _pay_out(operation)
-            case "increment" | "verify":
-                raise AssertionError(f"paypal cannot {operation.kind}")
+            case "verify":
+                return _verify(operation)
+            case "increment":
+                raise AssertionError("paypal cannot increment")
 
     def look_up(self, operation: Operation) -> LookUp:
         raise AssertionError("paypal is asked by a repeat")
@@ -142,7 +157,7 @@ class PayPalConnector(HttpConnector):
         raise AssertionError("it gives no list")
 
     def withdraw(self, operation: Operation) -> Conversation:
-        return _withdraw(operation)
+        return _withdraw_setup(operation) if operation.kind == "verify" else _withdraw(operation)
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         return _answer_dispute(reply)
@@ -455,6 +470,72 @@ def _checks(processor: Mapping[str, Any]) -> Checks | None:
         "postal_code": postal_code,
     }
     return Checks(**told) if any(told.values()) else None
+
+
+# Set-ups: a token that PayPal keeps for three days, and that nobody makes a payment method of.
+
+_SETUP_TOKENS = "/v3/vault/setup-tokens"
+
+
+def _verify(operation: Operation) -> Conversation:
+    """Let PayPal ask the issuer about the card, with an authorization that it releases, and 3-D Secure where the issuer
+    demands that. The token is left to end by itself."""
+    if operation.bank_id is not None:
+        return (yield from _find_setup(operation, operation.bank_id))
+    card = _card_source(msgspec.structs.replace(operation, stores=None, return_url=None))
+    card["verification_method"] = "SCA_WHEN_REQUIRED" if operation.three_d_secure == "automatic" else "SCA_ALWAYS"
+    if operation.return_url is not None:
+        card["experience_context"] = _way_back(operation.return_url)
+    answer = yield _post(_SETUP_TOKENS, operation, {"payment_source": {"card": card}})
+    if answer.status not in (200, 201) or answer.body is None:
+        return _outcome_of_refusal(answer)
+    return _setup_outcome(operation, answer.body)
+
+
+def _find_setup(operation: Operation, id: str) -> Generator[Request, Response, Outcome]:
+    found = yield Request("GET", f"{_SETUP_TOKENS}/{quote(id, safe='')}", moves_money=False)
+    if found.status != 200 or found.body is None:
+        return Unknown(f"PayPal answered {found.status} to a question")
+    return _setup_outcome(operation, found.body)
+
+
+def _withdraw_setup(operation: Operation) -> Conversation:
+    """Leave a token that waits for its cardholder alone: it ends by itself."""
+    if operation.bank_id is None:
+        return Unknown("the id of the token is not known")
+    known = yield from _find_setup(operation, operation.bank_id)
+    if isinstance(known, ActionRequired):
+        return Declined("payment_intent_authentication_failure", None, bank_id=operation.bank_id)
+    return known
+
+
+def _setup_outcome(operation: Operation, token: Mapping[str, Any]) -> Outcome:
+    """The outcome that a setup token tells: that of the verification in it, if there was one."""
+    id, source = token.get("id"), token.get("payment_source")
+    if not isinstance(id, str):
+        return Unknown("the token has no id")
+    card = source.get("card") if isinstance(source, dict) else None
+    told = card.get("verification") if isinstance(card, dict) else None
+    told = told if isinstance(told, dict) else {}
+    processor, secure = told.get("processor_response"), told.get("three_d_secure")
+    processor = processor if isinstance(processor, dict) else {}
+    if processor.get("response_code") not in (None, "0000"):
+        return decline(PAYPAL, processor["response_code"], bank_id=id, checks=_checks(processor))
+    match token.get("status"):
+        case "APPROVED" | "VAULTED" | "TOKENIZED":
+            network_id = told.get("network_transaction_id")
+            return Succeeded(
+                id,
+                network_transaction_id=network_id if isinstance(network_id, str) else None,
+                checks=_checks(processor),
+            )
+        case "PAYER_ACTION_REQUIRED" if isinstance(secure, dict) and secure.get("authentication_status") in ("N", "R"):
+            return Declined("payment_intent_authentication_failure", None, bank_id=id)
+        case "PAYER_ACTION_REQUIRED" if operation.return_url is not None:
+            return action_required(_link(token, ("payer-action", "approve")), id)
+        case "PAYER_ACTION_REQUIRED":
+            return Declined("card_declined", "authentication_required", bank_id=id)
+    return Unknown("the token has a status that is not documented")
 
 
 # Captures, voids and refunds: they address the order's authorization or capture, which the order names.
