@@ -4,12 +4,12 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.engine.caller import Caller
 from tillway.http.lists import SCAN_PAGE
-from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params, Text
+from tillway.http.params import LIMIT_MAX, Enum, Id, Limit, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import doubts as operations
 from tillway.store.codec import decode
 
-DOUBTS = Params(limit=Limit(), starting_after=Id())
+DOUBTS = Params(limit=Limit(LIMIT_MAX), starting_after=Id())
 RESOLVE = Params(
     outcome=Enum("succeeded", "failed", required=True),
     provider_reference=Text(maximum=255),
@@ -19,8 +19,8 @@ RESOLVE = Params(
 
 @route("GET", "/ops/v1/doubts", DOUBTS, returns="list")
 async def doubts(call: Call) -> Answer:
-    """List money in doubt, oldest first: attempts whose outcome is overdue and still unknown."""
-    scope, limit = call.caller.scope_key, call.params.get("limit", LIMIT_DEFAULT)
+    """List money in doubt, oldest first, 100 unless `limit` is given: attempts whose outcome is overdue and unknown."""
+    scope, limit = call.caller.scope_key, call.params.get("limit", LIMIT_MAX)
     now, head = call.platform.engine.clock.now_ms() // 1000, f"{scope}/att_"
     after: str | None = None
     if "starting_after" in call.params:

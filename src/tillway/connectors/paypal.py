@@ -472,7 +472,7 @@ def _checks(processor: Mapping[str, Any]) -> Checks | None:
     return Checks(**told) if any(told.values()) else None
 
 
-# Set-ups: a token that PayPal keeps for three days, and that nobody makes a payment method of.
+# Set-ups: PayPal keeps the token for three days, and Tillway makes no payment method of it.
 
 _SETUP_TOKENS = "/v3/vault/setup-tokens"
 

@@ -115,7 +115,7 @@ class _Sums:
         return self._found.setdefault((reference, currency), _Sum(reference, currency, where))
 
     def told(self) -> list[Reported]:
-        """Those that moved money. Money that came back is first: it is part of what is paid again."""
+        """Those that moved money. Money that came back is first, since a later payment has it again."""
         found = [each.told() for each in self._found.values()]
         return sorted((each for each in found if each.amount_minor or each.fee_minor), key=lambda each: each.is_payment)
 
@@ -142,7 +142,7 @@ def _read_stripe(rows: Rows, name: str) -> list[Reported]:
 
 
 def _read_adyen(rows: Rows, name: str) -> list[Reported]:
-    """A batch pays what its MerchantPayout says; the rest stays at Adyen, as a deposit or for the next batch."""
+    """A batch pays the amount of its MerchantPayout; the rest stays at Adyen, as a deposit or for the next batch."""
     sums = _Sums()
     for line, row in rows:
         where, kind = f"{name}:{line}", row["type"].lower()

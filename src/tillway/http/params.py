@@ -193,13 +193,14 @@ class Timestamp(Integer):
 
 
 class Limit(Integer):
-    """The largest number of objects on a page; LIMIT_DEFAULT if it was not sent."""
+    """The largest number of objects on a page; `default` tells how many there are if it was not sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, default: int = LIMIT_DEFAULT) -> None:
         super().__init__(minimum=1, maximum=LIMIT_MAX)
+        self._default = default
 
     def schema(self) -> dict[str, Any]:
-        return {**super().schema(), "default": LIMIT_DEFAULT}
+        return {**super().schema(), "default": self._default}
 
 
 class Boolean(Parameter):
