@@ -355,19 +355,21 @@ def load_payments() -> None:
     late.leave(_load_handlers)
 
 
-def _pages(settings: Settings, platform: Platform, api: Api) -> BrowserPages | None:
+def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys) -> BrowserPages | None:
     """Return the dashboard, if this process serves it."""
     if settings.dashboard != "on":
         return None
     base_url = public_url(settings)
 
     def build() -> BrowserPages:
+        from tillway.operations.passkeys import CHALLENGES_PURPOSE, Passkeys, origin_of
         from tillway.web.dashboard.app import Dashboard
 
         return Dashboard(
             platform,
             api.answer,
             base_url,
+            Passkeys(platform.engine, keyring.derive(CHALLENGES_PURPOSE), origin_of(base_url)),
             api.throttle.count_failure,
             secure=not _is_plain_and_local(base_url),
             idle_seconds=settings.session_idle_minutes * 60,
@@ -444,5 +446,5 @@ async def assemble(
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
-    api.pages = _pages(settings, platform, api)
+    api.pages = _pages(settings, platform, api, keyring)
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

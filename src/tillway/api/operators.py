@@ -125,6 +125,7 @@ def describe(known: Known, caller: Caller) -> dict[str, Any]:
         "keys": known.keys,
         "last_seen_at": known.seen_at,
         "name": one.name,
+        "passkeys": known.passkeys,
         "role": one.role,
         "sessions": [_session(session) for session in known.sessions],
         "sign_in_url_until": invited,

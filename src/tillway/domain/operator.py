@@ -46,7 +46,7 @@ SUPPORT_REFUND_MAJOR: Final = 100
 """The most that support may refund of one payment, and in all on one day (UTC), in major units of the currency."""
 
 REAUTH_REFUND_MAJOR: Final = 500
-"""The most that anybody refunds of one payment at the dashboard without a fresh proof, in major units of the
+"""The most of one payment that an operator refunds at the dashboard without a fresh proof, in major units of the
 currency."""
 
 SECONDS_PER_DAY: Final = 24 * 60 * 60

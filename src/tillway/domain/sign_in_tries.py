@@ -17,7 +17,7 @@ NIST SP 800-63B bounds failed tries by 100; these are the dashboard's own bounds
 class SignInTries(Record, frozen=True, kw_only=True):
     """The times (epoch seconds) of the last tries of an account or an address (`dtr_…`) that did not turn out right.
 
-    The id is a digest, so that the store does not tell whose they are.
+    The id is a digest, so that the store holds no address.
     """
 
     failures: tuple[int, ...] = ()

@@ -6,7 +6,7 @@ entry of the installation's audit trail.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import msgspec
 
@@ -14,6 +14,7 @@ from tillway.domain.account import SYSTEM, Account
 from tillway.domain.dashboard import INVITED_SECONDS, DashboardSession, SignInLink
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.operator import NAME_MAX, Operator, OperatorKey, Role, lost_places
+from tillway.domain.passkey import Passkey
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.sign_in_proofs import SignInProofs, check_email
@@ -44,6 +45,7 @@ class Known(msgspec.Struct, frozen=True):
     links: tuple[SignInLink, ...]
     sessions: tuple[DashboardSession, ...]
     keys: int
+    passkeys: int
     seen_at: int | None
 
     @property
@@ -52,9 +54,10 @@ class Known(msgspec.Struct, frozen=True):
 
     @property
     def signs_in_with(self) -> list[str]:
-        """How they prove who they are: `password`, `totp`."""
+        """How they prove who they are: `passkey`, `password`, `totp`."""
         proofs = self.proofs
-        return [word for word, has in (("password", proofs), ("totp", proofs and proofs.totp)) if has]
+        all_of = (("passkey", self.passkeys), ("password", proofs), ("totp", proofs and proofs.totp))
+        return [word for word, has in all_of if has]
 
 
 class Linked(msgspec.Struct, frozen=True):
@@ -181,7 +184,7 @@ async def reset(engine: Engine, caller: Caller, id: str) -> Linked:
             if key.operator == id and key.revoked_at is None:
                 current = await load.maybe(OperatorKey, key.id)
                 revoked += [msgspec.structs.replace(current, revoked_at=at.now)] if current is not None else []
-        ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession, SignInProofs)
+        ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession, SignInProofs, Passkey)
         token, link = _invitation(operator, at)
         made.append(Linked(operator, token, link.expires_at))
         detail = _told(operator, ended) | {"keys": len(revoked)}
@@ -216,7 +219,7 @@ def _invitation(operator: Operator, at: Moment) -> tuple[str, SignInLink]:
 
 
 def _told(operator: Operator, ended: tuple[str, ...]) -> dict[str, object]:
-    """The detail of an audit entry: whose sign-ins ended, and how many records of them."""
+    """The detail of an audit entry: the operator, and how many records of their sign-ins ended."""
     return {"operator": operator.id, "name": operator.name, "ended": len(ended)}
 
 
@@ -242,13 +245,22 @@ async def _describe(engine: Engine, operators: list[Operator]) -> list[Known]:
     keys: defaultdict[str, int] = defaultdict(int)
     async for key in records_of(store, SYSTEM, OperatorKey):
         keys[key.operator] += key.revoked_at is None
+    passkeys = Counter([one.operator async for one in records_of(store, SYSTEM, Passkey)])
     uses = await _uses(store, operators)
     known = []
     for one in operators:
         open_now = sorted(sessions[one.id], key=lambda session: session.seen_at, reverse=True)
         seen = [*(session.seen_at for session in open_now), *([uses[one.id]] if one.id in uses else [])]
         known.append(
-            Known(one, proofs.get(one.id), tuple(links[one.id]), tuple(open_now), keys[one.id], max(seen, default=None))
+            Known(
+                one,
+                proofs.get(one.id),
+                tuple(links[one.id]),
+                tuple(open_now),
+                keys[one.id],
+                passkeys[one.id],
+                max(seen, default=None),
+            )
         )
     return known
 

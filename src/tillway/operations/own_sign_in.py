@@ -82,7 +82,7 @@ async def prove_again(
     else:
         fits = await asyncio.to_thread(is_password, proofs.password, given)
 
-    async def use_up(load: Load) -> tuple[Record, ...] | None:
+    async def use_up(load: Load, at: Moment) -> tuple[Record, ...] | None:
         current = await load.maybe(SignInProofs, proofs.id)
         if not fits or current is None or (current.password, current.totp) != (proofs.password, proofs.totp):
             return None

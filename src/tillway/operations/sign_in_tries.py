@@ -52,7 +52,7 @@ async def count_try(engine: Engine, *, email: str, source: str) -> CountedTry | 
         counted.append(CountedTry(account, address, at.now))
         return Changes(result=None, records=tuple(records))
 
-    await engine.run(_by_nobody(None), work)
+    await engine.run(_unknown(None), work)
     return counted[-1]
 
 
@@ -66,19 +66,19 @@ async def take_back(engine: Engine, counted: CountedTry) -> None:
         gone = [tries.id for tries in (account, address if rest is None else None) if tries is not None]
         return Changes(result=None, records=(rest,) if rest is not None else (), deletes=tuple(gone))
 
-    await engine.run(_by_nobody(None), work)
+    await engine.run(_unknown(None), work)
 
 
 async def tell_of_refusal(engine: Engine, operator: Operator | None, what: str, address: str | None) -> None:
     """Enter a wrong try into the audit trail: with the operator, if the account is one's."""
     detail: dict[str, Any] = {"refused": what}
     if operator is None:
-        await engine.note(_by_nobody(address), detail)
+        await engine.note(_unknown(address), detail)
     else:
         await engine.note(caller_of(operator, OPERATION, address), {**detail, "name": operator.name})
 
 
-def _by_nobody(address: str | None) -> Caller:
+def _unknown(address: str | None) -> Caller:
     caller = Caller(scope=NOWHERE, scope_key=SYSTEM, operation=OPERATION, actor="dashboard")
     caller.client_ip = address
     return caller

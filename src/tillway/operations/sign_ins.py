@@ -57,7 +57,7 @@ class Renewed(msgspec.Struct, frozen=True):
     signed: SignedIn
 
 
-UseUp = Callable[[Load], Awaitable[tuple[Record, ...] | None]]
+UseUp = Callable[[Load, Moment], Awaitable[tuple[Record, ...] | None]]
 """Reads a proof for a commit, and returns the records that its use changes; None where it is none."""
 
 
@@ -104,6 +104,26 @@ async def sign_in_by_link(engine: Engine, token: str, browser: Browser) -> str |
             return None
         raise
     return opened
+
+
+async def open_session_with(
+    engine: Engine, operator: Operator, factor: Factor, browser: Browser, use_up: UseUp, *, strong: bool = True
+) -> str | None:
+    """Open a session in the commit that uses the proof up. Return its token; None where `use_up` finds none."""
+    opened = random_text(TOKEN_LENGTH)
+    done = list[bool]()
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        used = await use_up(load, at)
+        done.append(used is not None)
+        if used is None:
+            return Changes(result=None)
+        session = _session(opened, operator, factor, at, browser, strong=strong)
+        detail = {"factor": factor, "session": session.id, "name": operator.name}
+        return Changes(result=None, records=(*used, session), detail=detail)
+
+    await engine.run(caller_of(operator, "dashboard sign-in", browser.address), work)
+    return opened if done[-1] else None
 
 
 async def open_session(engine: Engine, operator: Operator, factor: Factor, browser: Browser, *, strong: bool) -> str:
@@ -184,7 +204,7 @@ async def renew_session(
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         made.clear()
-        used = await use_up(load)
+        used = await use_up(load, at)
         before = await load.maybe(DashboardSession, signed.session.id)
         if used is None or before is None:
             return Changes(result=None)

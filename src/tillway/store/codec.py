@@ -50,6 +50,7 @@ from tillway.domain.mandate import Mandate
 from tillway.domain.open_item import OpenItem
 from tillway.domain.operator import Operator, OperatorKey, RefundTally
 from tillway.domain.order import Order, OrderTask
+from tillway.domain.passkey import Passkey, UsedChallenge
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, Token
@@ -520,12 +521,14 @@ _ROWS: Final = (
     ),
     RecordType(kind=SetupIntent, prefixes=("seti",), object="setup_intent", entries=_setup),
     RecordType(kind=SigningKey, prefixes=("jwk",)),
+    RecordType(kind=Passkey, prefixes=("dpk",)),
     RecordType(kind=SignInLink, prefixes=("dsl",)),
     RecordType(kind=SignInProofs, prefixes=("dsp",)),
     RecordType(kind=SignInTicket, prefixes=("dst",)),
     RecordType(kind=SignInTries, prefixes=("dtr",)),
     RecordType(kind=TimeMark, prefixes=("clk",)),
     RecordType(kind=Token, prefixes=("tok",), object="token"),
+    RecordType(kind=UsedChallenge, prefixes=("duc",)),
     RecordType(kind=WebhookEndpoint, prefixes=("we",), object="webhook_endpoint", noun="webhook endpoint"),
 )
 

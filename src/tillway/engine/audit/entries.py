@@ -39,6 +39,7 @@ from tillway.domain.key_binding import KeyBinding
 from tillway.domain.key_use import KeyUse
 from tillway.domain.ledger import Balances
 from tillway.domain.operator import RefundTally
+from tillway.domain.passkey import Passkey, UsedChallenge
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
@@ -70,6 +71,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         IdempotencyRecord,
         KeyBinding,
         KeyUse,
+        Passkey,
         PayoutGuard,
         Redacted,
         RefundTally,
@@ -81,6 +83,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         SignInTicket,
         SignInTries,
         TimeMark,
+        UsedChallenge,
         *(set(QUEUES) - {Attempt}),
     )
 )

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
+import msgspec
+
 from tillway.domain.account import Mode
 from tillway.domain.credentials import Grant
 from tillway.domain.dashboard import SESSION_SECONDS, csrf_token
@@ -14,14 +16,28 @@ from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request, Response
 from tillway.operations import password_sign_ins, sign_ins
+from tillway.operations.passkeys import Passkeys
 from tillway.operations.sign_ins import SignedIn
 from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
 from tillway.web.dashboard import pages
 from tillway.web.dashboard.assets import find_asset
 from tillway.web.dashboard.door import Answer, CallRefused, Door
+from tillway.web.dashboard.proving import answer_in
 from tillway.web.dashboard.rendering import render
-from tillway.web.dashboard.visit import BASE, PAGES, File, Page, Pages, Redirect, Reply, Shown, Visit, browser_of
+from tillway.web.dashboard.visit import (
+    BASE,
+    PAGES,
+    Document,
+    File,
+    Page,
+    Pages,
+    Redirect,
+    Reply,
+    Shown,
+    Visit,
+    browser_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +72,7 @@ class Dashboard:
         platform: Platform,
         answer: Answer,
         public_url: str,
+        passkeys: Passkeys,
         count_failure: Callable[[str | None], None],
         *,
         secure: bool = True,
@@ -69,6 +86,7 @@ class Dashboard:
         self._platform = platform
         self._answer = answer
         self._public = urlsplit(public_url)
+        self._passkeys = passkeys
         self._count_failure = count_failure
         self._pages = Pages(PAGES)
         self._secure = secure
@@ -160,7 +178,18 @@ class Dashboard:
         door = Door(self._answer, grant, chosen.id, request.client_ip)
         query = parse_qs(request.query, max_num_fields=FIELDS_MAX)
         visit = Visit(
-            self._platform, request, signed, token, csrf_token(token), mode, chosen, accounts, door, query, form
+            self._platform,
+            request,
+            signed,
+            token,
+            csrf_token(token),
+            mode,
+            chosen,
+            accounts,
+            door,
+            self._passkeys,
+            query,
+            form,
         )
         visit.theme = _theme_of(request)
         return visit
@@ -187,6 +216,8 @@ class Dashboard:
             return await self._sign_in_page(request, form)
         if token == "code":
             return await self._code_page(request, form)
+        if token == "passkey":
+            return await self._passkey_page(request, form)
         engine = self._platform.engine
         operator = await sign_ins.operator_of_link(engine, token) if token.isalnum() and len(token) <= 100 else None
         if operator is None:
@@ -203,12 +234,28 @@ class Dashboard:
         """The page with e-mail and password; it sends on to the page with the code."""
         if request.method != "POST":
             _, signed = await self._session(request)
-            return self._redirect(BASE) if signed is not None else self._page(request, _try_page("sign-in.html"))
+            return self._redirect(BASE) if signed is not None else self._page(request, await self._sign_in_form())
         email, password = ((form.get(name) or [""])[0] for name in ("email", "password"))
         answer = await password_sign_ins.sign_in_by_password(
             self._platform.engine, email[:300], password, browser_of(request)
         )
-        return self._proven(request, answer, "sign-in.html", {"email": email[:200]})
+        values = {"email": email[:200], "passkeys": await self._passkeys.are_there()}
+        return self._proven(request, answer, "sign-in.html", values)
+
+    async def _sign_in_form(self, status: int = 200, **values: Any) -> Shown:
+        """The page with e-mail and password, and with a passkey where there are any."""
+        return _try_page("sign-in.html", status, passkeys=await self._passkeys.are_there(), **values)
+
+    async def _passkey_page(self, request: Request, form: dict[str, list[str]]) -> Response:
+        """The options for a sign-in with a passkey, as JSON; or the answer of a browser to them."""
+        if request.method != "POST":
+            options = msgspec.json.encode(self._passkeys.ask())
+            return Response(200, [*_HEADERS, _NO_STORE, ("content-type", "application/json")], options)
+        opened = await self._passkeys.sign_in(answer_in(form), browser_of(request))
+        if opened is not None:
+            return self._redirect(BASE, self._cookie_header(opened, SESSION_SECONDS))
+        self._count_failure(request.client_ip)
+        return self._page(request, await self._sign_in_form(401, refused="This passkey is not known here."))
 
     async def _code_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The page with the code of an authenticator, after the password."""
@@ -282,6 +329,8 @@ class Dashboard:
         match reply:
             case Redirect():
                 return self._redirect(reply.to)
+            case Document():
+                return Response(200, [*_HEADERS, _NO_STORE, ("content-type", "application/json")], reply.body)
             case File():
                 headers = [*_HEADERS, _NO_STORE, ("content-type", reply.content_type)]
                 headers.append(("content-disposition", f'attachment; filename="{reply.name}"'))
@@ -334,9 +383,19 @@ def _form_of(request: Request) -> dict[str, list[str]]:
         raise Refused("body_malformed") from None
 
 
+TRY: Final[dict[str, Any]] = {
+    "email": "",
+    "ticket": "",
+    "wrong": False,
+    "wait": False,
+    "passkeys": False,
+    "refused": "",
+}
+
+
 def _try_page(template: str, status: int = 200, **values: Any) -> Shown:
     """A page that takes a password or a code."""
-    return Shown(template, {"email": "", "ticket": "", "wrong": False, "wait": False, **values}, status)
+    return Shown(template, {**TRY, **values}, status)
 
 
 def _cookies_of(request: Request) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tillway.domain.operator import MAY, Capability
 from tillway.engine.platform import Platform
 from tillway.http.client_address import counted_address
 from tillway.http.messages import Request
+from tillway.operations.passkeys import Passkeys
 from tillway.operations.sign_ins import Browser, Renewed, SignedIn
 from tillway.web.dashboard.door import Door
 
@@ -47,7 +48,13 @@ class File(msgspec.Struct):
     name: str
 
 
-Reply = Shown | Redirect | File
+class Document(msgspec.Struct):
+    """A JSON document, for the module of the pages."""
+
+    body: bytes
+
+
+Reply = Shown | Redirect | File | Document
 
 
 class Visit(msgspec.Struct):
@@ -63,6 +70,7 @@ class Visit(msgspec.Struct):
     account: Account
     accounts: list[Account]
     door: Door
+    passkeys: Passkeys
     query: dict[str, list[str]]
     form: dict[str, list[str]]
     ids: tuple[str, ...] = ()

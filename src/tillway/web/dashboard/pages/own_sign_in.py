@@ -1,10 +1,14 @@
 """Your sign-in: the operator's own sessions, password and second factor."""
 
+import msgspec
+
 from tillway.domain.refusal import Refused
 from tillway.domain.sign_in_proofs import PASSWORD_MIN, needs_second_factor
 from tillway.operations import own_sign_in, sign_ins
-from tillway.web.dashboard.proving import ask_proof
-from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, browser_of, page
+from tillway.operations.passkeys import passkeys_of
+from tillway.web.dashboard import words
+from tillway.web.dashboard.proving import answer_in, ask_proof
+from tillway.web.dashboard.visit import Document, Redirect, Reply, Shown, Visit, browser_of, page
 
 PATH = "/security"
 CODE_MAX = 40
@@ -32,6 +36,9 @@ async def _sign_in(
         "codes": codes,
         "wrong": wrong,
         "at": at,
+        "passkeys": await passkeys_of(engine, operator),
+        "possible": visit.passkeys.possible,
+        "browser": words.browser(visit.signed.session.agent),
         "email": visit.sent("email") or operator.email,
         "done": done,
     }
@@ -47,6 +54,50 @@ async def end_session(visit: Visit) -> Reply:
 @page("POST", "/security/sessions/end", place="/settings")
 async def end_others(visit: Visit) -> Reply:
     await own_sign_in.end_other_sessions(visit.platform.engine, visit.signed, address=visit.request.client_ip)
+    return Redirect(visit.url(PATH))
+
+
+@page("GET", "/security/passkeys/new", place="/settings")
+async def ask_for_passkey(visit: Visit) -> Reply:
+    """The options for a new passkey, for the module of the page."""
+    return Document(msgspec.json.encode(await visit.passkeys.ask_for_new(visit.signed)))
+
+
+@page("GET", "/security/passkeys/prove", place="/settings")
+async def ask_for_proof_by_passkey(visit: Visit) -> Reply:
+    """The options for a proof by a passkey, for the module of the page."""
+    return Document(msgspec.json.encode(visit.passkeys.ask(visit.signed)))
+
+
+@page("POST", "/security/passkeys/add", place="/settings")
+async def begin_passkey(visit: Visit) -> Reply:
+    """Ask the browser for a new passkey, after a fresh proof."""
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    return Shown("new-passkey.html", {"name": visit.sent("name"), "told": ""})
+
+
+@page("POST", "/security/passkeys", place="/settings")
+async def add_passkey(visit: Visit) -> Reply:
+    """Keep the passkey that the browser has made."""
+    if not own_sign_in.is_strong(visit.platform.engine, visit.signed):
+        return Redirect(visit.url(PATH))
+    address = visit.request.client_ip
+    try:
+        made = await visit.passkeys.add(visit.signed, visit.sent("name"), answer_in(visit.form), address=address)
+    except Refused as refused:
+        return Shown("new-passkey.html", {"name": visit.sent("name"), "told": refused.message}, 422)
+    if made is None:
+        told = "The browser made no passkey that can be used here. Try again."
+        return Shown("new-passkey.html", {"name": visit.sent("name"), "told": told}, 422)
+    return await _sign_in(visit, done=f"The passkey {made.name} is added: sign in with it from now on.")
+
+
+@page("POST", "/security/passkeys/{id}/remove", place="/settings")
+async def remove_passkey(visit: Visit) -> Reply:
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    await visit.passkeys.remove(visit.signed, visit.id, address=visit.request.client_ip)
     return Redirect(visit.url(PATH))
 
 

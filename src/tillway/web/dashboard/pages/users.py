@@ -24,7 +24,7 @@ MATRIX: tuple[tuple[str, Capability], ...] = (
 )
 """The rows of the table of roles, in words."""
 
-FACTORS = {"password": "password", "totp": "code"}
+FACTORS = {"passkey": "passkey", "password": "password", "totp": "code"}
 
 
 @page("GET", PATH, place="/settings")
@@ -54,7 +54,10 @@ async def _users(
 
 def signs_in_with(user: dict[str, Any]) -> str:
     """How a user signs in, as people read it; empty for one who has only had an address so far."""
-    return ", ".join(FACTORS[factor] for factor in user["signs_in_with"] if factor in FACTORS)
+    words = [FACTORS[factor] for factor in user["signs_in_with"] if factor in FACTORS]
+    if user["passkeys"] > 1:
+        words[0] = f"{user['passkeys']} passkeys"
+    return ", ".join(words)
 
 
 def _works_for(user: dict[str, Any], names: dict[str, str]) -> str:

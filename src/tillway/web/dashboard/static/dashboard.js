@@ -172,3 +172,31 @@ if (live) {
     } catch { root.classList.add("stale"); }
   }, live.dataset.live * 1000);
 }
+
+// passkeys: the server's options come when the button is pressed, and the browser's answer goes into the form
+const bytesOf = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+const textOf = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+const listed = (some) => (some ?? []).map((one) => ({ ...one, id: bytesOf(one.id) }));
+async function passkey(form) {
+  const answer = await fetch(form.dataset.passkey, { headers: { Accept: "application/json" } });
+  if (!answer.ok) throw new Error(answer.status);
+  const options = await answer.json();
+  options.challenge = bytesOf(options.challenge);
+  const made = options.user
+    ? await navigator.credentials.create({ publicKey: { ...options, user: { ...options.user, id: bytesOf(options.user.id) }, excludeCredentials: listed(options.excludeCredentials) } })
+    : await navigator.credentials.get({ publicKey: { ...options, allowCredentials: listed(options.allowCredentials) } });
+  const parts = made.response;
+  const response = { clientDataJSON: textOf(parts.clientDataJSON) };
+  for (const name of ["attestationObject", "authenticatorData", "signature", "userHandle"]) if (parts[name]) response[name] = textOf(parts[name]);
+  return JSON.stringify({ id: made.id, rawId: textOf(made.rawId), type: made.type, response, clientExtensionResults: {} });
+}
+for (const form of window.PublicKeyCredential ? $$("[data-passkey]") : []) {
+  form.hidden = false;
+  form.addEventListener("submit", async (e) => {
+    const field = form.elements.passkey;
+    if (field.value) return;
+    e.preventDefault();
+    try { field.value = await passkey(form); } catch { const told = $(".err", form); told.hidden = false; say(told.textContent); return; }
+    form.requestSubmit();
+  });
+}
