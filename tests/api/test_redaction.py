@@ -1,12 +1,15 @@
 """Redaction: no byte about the person stays in the store, the books stay, and the audit trail still proves itself."""
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from good_calls import CARD, MerchantObjects
+from webhook_world import receiving
 
 from tillway.domain.account import Scope
 from tillway.domain.audit import AuditEntry
@@ -131,6 +134,50 @@ async def test_no_trace_of_a_customer_stays_and_the_trail_proves_itself(objects:
     assert len(events["data"]) > 10 and "zelda" not in str(events).lower()
     again = await redact(objects, f"customers/{made['customer']}")
     assert (again["records"], again["events"], again["answers"], again["entries"]) == (0, 0, 0, 0)
+
+
+async def test_evidence_files_and_the_answers_of_endpoints_go_too(objects: MerchantObjects) -> None:
+    app = objects.app
+    customer = (await objects.customer(name="Zelda"))["id"]
+    other = await objects.dispute()
+    paid = await objects.paid("pm_card_createDispute", customer=customer)
+    dispute = (await app.ok(objects.merchant, "GET", "/v1/disputes", {"payment_intent": paid["id"]}))["data"][0]["id"]
+    content = base64.b64encode(b"%PDF-1.7 Zelda was here").decode()
+    theirs, shared = [
+        (await objects.post("/v1/files", purpose="dispute_evidence", file={"data": content, "filename": name}))["id"]
+        for name in ("zelda.pdf", "terms.pdf")
+    ]
+    await objects.post(f"/v1/disputes/{other}", evidence={"refund_policy": shared})
+    told = {"receipt": theirs, "refund_policy": shared, "uncategorized_text": "winning_evidence"}
+
+    async def thank(request: web.BaseRequest) -> web.Response:
+        return web.Response(text="Thank you, Zelda")
+
+    async with receiving() as receiver:
+        receiver.answers["/hook"] = thank
+        await objects.post("/v1/webhook_endpoints", url=f"{receiver.url}/hook", enabled_events=["*"])
+        await objects.post(f"/v1/disputes/{dispute}", evidence=told)
+        await app.wait(10)
+        for row in await app.store.claim("webhooks", now_ms=app.clock.now_ms(), lease_ms=60_000, limit=100):
+            await app.running.runner.carry(row)
+    await app.running.platform.webhooks.tries.flush()
+    assert any("/whl_" in key for key in await traces(objects)) and await files_of(objects) == {theirs, shared}
+
+    done = await redact(objects, f"customers/{customer}")
+    assert done["deliveries"] >= 1 and await traces(objects) == []
+    assert await files_of(objects) == {shared}
+    assert (await app.ok(objects.merchant, "GET", f"/v1/files/{theirs}"))["filename"] is None
+    answer = await app.call(objects.merchant, "GET", f"/v1/files/{theirs}/contents")
+    assert (answer.status, answer.json["error"]["code"]) == (404, "resource_missing")
+    assert (await link(objects)).damage is None
+    again = await redact(objects, f"customers/{customer}")
+    assert (again["records"], again["entries"], again["deliveries"]) == (0, 0, 0)
+
+
+async def files_of(objects: MerchantObjects) -> set[str]:
+    """The files whose bytes are in the store."""
+    chunks = [row.key.partition("/fchk_")[2] for row in await rows(objects) if "/fchk_" in row.key]
+    return {f"file_{each[:-2]}" for each in chunks}
 
 
 async def test_an_edit_of_a_redacted_entry_is_still_seen(objects: MerchantObjects) -> None:

@@ -50,8 +50,8 @@ class LoggedDelivery(
 
 
 class DeliveryBatch(Record, frozen=True, kw_only=True):
-    """The tries of one merchant that one process has written down together. A batch never changes; the store forgets it
-    at `expires_at` (epoch seconds)."""
+    """The tries of one merchant that one process has written down together. Only a redaction changes a batch; the store
+    forgets it at `expires_at` (epoch seconds)."""
 
     expires_at: int
     deliveries: tuple[LoggedDelivery, ...]

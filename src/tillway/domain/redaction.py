@@ -29,6 +29,7 @@ PERSONAL: Final = frozenset(
         "description",
         "email",
         "evidence",
+        "filename",
         "individual_name",
         "instructions_email",
         "metadata",

@@ -26,6 +26,8 @@ async def read(platform: Platform, scope_key: str, id: str) -> tuple[File, bytes
     """The file of that id, with its bytes."""
     load = platform.engine.load(scope_key)
     file = await load.get(File, id)
+    if not file.chunks:
+        raise Refused("resource_missing", f"The bytes of the file {id} were removed by a redaction.", param="id")
     chunks = [await load.get(FileChunk, chunk_id(id, number)) for number in range(file.chunks)]
     return file, b"".join(chunk.content for chunk in chunks)
 

@@ -20,8 +20,9 @@ from tillway.domain.alias import Alias, alias_id
 from tillway.domain.audit import AuditEntry, leaf_of
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
-from tillway.domain.dispute import Dispute
+from tillway.domain.dispute import FILE_EVIDENCE, Dispute
 from tillway.domain.event import Event
+from tillway.domain.file import File, FileChunk, chunk_id
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.order import Order
 from tillway.domain.payment_intent import PaymentIntent
@@ -44,6 +45,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.engine.ids import time_prefix
 from tillway.engine.platform import Platform
+from tillway.engine.webhooks.delivery_log import hide_answers
 from tillway.operations import customers
 from tillway.store.codec import by_customer, by_kind, by_parent, decode, write_of
 from tillway.store.port import ABSENT, Conflict, Row
@@ -61,7 +63,8 @@ BEFORE_SECONDS = 86_400
 
 
 class Redaction(msgspec.Struct):
-    """The counts of one redaction: records, events, answers of keys, entries of the trail and logged requests."""
+    """The counts of one redaction: records, events, answers of keys, entries of the trail, logged requests, and answers
+    of webhook endpoints."""
 
     subject: str
     records: int = 0
@@ -69,6 +72,7 @@ class Redaction(msgspec.Struct):
     answers: int = 0
     entries: int = 0
     requests: int = 0
+    deliveries: int = 0
     ids: frozenset[str] = frozenset()
     """The ids of the subject and of its records."""
 
@@ -105,17 +109,22 @@ async def redact_payment(platform: Platform, caller: Caller, id: str) -> Redacti
 
 
 async def _redact(platform: Platform, caller: Caller, subject: Record, found: Sequence[Record]) -> Redaction:
-    done = Redaction(subject.id)
+    done, load = Redaction(subject.id), platform.engine.load(caller.scope_key)
     ids = {subject.id: subject, **{record.id: record for record in found}}
     async for token in rows_of(platform.store, f"{caller.scope_key}/tok_"):
         if _mentions(token.body, ids.keys()):
             ids[token.key.partition("/")[2]] = _record(token)
+    async for file in _evidence_of(platform, load, found):
+        ids[file.id] = file
     done.ids = frozenset(ids)
     begun = min(record.created for record in ids.values())
     done.records = await _blank_records(platform, caller, list(ids))
     done.events = await _blank_events(platform, caller.scope_key, ids.keys())
     done.answers = await _blank_answers(platform, caller.scope_key, ids.keys())
-    done.entries = await _blank_trail(platform, caller, subject.id, ids.keys(), begun)
+    named: set[str] = set()
+    done.entries = await _blank_trail(platform, caller, subject.id, ids.keys(), begun, named)
+    await platform.webhooks.tries.flush()
+    done.deliveries = await hide_answers(platform.store, caller.scope_key, named)
     return done
 
 
@@ -203,6 +212,28 @@ async def _of_charge(platform: Platform, load: Load, charge: Charge) -> AsyncIte
         yield each
 
 
+async def _evidence_of(platform: Platform, load: Load, found: Sequence[Record]) -> AsyncIterator[Record]:
+    """The files that are evidence in the disputes among `found`, with their bytes. A file that another dispute names
+    too stays: it is about others as well."""
+    disputes = [record for record in found if isinstance(record, Dispute)]
+    files = {id for dispute in disputes for name in FILE_EVIDENCE if (id := dispute.evidence.get(name))}
+    if not files:
+        return
+    theirs = {dispute.id for dispute in disputes}
+    async for row in rows_of(platform.store, f"{load.scope_key}/du_"):
+        if row.key.partition("/")[2] not in theirs and _mentions(row.body, files):
+            other = _record(row)
+            assert isinstance(other, Dispute)
+            files -= set(other.evidence.values())
+    for id in sorted(files):
+        file = await load.maybe(File, id)
+        if file is not None:
+            yield file
+            for number in range(file.chunks):
+                async for chunk in _named(load, chunk_id(id, number)):
+                    yield chunk
+
+
 async def _named(load: Load, *ids: str | None) -> AsyncIterator[Record]:
     for id in ids:
         record = await load.find(id) if id is not None else None
@@ -240,16 +271,29 @@ async def _blank_records(platform: Platform, caller: Caller, ids: Sequence[str])
             load: Load, at: Moment, some: Sequence[str] = some, blanked: list[str] = blanked
         ) -> Changes[None]:
             found = [await load.find(id) for id in some]
-            aliases = tuple(record.id for record in found if isinstance(record, Alias))
-            kept = [record for record in found if record is not None and not isinstance(record, Alias)]
-            blank = [without_personal(record) for record in kept]
+            gone = tuple(record.id for record in found if isinstance(record, Alias | FileChunk))
+            kept = [record for record in found if record is not None and not isinstance(record, Alias | FileChunk)]
+            blank = [_blank(record) for record in kept]
             changed = tuple(after for before, after in zip(kept, blank, strict=True) if after != before)
-            blanked[:] = [*(record.id for record in changed), *aliases]
-            return Changes(result=None, records=changed, deletes=aliases)
+            blanked[:] = [*(record.id for record in changed), *gone]
+            return Changes(result=None, records=changed, deletes=gone)
 
         await platform.engine.run(_once(caller), work)
         count += len(blanked)
     return count
+
+
+def _blank(record: Record) -> Record:
+    after = without_personal(record)
+    match record:
+        case File():
+            return msgspec.structs.replace(after, chunks=0)
+        case Dispute():
+            # A redaction that is sent again finds the files by it.
+            named = {name: id for name, id in record.evidence.items() if name in FILE_EVIDENCE}
+            return msgspec.structs.replace(after, evidence=named)
+        case _:
+            return after
 
 
 def _once(caller: Caller) -> Caller:
@@ -311,14 +355,18 @@ async def _rewrite(platform: Platform, head: str, ids: Collection[str], blank: C
     return count
 
 
-async def _blank_trail(platform: Platform, caller: Caller, subject: str, ids: Collection[str], begun: int) -> int:
-    """Redact the entries of the trail, those of this redaction included, oldest first."""
+async def _blank_trail(
+    platform: Platform, caller: Caller, subject: str, ids: Collection[str], begun: int, all_named: set[str]
+) -> int:
+    """Redact the entries of the trail, those of this redaction included, oldest first. `all_named` gets the ids of all
+    that name one of the records."""
     scope_key, store = caller.scope_key, platform.store
     head = f"{scope_key}/aud_"
     after = f"{head}{time_prefix(max(begun - BEFORE_SECONDS, 0))}"
     count = 0
     async for page in pages_of(store, head, after=after, page=PAGE_ROWS):
         named = [row.key[len(scope_key) + 1 :] for row in page if _mentions(row.body, ids)]
+        all_named.update(named)
         for begin in range(0, len(named), ENTRIES_PER_COMMIT):
             some = named[begin : begin + ENTRIES_PER_COMMIT]
             count += await _redact_entries(platform, caller, subject, ids, some)

@@ -1,13 +1,17 @@
 """The delivery log: tries wait in memory and are written down together (`engine/batched_log.py`)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 import msgspec
 
+from tillway.domain.audit import HIDDEN
 from tillway.domain.delivery_log import DeliveryBatch, LoggedDelivery
 from tillway.engine.batched_log import BatchedLog, Stamp, batches_about
+from tillway.engine.events import entry_id_of
+from tillway.store.codec import decode, write_of
 from tillway.store.port import Store
+from tillway.store.walk import rows_of
 
 PREFIX: Final = "whl"
 ATTEMPT_PREFIX: Final = "wha"
@@ -47,3 +51,23 @@ async def find(store: Store, scope_key: str, id: str, *, now: int) -> Place | No
             if delivery.id == id:
                 return Place(key, batch, number)
     return None
+
+
+async def hide_answers(store: Store, scope_key: str, entries: Collection[str]) -> int:
+    """Hide the endpoints' answers to the events of these entries of the audit trail, and return their number: an answer
+    may repeat the person whom its event was about."""
+    count = 0
+    async for row in rows_of(store, f"{scope_key}/{PREFIX}_"):
+        batch = decode(row.key.partition("/")[2], row.body)
+        assert isinstance(batch, DeliveryBatch)
+        after = tuple(
+            _without_answer(each) if entry_id_of(each.event) in entries else each for each in batch.deliveries
+        )
+        if after != batch.deliveries:
+            count += sum(map(LoggedDelivery.__ne__, after, batch.deliveries))
+            await store.commit([write_of(scope_key, msgspec.structs.replace(batch, deliveries=after), row.version)])
+    return count
+
+
+def _without_answer(delivery: LoggedDelivery) -> LoggedDelivery:
+    return msgspec.structs.replace(delivery, answer=HIDDEN) if delivery.answer else delivery
