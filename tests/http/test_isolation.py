@@ -167,6 +167,8 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return (await objects.external())[1]
         case "mandate":
             return await objects.mandate()
+        case "test_clock":
+            return await objects.clock()
         case "external_account":
             return await objects.token()
         case "price" | "default_price":
@@ -224,6 +226,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.source()
         case _, "sources":
             return (await objects.card_of())[1]
+        case _, "test_clocks":
+            return await objects.clock()
         case _, "refunds":
             return await objects.refund()
         case _, "payment_methods":

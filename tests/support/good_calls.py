@@ -198,6 +198,9 @@ class MerchantObjects:
         attached = await self.post("/v1/payment_methods/pm_card_visa/attach", customer=customer)
         return customer, attached["id"]
 
+    async def clock(self) -> str:
+        return (await self.post("/v1/test_helpers/test_clocks", frozen_time=1_893_456_000))["id"]
+
     async def source(self) -> str:
         return (await self.post("/v1/sources", type="card", card=CARD))["id"]
 
@@ -491,6 +494,11 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/test_helpers/customers/{customer}/fund_cash_balance": _on(
         MerchantObjects.customer, amount=500, currency="eur"
     ),
+    "GET /v1/test_helpers/test_clocks": _nothing(),
+    "POST /v1/test_helpers/test_clocks": _nothing(frozen_time=1_893_456_000),
+    "GET /v1/test_helpers/test_clocks/{id}": _on(MerchantObjects.clock),
+    "DELETE /v1/test_helpers/test_clocks/{id}": _on(MerchantObjects.clock),
+    "POST /v1/test_helpers/test_clocks/{id}/advance": _on(MerchantObjects.clock, frozen_time=1_893_456_001),
     "POST /v1/test_helpers/refunds/{refund}/expire": _refund_that_waits,
     "GET /v1/files": _nothing(),
     "POST /v1/files": _nothing(purpose="dispute_evidence", file=PNG),

@@ -8,6 +8,7 @@ from tillway.api.sources import SOURCE
 from tillway.domain.commands import CreateCustomer, CustomerFields, UpdateCustomer
 from tillway.domain.customer import Customer
 from tillway.domain.refusal import Refused
+from tillway.domain.test_clock import TestClock
 from tillway.http.lists import list_page, search_page
 from tillway.http.params import (
     Address,
@@ -88,10 +89,10 @@ _COMMON = Params(
     validate=Boolean(),
 )
 
-CREATE = _COMMON.extend(payment_method=Id(), tax_id_data=Unsupported("tax ids"), test_clock=Unsupported("test clocks"))
+CREATE = _COMMON.extend(payment_method=Id(), tax_id_data=Unsupported("tax ids"), test_clock=Id())
 UPDATE = _COMMON.extend(default_source=Id())
 EXPAND_ONLY = Params(expand=Expand())
-LIST = list_params(created=Created(), email=Text(maximum=512), test_clock=Unsupported("test clocks"))
+LIST = list_params(created=Created(), email=Text(maximum=512), test_clock=Id())
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
 
 
@@ -104,15 +105,22 @@ async def create(call: Call) -> Answer:
 @route("GET", "/v1/customers", LIST, returns="list", of="customer")
 async def list_customers(call: Call) -> Answer:
     """List customers, newest first."""
-    email = call.params.get("email")
+    email, clock = call.params.get("email"), call.params.get("test_clock")
+    if clock is not None:
+        await call.platform.engine.load(call.caller.scope_key).get(TestClock, clock, "test_clock", "test clock")
     if email is None:
-        return await list_page(call, "cus", keep=lambda customer: not customer.deleted, noun="customer")
+        return await list_page(
+            call,
+            "cus",
+            keep=lambda customer: not customer.deleted and clock in (None, customer.test_clock),
+            noun="customer",
+        )
     return await list_page(
         call,
         "cus",
         index="term",
         partition=by_term(call.caller.scope_key, "cus", "email", email.lower()),
-        keep=lambda customer: customer.email == email,
+        keep=lambda customer: customer.email == email and clock in (None, customer.test_clock),
         noun="customer",
     )
 
@@ -153,7 +161,7 @@ def _read_create(call: Call) -> CreateCustomer:
     return CreateCustomer(
         fields=_read_fields(call.params),
         source_api=call.caller.source_api,
-        **pick(call.params, "payment_method", "source"),
+        **pick(call.params, "payment_method", "source", "test_clock"),
     )
 
 
@@ -192,7 +200,7 @@ def customer_shape(customer: Customer, view: View) -> dict[str, Any]:
         "preferred_locales": customer.preferred_locales,
         "shipping": shipping(customer.shipping),
         "tax_exempt": customer.tax_exempt,
-        "test_clock": None,
+        "test_clock": customer.test_clock,
     }
     for name in ("business_name", "individual_name"):
         if getattr(customer, name) is not None:

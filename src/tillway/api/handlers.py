@@ -55,6 +55,7 @@ NOUNS = (
     "source_objects",
     "sources",
     "stripe_cli",
+    "test_clocks",
     "test_helpers",
     "tokens",
     "webhook_deliveries",

@@ -131,6 +131,21 @@ def _dispute_of(send: Send) -> Document:
     return send("POST", "/ops/v1/simulator/disputes", {"charge": charge})
 
 
+_START: Final = 1_893_456_000
+_EIGHT_DAYS: Final = 8 * 86_400
+_clock = _post("/v1/test_helpers/test_clocks", frozen_time=_START, name="Shown by tillway trigger")
+_advanced = _then(_clock, "POST", "/v1/test_helpers/test_clocks/{id}/advance", frozen_time=_START + _EIGHT_DAYS)
+
+
+def _expired(send: Send) -> Document:
+    """A hold that ends because its customer's test clock goes beyond seven days."""
+    clock = _clock(send)["id"]
+    customer = send("POST", "/v1/customers", {"name": "Jane Doe", "test_clock": clock})
+    _pay(capture_method="manual", customer=customer["id"])(send)
+    path = f"/v1/test_helpers/test_clocks/{clock}/advance"
+    return send("POST", path, {"frozen_time": _START + _EIGHT_DAYS})
+
+
 TRIGGERS: Final[dict[str, Trigger]] = {
     "account.external_account.created": _bank_account,
     "account.external_account.deleted": _then(_bank_account, "DELETE", "/v1/accounts/{account}/external_accounts/{id}"),
@@ -147,6 +162,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     ),
     "charge.dispute.funds_withdrawn": _disputed,
     "charge.dispute.updated": _then(_dispute_of, "POST", "/v1/disputes/{id}", evidence={"product_description": "Tea"}),
+    "charge.expired": _expired,
     "charge.failed": _pay("pm_card_chargeDeclined"),
     "charge.pending": _debit("pm_usBankAccount_success"),
     "charge.refund.updated": _then(_refunded, "POST", "/v1/refunds/{id}", metadata={"checked": "yes"}),
@@ -208,12 +224,15 @@ TRIGGERS: Final[dict[str, Trigger]] = {
         "/v1/setup_intents", payment_method="pm_card_visa", confirm=True, return_url=_RETURN
     ),
     "source.chargeable": _post("/v1/sources", type="card", token="tok_visa"),
+    "test_helpers.test_clock.advancing": _advanced,
+    "test_helpers.test_clock.created": _clock,
+    "test_helpers.test_clock.deleted": _then(_clock, "DELETE", "/v1/test_helpers/test_clocks/{id}"),
+    "test_helpers.test_clock.ready": _advanced,
 }
 """By the event's type. The bank tells of the end of a debit, a payout or a failing refund some seconds after the calls,
 and refusals (402) are part of some."""
 
 UNTRIGGERED: Final[dict[str, str]] = {
-    "charge.expired": "a hold expires after seven days",
     "open_item.closed": "a person at the dashboard closes it",
     "open_item.created": "a bank contradicts an earlier answer",
     "order.payment_failed": "the orders dialect has keys of its own",

@@ -406,6 +406,7 @@ class CreateCustomer(Command, frozen=True, kw_only=True):
     fields: CustomerFields = CustomerFields()
     payment_method: str | None = None
     source: str | dict[str, Any] | None = None
+    test_clock: str | None = None
     source_api: SourceApi = SourceApi.v1
 
 

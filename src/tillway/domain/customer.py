@@ -33,6 +33,7 @@ class Customer(Record, frozen=True, kw_only=True):
     balance_minor: int = 0
     currency: str | None = None
     deleted: bool = False
+    test_clock: str | None = None
     source_api: SourceApi = SourceApi.v1
 
     @property

@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "account_in_use": Rule(400, _INVALID, "This account is in use and cannot be deleted."),
     "merchant_mismatch": Rule(401, _INVALID, "The merchant named in the request is not the merchant of its key."),
     "redaction_waits": Rule(400, _INVALID, "Money of this customer is under way."),
+    "test_clock_advancing": Rule(400, _INVALID, "This test clock is advancing. Go on when its status is `ready`."),
     "customer_mismatch": Rule(401, _INVALID, "The customer named in the request is not the one of its access token."),
     "livemode_mismatch": Rule(
         401, _INVALID, "A test key cannot reach live objects, and a live key cannot reach test objects."

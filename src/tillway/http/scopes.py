@@ -43,6 +43,7 @@ NOUNS: Final[dict[str, str]] = {
     "v1/test_helpers/confirmation_tokens": "cards",
     "v1/test_helpers/customers": "customers",
     "v1/test_helpers/refunds": "refunds",
+    "v1/test_helpers/test_clocks": "customers",
     "v1/tokens": "cards",
     "v1/webhook_endpoints": "webhooks",
     # The dialects.

@@ -19,6 +19,7 @@ from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_method import PaymentMethod, Token, as_source, attach, holder, new_method
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, merged_metadata
 from tillway.domain.refusal import Refused
+from tillway.domain.test_clock import TestClock, join
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import postal
 from tillway.engine.core import Done, Load
@@ -89,6 +90,9 @@ async def create(platform: Platform, caller: Caller, command: CreateCustomer) ->
         if wanted is not None and wanted not in (method.id for method in given):
             raise await _not_theirs(load, wanted)
         created = domain.create(fields, at, source_api=command.source_api)
+        if command.test_clock is not None:
+            clock = await load.get(TestClock, command.test_clock, "test_clock", "test clock")
+            created = join(clock, created.result)
         customer = created.result
         changes: Changes[Customer | PaymentMethod] = made.then(created)
         for method in given:

@@ -123,6 +123,16 @@ async def _expire(engine: Engine, caller: Caller, task: DisputeTask) -> None:
     await engine.run(caller, work)
 
 
+async def end_at_deadline(engine: Engine, caller: Caller, dispute: Dispute) -> None:
+    """End a dispute whose deadline has come by a test clock. Its task, which comes later, finds it ended."""
+
+    async def work(load: Load, at: Moment) -> Changes[Record | None]:
+        found = await load.get(Dispute, dispute.id)
+        return domain.expire(found, await load.get(Charge, found.charge), at, early=True)
+
+    await engine.run(caller, work)
+
+
 async def _send(attempts: Attempts, scope: Scope, task: DisputeTask) -> Outcome:
     found = await attempts.engine.load(scope.key).get(Dispute, task.dispute)
     connection = await _connection(attempts, found, scope)

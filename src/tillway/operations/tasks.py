@@ -10,11 +10,12 @@ from tillway.domain.mail import EmailTask
 from tillway.domain.order import OrderTask
 from tillway.domain.payment_intent import AuthorizationExpiry
 from tillway.domain.record import Record
+from tillway.domain.test_clock import TestClockTask
 from tillway.engine import availability
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Work
-from tillway.operations import checkout, disputes, notices, orders, payment_intents
+from tillway.operations import checkout, disputes, notices, orders, payment_intents, test_clocks
 
 
 def workers(platform: Platform, mail: Mail) -> dict[type[Record], Work]:
@@ -29,4 +30,5 @@ def workers(platform: Platform, mail: Mail) -> dict[type[Record], Work]:
         EmailTask: mail.send,
         NoticeTask: partial(notices.carry, attempts),
         OrderTask: partial(orders.carry, platform),
+        TestClockTask: partial(test_clocks.carry, platform),
     }

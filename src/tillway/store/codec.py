@@ -69,6 +69,7 @@ from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
+from tillway.domain.test_clock import TestClock, TestClockTask
 from tillway.domain.time_mark import TimeMark
 from tillway.store.port import Write
 
@@ -469,6 +470,8 @@ _ROWS: Final = (
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
     RecordType(kind=KeyUse, prefixes=("kyu",)),
     RecordType(kind=SimulatedOperation, prefixes=("sbo",)),
+    RecordType(kind=TestClock, prefixes=("clock",), object="test_helpers.test_clock", noun="test clock"),
+    RecordType(kind=TestClockTask, prefixes=("clockt",), queue="expiries"),
     RecordType(kind=Mandate, prefixes=("mandate",), object="mandate"),
     RecordType(kind=NoticeTask, prefixes=("ntc",), queue="notices"),
     RecordType(kind=OAuthClient, prefixes=("oac",)),
