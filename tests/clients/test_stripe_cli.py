@@ -1,4 +1,5 @@
-"""Stripe's own command line, unmodified, against a server: `listen`, `logs tail`, `trigger`, `events resend`.
+"""Stripe's own command line, unmodified, against a server: `listen`, `logs tail`, `trigger`, `events resend`,
+`fixtures` and the commands of resources.
 
 The program comes from npm into build/, once. Where there is neither a copy nor a way to get one, this test skips.
 """
@@ -6,6 +7,7 @@ The program comes from npm into build/, once. Where there is neither a copy nor 
 import contextlib
 import fcntl
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stripe
@@ -24,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / "build" / f"stripe-cli-{VERSION}"
 INSTALL_SECONDS = 180
 WITHIN_SECONDS = 60
+CLOCKS = tuple(f"test_helpers.test_clock.{verb}" for verb in ("created", "advancing", "ready", "deleted"))
 CHECKOUTS = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
 
 pytestmark = pytest.mark.soak
@@ -102,7 +106,8 @@ class Program:
                 "NO_PROXY": "*",
             },
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -166,3 +171,59 @@ def test_listen_logs_trigger_and_resend(program: Path, tmp_path: Path) -> None:
     finally:
         server.stop()
         shop.server.shutdown()
+
+
+FIXTURES = {
+    "_meta": {"template_version": 0},
+    "fixtures": [
+        {"name": "buyer", "path": "/v1/customers", "method": "post", "params": {"name": "Jane"}},
+        {
+            "name": "payment",
+            "path": "/v1/payment_intents",
+            "method": "post",
+            "params": {
+                "amount": 2000,
+                "currency": "usd",
+                "customer": "${buyer:id}",
+                "payment_method": "pm_card_visa",
+                "payment_method_types": ["card"],
+                "confirm": True,
+            },
+        },
+        {"name": "back", "path": "/v1/refunds", "method": "post", "params": {"payment_intent": "${payment:id}"}},
+    ],
+}
+
+
+def test_fixtures_and_the_commands_of_resources(program: Path, tmp_path: Path) -> None:
+    server = TillwayServer(tmp_path, init(tmp_path))
+    (tmp_path / "fixtures.json").write_text(json.dumps(FIXTURES))
+
+    def run(*arguments: str) -> str:
+        ended = Program(program, tmp_path, server, *arguments)
+        assert ended.process.wait(WITHIN_SECONDS) == 0, ended.text
+        ended.reader.join(WITHIN_SECONDS)
+        return ended.text
+
+    def answer(*arguments: str) -> Any:
+        # Notes about newer versions may stand around the document.
+        text = run(*arguments)
+        document = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        assert "error" not in document, document
+        return document
+
+    try:
+        run("fixtures", "fixtures.json")
+        for event in (*CLOCKS, *CHECKOUTS):
+            run("trigger", event)
+        customers = answer("customers", "list", "--limit", "100")["data"]
+        assert "Jane" in [each["name"] for each in customers]
+        made = answer("customers", "create", "--name", "Joan")
+        assert answer("customers", "retrieve", made["id"])["name"] == "Joan"
+        assert answer("customers", "delete", made["id"], "--confirm")["deleted"] is True
+        assert answer("get", "/v1/balance")["object"] == "balance"
+        assert answer("post", "/v1/products", "-d", "name=Tea")["name"] == "Tea"
+        for noun in ("charges", "refunds", "events", "payment_links", "checkout sessions", "test_helpers test_clocks"):
+            assert answer(*noun.split(), "list")["object"] == "list", noun
+    finally:
+        server.stop()
