@@ -176,7 +176,7 @@ async def test_a_commit_without_room_for_the_mark_changes_it_afterwards(store: F
     await other.close()
 
 
-async def test_a_kept_listing_is_read_anew_after_a_minute(store: FaultyDynamo, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kept_listing_is_read_anew_after_a_minute(store: FaultyDynamo) -> None:
     """For processes of a version that did not change the mark."""
     await store.commit([Write("m/rtg_1", ABSENT, b"x")])
     assert [row.body for row in await store.query(None, "m/rtg_")] == [b"x"]
@@ -185,7 +185,7 @@ async def test_a_kept_listing_is_read_anew_after_a_minute(store: FaultyDynamo, m
     await old.commit([Write("m/rtg_1", 1, b"y")])
     await old.close()
     assert [row.body for row in await store.query(None, "m/rtg_")] == [b"x"]
-    monkeypatch.setattr(dynamodb, "KEPT_SECONDS", 0)
+    store.kept_seconds = 0
     assert [row.body for row in await store.query(None, "m/rtg_")] == [b"y"]
 
 

@@ -38,6 +38,10 @@ FROZEN_NS: Final = 1_000_000_000
 LOOK_NS: Final = 5_000_000_000
 """How old the knowledge of a restore may be, as in `engine/time_mark.py`."""
 
+KEPT_SECONDS: Final = 3600
+"""How long a listing of settings is kept while its mark is the same: all functions of a stage have one version, and
+each of them changes the mark."""
+
 AUDIT_NS: Final = 50_000_000_000
 """How often an environment has the audit trail of its merchants linked soon: each is linked within a minute then."""
 
@@ -82,6 +86,7 @@ class Environment:
         self.function = function_of()
         self._settings: Settings | None = None
         self._running: Running | None = None
+        self._store: DynamoStore | None = None
         self._wake_ups: WakeUps | None = None
         self._look_at_ns = 0
         self._audit_at_ns = 0
@@ -101,6 +106,8 @@ class Environment:
         """The platform, ready for this invocation. `public_url` is used where no setting has one."""
         if self.awake.resume() or self._running is None:
             forget_drawn_randomness()
+        if self._store is not None and self._store.ahead is not None:
+            self._store.ahead.forget()
         if self._running is None:
             self._running = await self._build(public_url)
         elif self.awake() >= self._look_at_ns:
@@ -117,6 +124,10 @@ class Environment:
         running = await assemble(
             settings, clock=clock, recorder=recorder, bank_memory=StoredBank, bank_reach=reach, loads="payments"
         )
+        if isinstance(running.store, DynamoStore):
+            self._store = running.store
+            self._store.read_settings_ahead()
+            self._store.kept_seconds = KEPT_SECONDS
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from tillway.aws_client import DYNAMODB, AwsClient, AwsError, Lost, NoCredentials, credentials_of_the_environment
+from tillway.domain.account import SYSTEM
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -45,6 +46,7 @@ from tillway.store.port import (
     Write,
     prefix_end,
 )
+from tillway.store.read_ahead import Place, ReadAhead
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ KEPT_MAX = 1000
 
 REMEMBERED_MAX = 50_000
 _META = {"pk": {"S": "META"}, "sk": {"S": "schema"}}
+_OWN = f"R#{SYSTEM}/"
 _DUE = "due"
 
 _AGAIN = frozenset(
@@ -141,6 +144,9 @@ class DynamoStore:
         """Called after each commit, with 1 and its seconds. It must not raise."""
         self.on_writes: Callable[[Sequence[Write]], None] | None = None
         """Called after each commit with its writes. It must not raise."""
+        self.kept_seconds = KEPT_SECONDS
+        self.ahead: ReadAhead | None = None
+        """Reads settings together that are read one by one after a pause, where a process has pauses."""
         self._scans_for_expired = scans_for_expired
         self._known: dict[str, _Known] = {}
         self._kept: dict[str, _Kept] = {}
@@ -226,11 +232,10 @@ class DynamoStore:
     async def _kept_rows(self, place: str) -> list[Row]:
         """Up to PAGE_MAX records of one scope and type, oldest first: from memory, if the mark is the same."""
         # The mark is read first: a commit between the two reads has changed it, and the next look sees that.
-        request = {"TableName": self.table, "Key": _mark_key(place), "ConsistentRead": True}
-        item = (await self._ask("GetItem", request)).get("Item")
+        item = await self._item(_mark_key(place))
         mark, now = item["m"]["S"] if item else "", time.time()
         kept = self._kept.get(place)
-        if kept is not None and kept.mark == mark and 0 <= now - kept.read_at < KEPT_SECONDS:
+        if kept is not None and kept.mark == mark and 0 <= now - kept.read_at < self.kept_seconds:
             return kept.rows
         rows = await self._merged_page(place, _Span(place, None, None), PAGE_MAX, "oldest")
         if len(rows) < KEPT_MAX:
@@ -305,9 +310,33 @@ class DynamoStore:
                 return items[:limit]
 
     async def _read(self, key: str) -> _Found | None:
-        request = {"TableName": self.table, "Key": self._key(key), "ConsistentRead": True}
-        item = (await self._ask("GetItem", request)).get("Item")
+        item = await self._item(self._key(key))
         return await self._whole(item) if item else None
+
+    async def _item(self, key: Item) -> Item | None:
+        place = _place_of(key)
+        if self.ahead is not None and _is_setting(place):
+            answer = await self.ahead.take(place)
+            if answer is not None:
+                return answer[0]
+        answered = await self._ask("GetItem", {"TableName": self.table, "Key": key, "ConsistentRead": True})
+        item: Item | None = answered.get("Item")
+        return item
+
+    def read_settings_ahead(self) -> None:
+        """From now on, read settings together that were read one by one before. For a process with pauses: its caller
+        calls `ahead.forget` after each."""
+        self.ahead = ReadAhead(self._items_at)
+
+    async def _items_at(self, places: Sequence[Place]) -> dict[Place, Item | None]:
+        keys = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in places]
+        request = {"RequestItems": {self.table: {"Keys": keys, "ConsistentRead": True}}}
+        answer = await self._ask("BatchGetItem", request)
+        unread = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+        found: dict[Place, Item | None] = dict.fromkeys(places)
+        for key in unread:
+            found.pop(_place_of(key), None)
+        return found | {_place_of(item): item for item in answer["Responses"].get(self.table, ())}
 
     async def _read_many(self, keys: Sequence[str]) -> dict[str, _Found]:
         wanted = [self._key(key) for key in dict.fromkeys(keys)]
@@ -363,6 +392,10 @@ class DynamoStore:
             actions.append(action)
             before += ahead
             after += behind
+        if self.ahead is not None:
+            for write in writes:
+                self.ahead.forget(_place_of(self._key(write.key)))
+                self.ahead.forget(_place_of(_mark_key(_place(write.key, whole=True) or "")))
         await self._tracked(self._commit(writes, actions, before, after))
 
     async def _commit(
@@ -932,6 +965,16 @@ def _is_kept(place: str) -> bool:
 
 def _mark_key(place: str) -> Item:
     return {"pk": {"S": "META"}, "sk": {"S": f"listing {place}"}}
+
+
+def _place_of(key: Item) -> Place:
+    """Partition and sort key of an item, or of its key."""
+    return key["pk"]["S"], key["sk"]["S"]
+
+
+def _is_setting(place: Place) -> bool:
+    """Whether it belongs to the installation: its own records, and the marks of listings."""
+    return place[0] == "META" or place[0].startswith(_OWN)
 
 
 def _binary(data: bytes) -> dict[str, str]:

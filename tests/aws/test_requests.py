@@ -1,0 +1,92 @@
+"""The requests to DynamoDB of a payment through the function, counted on their way to the emulator."""
+
+import http.client
+import re
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import stripe
+from aws_stage import Stage
+
+SETTING = re.compile(rb'"(sys/|listing |R#[^"]*/(con|rtg|we)_#)')
+"""Keys of the installation's own records, of marks of listings, and of the listings."""
+
+PAUSE_SECONDS = 5.5
+"""Longer than the function believes what it has read: two seconds of a key, five of the mark of time."""
+
+
+class Counted:
+    """Passes requests on to the emulator, and notes those that touch settings."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.settings: list[str] = []
+        """The operations on settings, in order."""
+        counted, to = self, urlsplit(endpoint).netloc
+
+        class Door(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if SETTING.search(body):
+                    counted.settings.append(self.headers["x-amz-target"].rpartition(".")[2])
+                onward = http.client.HTTPConnection(to, timeout=60)
+                onward.request("POST", self.path, body, dict(self.headers))
+                answer = onward.getresponse()
+                data = answer.read()
+                onward.close()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("content-length", "transfer-encoding", "connection", "server", "date"):
+                        self.send_header(name, value)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def counted(stage: Stage) -> Iterator[Counted]:
+    counted = Counted(stage.endpoint)
+    yield counted
+    counted.close()
+
+
+def test_a_payment_after_a_pause_reads_its_settings_in_one_request(stage: Stage, counted: Counted) -> None:
+    keys = stage.function("admin").invoke({"action": "init", "name": "Shop"})
+    api = stage.function("api", AWS_ENDPOINT_URL=counted.url)
+    shop = stripe.StripeClient(keys["secret_key"], base_addresses={"api": api.url}, max_network_retries=0)
+
+    def pay() -> list[str]:
+        counted.settings.clear()
+        given: Any = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+        given["return_url"] = "https://shop.example/back"
+        paid = shop.v1.payment_intents.create(given)
+        assert paid.status == "succeeded"
+        return list(counted.settings)
+
+    # Key, account, listings and the mark of time one by one; a listing from each of its four partitions.
+    assert len(pay()) > 20
+    tried = []
+    for _ in range(3):  # What a slow payment has read is too old before it ends, and it reads that again.
+        time.sleep(PAUSE_SECONDS)
+        tried.append(pay())
+        if tried[-1] == ["BatchGetItem", "PutItem"]:  # All that was read, and the mark of time, raised.
+            return
+    raise AssertionError(tried)
