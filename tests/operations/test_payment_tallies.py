@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tillway.domain.account import Scope
 from tillway.operations import payment_overviews
 from tillway.operations.payment_overviews import Filter
 from tillway.operations.payment_tallies import Tally, answers
+from tillway.operations.time_zones import begin_of
 from tillway.testing.in_process import InProcessApp, Merchant
 
 
@@ -21,6 +23,7 @@ async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
     await app.close()
 
 
+HOURLY = begin_of("hour", UTC)
 FILTERS = (
     Filter(),
     Filter(states=frozenset(("to_capture", "refunded"))),
@@ -38,12 +41,12 @@ async def counted(tally: Tally, wanted: Filter) -> Any:
         if tally.complete:
             break
     await tally.catch_up()
-    return tally.count(wanted, 3600).totals
+    return tally.count(wanted, HOURLY).totals
 
 
 async def scanned(app: InProcessApp, scope: str, wanted: Filter) -> Any:
     async with app.running.platform.scans.begin(scope) as scan:
-        return await payment_overviews.totals(app.store, scope, wanted, scan=scan, seconds=3600)
+        return await payment_overviews.totals(app.store, scope, wanted, scan=scan, begin_of=HOURLY)
 
 
 async def pay(app: InProcessApp, merchant: Merchant, choose: random.Random) -> str:

@@ -9,7 +9,7 @@ from tillway.domain.refusal import Refused
 from tillway.http.lists import asked_page
 from tillway.http.params import TIME_MAX, Array, Created, Currency, Enum, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
-from tillway.operations import payment_overviews, payment_tallies, payment_timelines
+from tillway.operations import payment_overviews, payment_tallies, payment_timelines, time_zones
 from tillway.operations.payment_overviews import STATES, Filter, Overview
 
 _FILTERS = {
@@ -26,8 +26,7 @@ _FILTERS = {
     "state": Array(Enum(*STATES)),
 }
 LIST = list_params(**_FILTERS)
-TOTALS = Params(**_FILTERS, interval=Enum("hour", "day"))
-_SECONDS = {"hour": 3600, "day": 86_400}
+TOTALS = Params(**_FILTERS, interval=Enum("hour", "day"), time_zone=Text(maximum=64))
 
 _MAJOR = re.compile(r"\d{1,12}(\.\d{1,3})?", re.ASCII)
 
@@ -69,22 +68,24 @@ async def list_overviews(call: Call) -> Answer:
 async def totals(call: Call) -> Answer:
     """Count the payments that the filters accept by state and decline reason, and sum them up by currency.
 
-    With `interval`, also by the hour or day (UTC) in which they were made. Counts are as of `as_of`. Filters by state,
-    currency, connector, reason and whole hours are answered from counts that are kept; while the first count is under
-    way, `counted_since` is the second from which on payments are in it.
+    With `interval`, also by the hour or day in which they were made, as clocks in `time_zone` (UTC) show them. Counts
+    are as of `as_of`. Filters by state, currency, connector, reason and whole hours are answered from counts that are
+    kept; while the first count is under way, `counted_since` is the second from which on payments are in it.
     """
     wanted, scope = _read_filter(call.params), call.caller.scope_key
-    seconds = _SECONDS.get(call.params.get("interval") or "", 0)
+    zone, interval = time_zones.zone_named(call.params.get("time_zone") or "UTC"), call.params.get("interval")
+    begin_of = time_zones.begin_of(interval, zone) if interval else None
     engine = call.platform.engine
     now = engine.clock.now_ms() // 1000
-    narrowed = payment_tallies.answers(wanted, now)
+    slot = time_zones.slot_seconds(zone, now)
+    narrowed = payment_tallies.answers(wanted, now, slot)
     if narrowed is not None:
-        told = (await payment_tallies.tally_of(engine, scope)).count(narrowed, seconds)
+        told = (await payment_tallies.tally_of(engine, scope, slot)).count(narrowed, begin_of)
         counted, now = told.totals, told.as_of
         since = told.since if told.since > (narrowed.first or 0) else None
     else:
         async with call.platform.scans.begin(scope) as scan:
-            counted = await payment_overviews.totals(call.platform.store, scope, wanted, scan=scan, seconds=seconds)
+            counted = await payment_overviews.totals(call.platform.store, scope, wanted, scan=scan, begin_of=begin_of)
         since = None
     return {
         "object": "payment_totals",

@@ -2,11 +2,16 @@
 
 from tillway.domain.ledger import SECONDS_PER_DAY
 from tillway.domain.refusal import Refused
-from tillway.http.params import TIME_MAX, Array, Created, Enum, Params, Span
+from tillway.http.params import TIME_MAX, Array, Created, Enum, Params, Span, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import reports
+from tillway.operations.time_zones import zone_named
 
-TRANSACTIONS = Params(created=Created(), by=Array(Enum(*reports.COLUMNS), maximum=len(reports.COLUMNS)))
+TRANSACTIONS = Params(
+    created=Created(),
+    by=Array(Enum(*reports.COLUMNS), maximum=len(reports.COLUMNS)),
+    time_zone=Text(maximum=64),
+)
 
 DAYS_DEFAULT = 30
 
@@ -15,7 +20,10 @@ REMEDY = "Ask for a shorter time with `created`, or run `tillway reports transac
 
 @route("GET", "/ops/v1/reports/transactions", TRANSACTIONS, returns="report")
 async def transactions(call: Call) -> Answer:
-    """Sum transactions within `created`, by day, type, status, connector and currency."""
+    """Sum transactions within `created`, by day, hour, type, status, connector and currency.
+
+    Days and hours are those of `time_zone`, a name such as Europe/Berlin; UTC if it is left out.
+    """
     now = call.platform.engine.clock.now_ms() // 1000
     span: Span = call.params.get("created") or Span(now - DAYS_DEFAULT * SECONDS_PER_DAY, now)
     last = now if span.last == TIME_MAX else span.last
@@ -26,11 +34,11 @@ async def transactions(call: Call) -> Answer:
             f"A report covers at most {reports.DAYS_MAX} days. Ask for shorter ones with created[gte] and created[lt].",
             param="created",
         )
-    by = tuple(dict.fromkeys(call.params.get("by") or reports.COLUMNS))
-    scope_key = call.caller.scope_key
+    by = tuple(dict.fromkeys(call.params.get("by") or reports.COLUMNS_DEFAULT))
+    scope_key, zone = call.caller.scope_key, zone_named(call.params.get("time_zone") or "UTC")
     try:
         async with call.platform.scans.begin(scope_key, REMEDY) as scan:
-            lines = await reports.transactions(call.platform.store, scope_key, first, last, by, scan=scan)
+            lines = await reports.transactions(call.platform.store, scope_key, first, last, by, zone=zone, scan=scan)
     except reports.TooManyGroups:
         raise Refused(
             "parameter_invalid_array",

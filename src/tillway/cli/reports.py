@@ -32,14 +32,21 @@ def transactions(
     since: Annotated[str | None, typer.Option("--from", help="From this day or time on (UTC).")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Before this day or time (UTC); now if left out.")] = None,
     account: Annotated[str | None, typer.Option("--account", help="Only this merchant's.")] = None,
-    by: Annotated[str, typer.Option(help="Columns, such as day,status; if left out, all.")] = "",
+    by: Annotated[str, typer.Option(help="Columns, such as day,status; if left out, all but hour.")] = "",
+    time_zone: Annotated[str, typer.Option(help="The zone of days and hours, such as Europe/Berlin.")] = "UTC",
     form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
-    """Add up the ledger's transactions by merchant, day, type, status, connector and currency."""
+    """Add up the ledger's transactions by merchant, day, hour, type, status, connector and currency."""
+    from tillway.domain.refusal import Refused
     from tillway.operations import reports
+    from tillway.operations.time_zones import zone_named
     from tillway.store.walk import merchant_scopes
 
-    columns = tuple(dict.fromkeys(part.strip() for part in by.split(",") if part.strip())) or reports.COLUMNS
+    try:
+        zone = zone_named(time_zone)
+    except Refused as refused:
+        raise WrongUsage(f"--time-zone has {time_zone[:80]!r}. {refused.message}") from None
+    columns = tuple(dict.fromkeys(part.strip() for part in by.split(",") if part.strip())) or reports.COLUMNS_DEFAULT
     wrong = [column for column in columns if column not in reports.COLUMNS]
     if wrong:
         raise WrongUsage(f"--by has {wrong[0]!r}, which is not a column; the columns are {', '.join(reports.COLUMNS)}")
@@ -54,7 +61,7 @@ def transactions(
         found: list[Line] = []
         for scope in await merchant_scopes(store):
             if account is None or scope[:-1] == account.removeprefix("acct_"):
-                found += await reports.transactions(store, scope, first, last, columns)
+                found += await reports.transactions(store, scope, first, last, columns, zone=zone)
         return found
 
     try:

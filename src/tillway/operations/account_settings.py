@@ -29,6 +29,7 @@ from tillway.engine.balance import Ledger, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
+from tillway.operations.time_zones import zone_named
 from tillway.store.codec import decode
 from tillway.store.port import Store
 from tillway.store.walk import versions_of
@@ -101,12 +102,8 @@ def _days(value: int) -> int:
 
 
 def _zone(value: str) -> str:
-    import zoneinfo
-
-    try:
-        return zoneinfo.ZoneInfo(value).key
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise _wrong("time_zone", "A time zone has a name of the IANA database, such as Europe/Berlin.") from None
+    zone_named(value)
+    return value
 
 
 def _origins(value: list[str]) -> tuple[str, ...]:
@@ -135,12 +132,9 @@ assert _READ.keys() == set(accounts.SETTINGS)
 
 def zone_of(account: Account) -> tzinfo:
     """The time zone of a merchant's days; UTC where this host's database of zones does not have it."""
-    # Most merchants keep UTC, and then no process imports it.
-    import zoneinfo
-
     try:
-        return zoneinfo.ZoneInfo(account.time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, OSError):
+        return zone_named(account.time_zone)
+    except Refused:
         return UTC
 
 

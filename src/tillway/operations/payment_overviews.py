@@ -247,13 +247,17 @@ TAKEN: Final = frozenset(("succeeded", "to_capture", "refunded", "partly_refunde
 """The states of payments that their bank has accepted."""
 
 
+BeginOf = Callable[[int], int]
+"""The epoch second at which the interval of another begins."""
+
+
 class Totals(msgspec.Struct):
     """The number of payments in each state, and the sums of each currency.
 
-    `buckets` have them by begin (epoch seconds) and currency, if `seconds` is the length of an interval.
+    `buckets` have them by begin (epoch seconds) and currency, where `begin_of` tells intervals apart.
     """
 
-    seconds: int = 0
+    begin_of: BeginOf | None = None
     buckets: dict[tuple[int, str], Bucket] = msgspec.field(default_factory=dict)
     states: dict[str, int] = msgspec.field(default_factory=dict)
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
@@ -268,12 +272,11 @@ class Totals(msgspec.Struct):
         sums.taken_minor += row.taken_minor
         sums.refunded_minor += row.refunded_minor
         sums.fee_minor += fee_minor
-        if self.seconds:
-            self._add_to_bucket(row)
+        if self.begin_of is not None:
+            self._add_to_bucket(row, self.begin_of(row.payment.created))
 
-    def _add_to_bucket(self, row: Overview) -> None:
+    def _add_to_bucket(self, row: Overview, begin: int) -> None:
         payment, taken = row.payment, row.state in TAKEN
-        begin = payment.created - payment.created % self.seconds
         bucket = self.buckets.setdefault((begin, payment.currency), Bucket())
         bucket.payments += 1
         bucket.succeeded += taken
@@ -389,12 +392,14 @@ async def fees_of(store: Store, scope_key: str, rows: Sequence[Overview]) -> dic
     return fees
 
 
-async def totals(store: Store, scope_key: str, wanted: Filter, *, scan: Scan, seconds: int = 0) -> Totals:
-    """Count and sum up the payments that `wanted` accepts, also by intervals of so many `seconds` unless that is 0.
+async def totals(
+    store: Store, scope_key: str, wanted: Filter, *, scan: Scan, begin_of: BeginOf | None = None
+) -> Totals:
+    """Count and sum up the payments that `wanted` accepts, also by intervals where `begin_of` tells them apart.
 
     Refused `search_too_broad` beyond the budget of `scan`.
     """
-    result = Totals(seconds)
+    result = Totals(begin_of)
     async for rows in overviews(store, scope_key, wanted, scan=scan):
         fees = await fees_of(store, scope_key, rows)
         for row in rows:

@@ -1,10 +1,10 @@
 """Counts and sums of a merchant's payments, kept in memory and brought up to date by the audit trail.
 
 A list of a million payments cannot be added up for each page. A tally holds them in chunks of CHUNK_ROWS payments, by
-the hour in which they were made. Each commit that changes a payment, its charge or its attempt stands in the audit
-trail: a look at the entries since the last one tells which chunks must be counted again, and most looks find few. The
-first count goes from the newest payment back, in turns that leave half of the loop's time to others; until it has
-reached the oldest, a tally says from when on it counts.
+the hour in which they were made, or the quarter of an hour where a merchant's clocks need that. Each commit that
+changes a payment, its charge or its attempt stands in the audit trail: a look at the entries since the last one tells
+which chunks must be counted again, and most looks find few. The first count goes from the newest payment back, in turns
+that leave half of the loop's time to others; until it has reached the oldest, a tally says from when on it counts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tillway.engine.core import Engine
 from tillway.engine.ids import microseconds_of, time_prefix
 from tillway.operations.payment_overviews import (
     TAKEN,
+    BeginOf,
     Bucket,
     Filter,
     Overview,
@@ -34,12 +35,12 @@ from tillway.operations.payment_overviews import (
     join,
     records_of,
 )
+from tillway.operations.time_zones import HOUR
 from tillway.store.codec import decode
 from tillway.store.port import Row
 
 CHUNK_ROWS: Final = 500
 TRAIL_ROWS: Final = 1000
-HOUR: Final = 3600
 LATE_SECONDS: Final = 300
 """How long an entry of the trail may appear late, where the store has no mark that tells."""
 
@@ -69,10 +70,13 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """The tally of one scope, in chunks of so many payments."""
+    """The tally of one scope, in chunks of so many payments, by slots of so many seconds."""
 
-    def __init__(self, engine: Engine, scope_key: str, chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(
+        self, engine: Engine, scope_key: str, chunk_rows: int = CHUNK_ROWS, *, slot_seconds: int = HOUR
+    ) -> None:
         self._chunk_rows = chunk_rows
+        self.slot_seconds = slot_seconds
         self._engine = engine
         self._scope = scope_key
         self._head = f"{scope_key}/pi_"
@@ -106,15 +110,17 @@ class Tally:
                 self._back = asyncio.ensure_future(self._count_back())
             await asyncio.wait({self._back}, timeout=max(until - time.monotonic(), 0))
 
-    def count(self, wanted: Filter, seconds: int) -> Counted:
-        """Add up the payments that `wanted` accepts, which must be a filter that `answers` accepts."""
-        totals = Totals(seconds)
+    def count(self, wanted: Filter, begin_of: BeginOf | None = None) -> Counted:
+        """Add up the payments that `wanted` accepts, which must be a filter that `answers` accepts; with `begin_of`
+        also by interval."""
+        totals = Totals(begin_of)
         for hour, cells in self._merged.items():
             if (wanted.first is not None and hour < wanted.first) or (wanted.last is not None and hour > wanted.last):
                 continue
+            begin = begin_of(hour) if begin_of is not None else None
             for key, sums in cells.items():
                 if accepts(wanted, key):
-                    _add(totals, key, sums, hour - hour % seconds if seconds else None)
+                    _add(totals, key, sums, begin)
         return Counted(totals, self.as_of, 0 if self.complete else self.since)
 
     @property
@@ -228,7 +234,7 @@ class Tally:
         fees = await fees_of(self._engine.store, self._scope, joined)
         hours: Hours = {}
         for row in joined:
-            cells = hours.setdefault(row.payment.created - row.payment.created % HOUR, {})
+            cells = hours.setdefault(row.payment.created - row.payment.created % self.slot_seconds, {})
             sums = cells.setdefault(key_of(row), Sums())
             sums.payments += 1
             sums.taken_minor += row.taken_minor
@@ -258,25 +264,25 @@ class Tally:
 _TALLIES: WeakKeyDictionary[Engine, dict[str, Tally]] = WeakKeyDictionary()
 
 
-async def tally_of(engine: Engine, scope_key: str) -> Tally:
-    """The tally of a scope, with the newest changes if they are few."""
+async def tally_of(engine: Engine, scope_key: str, slot_seconds: int | None = None) -> Tally:
+    """The tally of a scope, by slots of at most so many seconds, with the newest changes if they are few."""
     tallies = _TALLIES.setdefault(engine, {})
     tally = tallies.get(scope_key)
-    if tally is None:
-        tally = tallies[scope_key] = Tally(engine, scope_key)
+    if tally is None or (slot_seconds or HOUR) < tally.slot_seconds:
+        tally = tallies[scope_key] = Tally(engine, scope_key, slot_seconds=slot_seconds or HOUR)
     await tally.catch_up()
     return tally
 
 
-def answers(wanted: Filter, now: int) -> Filter | None:
-    """The filter as a tally can answer it; None if it cannot: it knows whole hours, and no names or amounts."""
+def answers(wanted: Filter, now: int, slot_seconds: int = HOUR) -> Filter | None:
+    """The filter as a tally can answer it; None if it cannot: it knows whole slots, and no names or amounts."""
     if wanted.least is not None or wanted.most is not None or wanted.customer or wanted.last4:
         return None
-    if wanted.description or wanted.metadata or (wanted.first or 0) % HOUR:
+    if wanted.description or wanted.metadata or (wanted.first or 0) % slot_seconds:
         return None
     if wanted.last is not None and wanted.last >= now:
         return msgspec.structs.replace(wanted, last=None)
-    return wanted if wanted.last is None or (wanted.last + 1) % HOUR == 0 else None
+    return wanted if wanted.last is None or (wanted.last + 1) % slot_seconds == 0 else None
 
 
 def accepts(wanted: Filter, key: Key) -> bool:

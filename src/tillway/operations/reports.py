@@ -1,4 +1,4 @@
-"""Reports: sums of transactions by day, type, status, connector and currency, from the ledger itself.
+"""Reports: sums of transactions by day, hour, type, status, connector and currency, from the ledger itself.
 
 Every movement of the balance counts on the day it was booked, so the sums of a report are the change of the balance in
 that time, to the minor unit. A charge that moved nothing, because it was declined or is not captured, counts on the day
@@ -8,14 +8,14 @@ it was made, with no amounts.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import msgspec
 
 from tillway.domain.account import scope_of
 from tillway.domain.charge import Charge
-from tillway.domain.ledger import SECONDS_PER_DAY, Entry
+from tillway.domain.ledger import Entry
 from tillway.domain.money import minor_to_major
 from tillway.domain.record import Record
 from tillway.engine.ids import time_prefix
@@ -24,7 +24,8 @@ from tillway.store.codec import decode
 from tillway.store.port import Store
 from tillway.store.walk import pages_of
 
-COLUMNS = ("day", "type", "status", "connector")
+COLUMNS_DEFAULT = ("day", "type", "status", "connector")
+COLUMNS = ("day", "hour", "type", "status", "connector")
 """Columns for grouping a report, besides merchant and currency, which it always has."""
 
 DAYS_MAX = 366
@@ -49,6 +50,7 @@ class Line(msgspec.Struct, kw_only=True):
     mode: str
     currency: str
     day: str = ""
+    hour: str = ""
     type: str = ""
     status: str = ""
     connector: str = ""
@@ -85,15 +87,16 @@ async def transactions(
     scope_key: str,
     first: int,
     last: int,
-    by: Sequence[str] = COLUMNS,
+    by: Sequence[str] = COLUMNS_DEFAULT,
     *,
+    zone: tzinfo = UTC,
     pause_seconds: float = 0.0,
     scan: Scan | None = None,
 ) -> list[Line]:
     """Sum the transactions of a scope from second `first` to second `last`, in the order of their columns.
 
-    Records of that time are read page by page, with a wait of `pause_seconds` after each, or within the budget and the
-    turns of `scan`. Raises `TooManyGroups`, and Refused as `scan` does.
+    Days and hours are those of `zone`. Records of that time are read page by page, with a wait of `pause_seconds` after
+    each, or within the budget and the turns of `scan`. Raises `TooManyGroups`, and Refused as `scan` does.
     """
     scope, lines = scope_of(scope_key), dict[tuple[str, ...], Line]()
 
@@ -114,7 +117,7 @@ async def transactions(
         sources = await _sources(store, scope_key, entries) if {"status", "connector"} & set(by) else {}
         async with _turn(scan, page):
             for entry in entries:
-                added = line(_of_entry(entry, sources.get(entry.source or "")))
+                added = line(_of_entry(entry, sources.get(entry.source or ""), zone))
                 added.fee_minor += entry.fee_minor
                 if entry.type in REFUNDS:
                     added.refunded_minor -= entry.amount_minor
@@ -124,14 +127,14 @@ async def transactions(
         async with _turn(scan, page):
             for charge in page:
                 if isinstance(charge, Charge) and charge.entry is None:
-                    line(_of_charge(charge))
+                    line(_of_charge(charge, zone))
     return [lines[key] for key in sorted(lines)]
 
 
-def _of_entry(entry: Entry, source: Record | None) -> dict[str, str]:
+def _of_entry(entry: Entry, source: Record | None, zone: tzinfo) -> dict[str, str]:
     receivable = (posting.account for posting in entry.postings if posting.account.startswith("receivable:"))
     return {
-        "day": _day(entry.created),
+        **_time_columns(entry.created, zone),
         "type": entry.type or "",
         "status": getattr(source, "status", ""),
         "connector": next(receivable, "").partition(":")[2] or getattr(source, "connector", ""),
@@ -139,12 +142,12 @@ def _of_entry(entry: Entry, source: Record | None) -> dict[str, str]:
     }
 
 
-def _of_charge(charge: Charge) -> dict[str, str]:
+def _of_charge(charge: Charge, zone: tzinfo) -> dict[str, str]:
     status: str = charge.status
     if charge.status == "succeeded" and not charge.captured:
         status = "released" if charge.released_minor else "uncaptured"
     return {
-        "day": _day(charge.created),
+        **_time_columns(charge.created, zone),
         "type": "charge",
         "status": status,
         "connector": charge.connector,
@@ -152,8 +155,10 @@ def _of_charge(charge: Charge) -> dict[str, str]:
     }
 
 
-def _day(epoch_seconds: int) -> str:
-    return datetime.fromtimestamp(epoch_seconds - epoch_seconds % SECONDS_PER_DAY, UTC).strftime("%Y-%m-%d")
+def _time_columns(epoch_seconds: int, zone: tzinfo) -> dict[str, str]:
+    """The day, and the hour with its difference from UTC: of two hours of that name both are there."""
+    local = datetime.fromtimestamp(epoch_seconds, zone)
+    return {"day": f"{local:%Y-%m-%d}", "hour": f"{local:%Y-%m-%dT%H:00%z}"}
 
 
 def _turn(scan: Scan | None, page: list[Record]) -> AbstractAsyncContextManager[None]:

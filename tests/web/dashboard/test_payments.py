@@ -5,9 +5,11 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from dashboard_shop import DashboardShop
@@ -249,3 +251,21 @@ def rows_of(page: Answer) -> list[str]:
 def figures(minor: int) -> str:
     sign = "\N{MINUS SIGN}" if minor < 0 else ""
     return f"{sign}{abs(minor) // 100:,}.{abs(minor) % 100:02}"
+
+
+async def test_days_and_hours_are_the_merchants(shop: DashboardShop) -> None:
+    zone, account = ZoneInfo("Asia/Kathmandu"), f"/ops/v1/accounts/{shop.merchant.account}"
+    await shop.app.ok(shop.merchant.admin_key, "POST", account, {"time_zone": zone.key})
+    id, visitor = await shop.pay(9900), await shop.visitor()
+    made = datetime.fromtimestamp((await shop.get(f"/v1/payment_intents/{id}"))["created"], zone)
+    day = f"{made:%Y-%m-%d}"
+    rows = await visitor.get(f"/dashboard/payments?from={day}&to={day}")
+    assert rows_of(rows) == [id] and f"{made:%H:%M:%S}" in text(rows) and "1 payments 99.00 EUR taken" in text(rows)
+    assert rows_of(await visitor.get(f"/dashboard/payments?to={made - timedelta(days=1):%Y-%m-%d}")) == []
+    home = unescape((await visitor.get("/dashboard")).body.decode())
+    assert f'?currency=eur&from={day}&to={day}" aria-label="{made.day} {made:%B}: 99.00 EUR"' in home
+    assert "+0545" in text(await visitor.get("/dashboard/balance"))
+    report = await shop.get("/ops/v1/reports/transactions", **{"by[0]": "day", "by[1]": "hour", "time_zone": zone.key})
+    assert [(one["day"], one["hour"], one["gross"]) for one in report["data"]] == [
+        (day, f"{made:%Y-%m-%dT%H}:00+0545", 9900)
+    ]

@@ -1,5 +1,6 @@
 """Pages as bytes: the templates with the values that every page has."""
 
+from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -49,7 +50,7 @@ KEYS: Final = {
 
 def render(template: str, visit: Visit | None, place: str, values: dict[str, Any]) -> bytes:
     """The page of a template. `visit` is None before the sign-in; `place` is the entry of the navigation."""
-    shared: dict[str, Any] = {"theme": ""}
+    shared: dict[str, Any] = {"theme": "", "zone": UTC}
     if visit is not None:
         operator = visit.signed.operator
         shared = {
@@ -61,7 +62,8 @@ def render(template: str, visit: Visit | None, place: str, values: dict[str, Any
             "place": place,
             "operator": operator,
             "initials": words.initials(operator.name),
-            "now": visit.platform.engine.clock.now_ms() // 1000,
+            "now": visit.now,
+            "zone": visit.zone,
             "here": visit.request.path + (f"?{visit.request.query}" if visit.request.query else ""),
             "switched": _in_other_mode(visit),
         }
@@ -77,7 +79,7 @@ def _in_other_mode(visit: Visit) -> str:
 
 @cache
 def environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
     made = Environment(
         loader=FileSystemLoader(_PLACE),
@@ -103,8 +105,10 @@ def environment() -> "Environment":
         "figures": lambda amount, currency: words.figures(amount, currency),
         "money": lambda amount, currency: words.money(amount, currency),
         "plain": lambda amount, currency: words.plain(amount, currency),
-        "time": words.time_of,
-        "day": words.day,
+        "time": pass_context(lambda context, seconds: words.time_of(seconds, context["zone"])),
+        "day": pass_context(lambda context, seconds, now=None: words.day(seconds, now, context["zone"])),
+        "date": pass_context(lambda context, seconds: words.date(seconds, context["zone"])),
+        "zoned": pass_context(lambda context, seconds: words.zone_at(seconds, context["zone"])),
         "iso": words.iso,
         "span": words.span,
         "readable": words.readable,

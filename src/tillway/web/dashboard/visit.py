@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import tzinfo
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -13,6 +14,7 @@ from tillway.domain.operator import MAY, Capability
 from tillway.engine.platform import Platform
 from tillway.http.client_address import counted_address
 from tillway.http.messages import Request
+from tillway.operations.account_settings import zone_of
 from tillway.operations.passkeys import Passkeys
 from tillway.operations.sign_ins import Browser, Renewed, SignedIn
 from tillway.web.dashboard.door import Door
@@ -95,6 +97,16 @@ class Visit(msgspec.Struct):
             csrf_token(renewed.token),
             True,
         )
+
+    @property
+    def now(self) -> int:
+        """Epoch seconds."""
+        return self.platform.engine.clock.now_ms() // 1000
+
+    @property
+    def zone(self) -> tzinfo:
+        """The zone of the merchant's days."""
+        return zone_of(self.account)
 
     def may(self, capability: Capability) -> bool:
         return capability in MAY[self.signed.operator.role]

@@ -1,7 +1,7 @@
 """The words of the pages: money, times, states and reasons as people read them."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from tillway.domain.money import MINOR_UNITS
@@ -113,24 +113,34 @@ def money(amount_minor: int, currency: str) -> str:
     return f"{figures(amount_minor, currency)} {currency.upper()}"
 
 
-def moment(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def moment(seconds: float, zone: tzinfo = UTC) -> datetime:
+    return datetime.fromtimestamp(int(seconds), zone)
 
 
-def time_of(seconds: float) -> str:
-    return f"{moment(int(seconds)):%H:%M:%S}"
+def time_of(seconds: float, zone: tzinfo = UTC) -> str:
+    return f"{moment(seconds, zone):%H:%M:%S}"
 
 
-def day(seconds: float, now: float | None = None) -> str:
+def zone_at(seconds: float, zone: tzinfo) -> str:
+    """The name of a zone at that time: UTC, CET, CEST."""
+    return f"{moment(seconds, zone):%Z}"
+
+
+def date(seconds: float, zone: tzinfo = UTC) -> str:
+    """A day as fields for days have it: 2026-11-29."""
+    return f"{moment(seconds, zone):%Y-%m-%d}"
+
+
+def day(seconds: float, now: float | None = None, zone: tzinfo = UTC) -> str:
     """29 November, with the year if it is not that of `now`."""
-    at = moment(int(seconds))
-    year = "" if now is None or moment(int(now)).year == at.year else f" {at.year}"
+    at = moment(seconds, zone)
+    year = "" if now is None or moment(now, zone).year == at.year else f" {at.year}"
     return f"{at.day} {at:%B}{year}"
 
 
-def long_day(seconds: float, now: float) -> str:
+def long_day(seconds: float, now: float, zone: tzinfo = UTC) -> str:
     """The heading of a day in a list: Today, Sunday 29 November."""
-    at, today = moment(int(seconds)).date(), moment(int(now)).date()
+    at, today = moment(seconds, zone).date(), moment(now, zone).date()
     name = f"{at:%A} {at.day} {at:%B}" + ("" if at.year == today.year else f" {at.year}")
     if at == today:
         return f"Today, {name}"

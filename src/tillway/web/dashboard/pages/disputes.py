@@ -44,7 +44,7 @@ async def list_disputes(visit: Visit) -> Reply:
     shown = [dispute for dispute in every if dispute["status"] in statuses]
     shown.sort(key=lambda dispute: dispute["evidence_details"]["due_by"] or 0)
     tabs = [(name, word, sum(one["status"] in of for one in every)) for name, word, of in TABS]
-    now = visit.platform.engine.clock.now_ms() // 1000
+    now = visit.now
     return Shown("disputes.html", {"disputes": shown, "tabs": tabs, "chosen": chosen, "statuses": STATUSES, "now": now})
 
 

@@ -1,13 +1,14 @@
 """The first page: today beside the same day last week, and the things that need a person."""
 
+from datetime import tzinfo
 from typing import Any
 
 from tillway.domain.money import MINOR_UNITS
+from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import charts, words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
-DAY = 86_400
 DAYS = 30
 NEEDS_MAX = 8
 
@@ -16,11 +17,12 @@ NEEDS_MAX = 8
 async def home(visit: Visit) -> Reply:
     if visit.mode == "live" and not (await visit.door.get("/ops/v1/connectors"))["data"]:
         return Shown("live.html", {"title": "Live mode takes no payments yet"})
-    now = visit.platform.engine.clock.now_ms() // 1000
-    today = now - now % DAY
-    month = await _totals(visit, today - (DAYS - 1) * DAY, now, "day")
+    now, zone = visit.now, visit.zone
+    today = day_begin(now, zone)
+    days = [day_begin(now, zone, place - DAYS + 1) for place in range(DAYS)]
+    month = await _totals(visit, days[0], now, "day")
     hours = await _totals(visit, today, now, "hour")
-    before = await _totals(visit, today - 7 * DAY, today - 6 * DAY - 1, "hour")
+    before = await _totals(visit, day_begin(now, zone, -7), day_begin(now, zone, -6) - 1, "hour")
     balance = await visit.door.get("/v1/balance")
     currency = visit.asked("currency") or _main_currency(hours, month, balance)
     values = {
@@ -28,12 +30,12 @@ async def home(visit: Visit) -> Reply:
         "today": today,
         "currency": currency,
         "currencies": sorted({one["currency"] for one in month["sums"]} | {currency}),
-        "hello": _hello(now),
+        "hello": _hello(words.moment(now, zone).hour),
         "balance": _balance_in(balance, currency),
         "needs": await needs(visit, now),
         "month": month,
-        **_today(hours, before, currency, now, today),
-        **_month(month, currency, today),
+        **_today(hours, before, currency, words.moment(now, zone).hour, zone),
+        **_month(month, currency, days),
     }
     return Shown("home.html", values)
 
@@ -51,7 +53,9 @@ async def choose_merchant(visit: Visit) -> Reply:
 
 async def _totals(visit: Visit, first: int, last: int, interval: str) -> Any:
     created = {"gte": first, "lte": last}
-    return await visit.door.get("/ops/v1/payments/totals", created=created, interval=interval)
+    return await visit.door.get(
+        "/ops/v1/payments/totals", created=created, interval=interval, time_zone=str(visit.zone)
+    )
 
 
 def _main_currency(hours: Any, month: Any, balance: Any) -> str:
@@ -62,8 +66,7 @@ def _main_currency(hours: Any, month: Any, balance: Any) -> str:
     return str(balance["available"][0]["currency"])
 
 
-def _hello(now: int) -> str:
-    hour = words.moment(now).hour
+def _hello(hour: int) -> str:
     return "Good morning" if hour < 12 else "Good afternoon" if hour < 18 else "Good evening"
 
 
@@ -74,10 +77,9 @@ def _balance_in(balance: Any, currency: str) -> dict[str, int]:
     }
 
 
-def _today(hours: Any, before: Any, currency: str, now: int, today: int) -> dict[str, Any]:
-    """Today's sum and its way through the day, beside that of the same day last week."""
-    so_far, last_week = _running(hours, currency, today), _running(before, currency, today - 7 * DAY)
-    until = (now - today) // 3600
+def _today(hours: Any, before: Any, currency: str, until: int, zone: tzinfo) -> dict[str, Any]:
+    """Today's sum and its way through the day, whose hour is `until`, beside that of the same day last week."""
+    so_far, last_week = _running(hours, currency, zone), _running(before, currency, zone)
     scale = charts.scale_of([*so_far, *last_week], 10 ** MINOR_UNITS[currency])
     taken, then = so_far[-1], last_week[min(until + 1, 24)]
     ended = sum(one["ended"] for one in hours["intervals"])
@@ -104,24 +106,24 @@ def _today(hours: Any, before: Any, currency: str, now: int, today: int) -> dict
     }
 
 
-def _running(totals: Any, currency: str, begin: int) -> list[int]:
-    """The sum taken by the begin of each hour of a day, and by its end."""
+def _running(totals: Any, currency: str, zone: tzinfo) -> list[int]:
+    """The sum taken by the begin of each hour of a day, and by its end; an hour that comes twice is one."""
     by_hour = [0] * 24
     for one in totals["intervals"]:
         if one["currency"] == currency:
-            by_hour[(one["begin"] - begin) // 3600] += one["taken"]
+            by_hour[words.moment(one["begin"], zone).hour] += one["taken"]
     sums = [0]
     for taken in by_hour:
         sums.append(sums[-1] + taken)
     return sums
 
 
-def _month(month: Any, currency: str, today: int) -> dict[str, Any]:
-    """Volume and success rate of each day, and the reasons of declines."""
-    first = today - (DAYS - 1) * DAY
+def _month(month: Any, currency: str, days: list[int]) -> dict[str, Any]:
+    """Volume and success rate of each of the days that begin there, and the reasons of declines."""
+    places = {begin: place for place, begin in enumerate(days)}
     volume, ended, good = [0] * DAYS, [0] * DAYS, [0] * DAYS
     for one in month["intervals"]:
-        place = (one["begin"] - first) // DAY
+        place = places[one["begin"]]
         ended[place] += one["ended"]
         good[place] += one["succeeded"]
         if one["currency"] == currency:
@@ -129,7 +131,6 @@ def _month(month: Any, currency: str, today: int) -> dict[str, Any]:
     scale = charts.scale_of(volume, 10 ** MINOR_UNITS[currency])
     rates = [round(100 * good[place] / ended[place]) if ended[place] else 100 for place in range(DAYS)]
     reasons = list(month["decline_reasons"].items())
-    days = [first + place * DAY for place in range(DAYS)]
     return {
         "volume": {
             "scale": scale,
@@ -180,7 +181,7 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
                 "icon": "clock",
                 "kind": "",
                 "what": f"{words.money(payment['amount_capturable'], payment['currency'])} to capture",
-                "when": words.day(payment["created"], now),
+                "when": words.day(payment["created"], now, visit.zone),
                 "why": payment["description"] or "Reserved, and not taken yet.",
             }
         )

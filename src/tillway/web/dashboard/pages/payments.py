@@ -4,17 +4,19 @@ import asyncio
 import csv
 import io
 import re
+from datetime import datetime, tzinfo
 from typing import Any
 
 import msgspec
 
+from tillway.http.params import TIME_MAX
+from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.visit import File, Reply, Shown, Visit, page
 
 PAGE_ROWS = 50
 CSV_PAGE = 100
-DAY = 86_400
 
 TABS = (
     ("", "All", ()),
@@ -62,7 +64,7 @@ def asked_of(visit: Visit) -> Asked:
         "customer": one["customer"] or None,
         "last4": one["last4"] or None,
         "description": one["description"] or None,
-        "created": _created(one["from"], one["to"]),
+        "created": _created(one["from"], one["to"], visit.zone),
     }
     return Asked({**many, **one, "after": visit.asked("after")}, params, wrong)
 
@@ -75,23 +77,22 @@ def _states_of(status: str) -> tuple[str, ...]:
     return (slug,) if slug in words.STATES else ()
 
 
-def _created(first: str, last: str) -> dict[str, int] | None:
-    """The time from the begin of one day to the end of another (UTC)."""
+def _created(first: str, last: str, zone: tzinfo) -> dict[str, int] | None:
+    """The time from the begin of one of the merchant's days to the end of another."""
     bounds = {}
-    if _DAY.fullmatch(first) and (begin := _begin(first)) is not None:
+    if _DAY.fullmatch(first) and (begin := _begin(first, zone)) is not None:
         bounds["gte"] = begin
-    if _DAY.fullmatch(last) and (end := _begin(last)) is not None:
-        bounds["lt"] = end + DAY
+    if _DAY.fullmatch(last) and (end := _begin(last, zone)) is not None:
+        bounds["lt"] = day_begin(end, zone, 1)
     return bounds or None
 
 
-def _begin(day: str) -> int | None:
-    from datetime import UTC, datetime
-
+def _begin(day: str, zone: tzinfo) -> int | None:
     try:
-        return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
-    except ValueError:
+        begin = int(datetime.fromisoformat(day).replace(tzinfo=zone).timestamp())
+    except (ValueError, OverflowError):
         return None
+    return begin if 0 <= begin < TIME_MAX else None
 
 
 @page("GET", "/payments", place="/payments")
@@ -126,9 +127,9 @@ def _tabs(every: Any) -> list[tuple[str, str, tuple[str, ...]]]:
 
 def by_day(rows: list[dict[str, Any]], visit: Visit) -> list[tuple[str, list[dict[str, Any]]]]:
     """The rows of a list under the heading of each day."""
-    now, days = visit.platform.engine.clock.now_ms() // 1000, dict[str, list[dict[str, Any]]]()
+    now, zone, days = visit.now, visit.zone, dict[str, list[dict[str, Any]]]()
     for row in rows:
-        days.setdefault(words.long_day(row["created"], now), []).append(row)
+        days.setdefault(words.long_day(row["created"], now, zone), []).append(row)
     return list(days.items())
 
 

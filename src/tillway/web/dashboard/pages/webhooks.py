@@ -32,7 +32,7 @@ async def list_webhooks(visit: Visit) -> Reply:
         event=fields["event"] or None,
         starting_after=fields["after"] or None,
     )
-    now = visit.platform.engine.clock.now_ms() // 1000
+    now = visit.now
     values = {
         "endpoints": endpoints,
         "list": found,
