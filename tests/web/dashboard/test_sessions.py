@@ -1,13 +1,19 @@
 """Who may see the dashboard: sign-in addresses, sessions, forms that are genuine, and headers."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dashboard_visitor import Visitor, form_of, sign_in_address, text
 
-from tillway.testing.in_process import InProcessApp
+from tillway.installation import KEY_FILE
+from tillway.settings import Settings
+from tillway.store.port import Row, Unavailable
+from tillway.testing.in_process import InProcessApp, MovedClock, ReadableStore
+from tillway.vault.keyring import Keyring
+from tillway.wiring import assemble
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -171,3 +177,68 @@ async def test_an_operator_of_several_merchants_switches_between_them(app: InPro
     assert "Accounts" not in text(await only.get("/dashboard"))
     await only.submit(await only.get("/dashboard"), "/dashboard/merchant", {"account": "acct_other"})
     assert payment["id"] in (await only.get("/dashboard/payments")).body.decode()
+
+
+async def test_a_form_without_a_session_keeps_what_was_typed(app: InProcessApp) -> None:
+    one = await Visitor.signed_in(app, name="One")
+    form, home = await one.get("/dashboard/links/new"), await one.get("/dashboard")
+    await one.submit(home, "/dashboard/sign-out")
+    typed = {"name": "<b>Tea</b>", "amount": "12.50", "currency": "EUR"}
+    refused = await one.submit(form, "/dashboard/links/new", typed)
+    assert refused.status == 401 and "12.50" in text(refused) and "<b>Tea</b>" in text(refused)
+    early = await one.submit(refused, "/dashboard/again")
+    assert early.status == 401 and "12.50" in text(early), "not signed in yet: it is kept on"
+    assert (
+        await one.post("/dashboard/again", {"kept_to": "//evil.example"}, origin="https://evil.example")
+    ).status == 403
+    two = await Visitor.signed_in(app, name="Two")
+    again = await two.submit(early, "/dashboard/again")
+    assert again.status == 200 and "You are signed in as Two" in text(again)
+    made = await two.submit(again, "/dashboard/links/new")
+    assert made.status == 303 and "12.50" in text(await two.get(made.headers["location"]))
+    stray = await two.post("/dashboard/again", {"kept_to": "//evil.example", "password": "secret words"})
+    assert "evil.example" not in stray.body.decode() and "secret words" not in stray.body.decode()
+
+
+class StoreInReach(ReadableStore):
+    """A store that can be out of reach."""
+
+    away = False
+
+    async def get(self, key: str) -> Row | None:
+        self._reach()
+        return await super().get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        self._reach()
+        return await super().get_many(keys)
+
+    async def query(self, index: str | None, partition: str, **more: Any) -> list[Row]:
+        self._reach()
+        return await super().query(index, partition, **more)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Unavailable("the store is away")
+
+
+async def test_while_the_database_is_away_the_last_page_is_shown_dimmed(tmp_path: Path) -> None:
+    Keyring.create(tmp_path / KEY_FILE)
+    store, clock = StoreInReach(), MovedClock()
+    app = InProcessApp(await assemble(Settings(data_dir=tmp_path), store, clock), store, clock)
+    await app.merchant()
+    one, two = await Visitor.signed_in(app, name="One"), await Visitor.signed_in(app, name="Two")
+    assert "No payment matches" in text(await one.get("/dashboard/payments?status=declined"))
+    store.away = True
+    shown = await one.get("/dashboard/payments?status=declined")
+    assert shown.status == 503 and '<html class="stale"' in shown.body.decode()
+    assert re.search(r"what was here at \d\d:\d\d:\d\d UTC", text(shown)) and "No payment matches" in text(shown)
+    for other in (await one.get("/dashboard/payments"), await two.get("/dashboard/payments?status=declined")):
+        assert other.status == 503 and "No payment matches" not in text(other), "another page, or another person's"
+    store.away = False
+    home = await one.get("/dashboard/payments?status=declined")
+    assert home.status == 200 and "what was here" not in text(home)
+    await one.submit(home, "/dashboard/sign-out")
+    store.away = True
+    assert "No payment matches" not in text(await one.get("/dashboard/payments?status=declined"))
+    await app.close()

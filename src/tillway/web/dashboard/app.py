@@ -11,7 +11,7 @@ import msgspec
 from tillway.domain.account import Mode
 from tillway.domain.credentials import Grant
 from tillway.domain.dashboard import SESSION_SECONDS, csrf_token
-from tillway.domain.refusal import RULES, Refused
+from tillway.domain.refusal import RULES, STORE_CODES, Refused
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request, Response
@@ -23,6 +23,7 @@ from tillway.store.port import Unavailable
 from tillway.web.dashboard import pages
 from tillway.web.dashboard.assets import find_asset
 from tillway.web.dashboard.door import Answer, CallRefused, Door
+from tillway.web.dashboard.kept_pages import KeptPages, dimmed
 from tillway.web.dashboard.proving import answer_in
 from tillway.web.dashboard.rendering import render
 from tillway.web.dashboard.visit import (
@@ -59,6 +60,12 @@ _FOR_EVER: Final = ("cache-control", "public, max-age=31536000, immutable")
 _HTML: Final = "text/html; charset=utf-8"
 
 FIELDS_MAX: Final = 200
+AGAIN: Final = f"{BASE}/again"
+KEPT_TO: Final = "kept_to"
+"""The field with the address of a form that is sent again after a new sign-in."""
+
+NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "password", "present", "proof", "code", "ticket"))
+UNSEEN: Final = frozenset(("idempotency_key", "version", "preview", "previewed", "do"))
 THEME_SECONDS: Final = 365 * 24 * 60 * 60
 
 
@@ -89,6 +96,7 @@ class Dashboard:
         self._passkeys = passkeys
         self._count_failure = count_failure
         self._pages = Pages(PAGES)
+        self._kept = KeptPages()
         self._secure = secure
         self._idle_seconds = idle_seconds
         self.cookie = "__Host-tillway" if secure else "tillway"
@@ -126,8 +134,10 @@ class Dashboard:
         if path == f"{BASE}/sign-in" or path.startswith(f"{BASE}/sign-in/"):
             return await self._sign_in(request, path, form), f"{BASE}/sign-in"
         token, signed = await self._session(request)
+        if path == AGAIN and request.method == "POST":
+            return self._send_again(request, form, token, signed), AGAIN
         if signed is None:
-            return self._send_to_sign_in(request, path), BASE
+            return self._send_to_sign_in(request, path, form), BASE
         return await self._visit(request, path, form, token, signed)
 
     async def _visit(
@@ -146,6 +156,7 @@ class Dashboard:
             await sign_ins.note_use(self._platform.engine, signed.session)
         if request.method == "POST" and inner == "/sign-out":
             await sign_ins.end_session(self._platform.engine, signed, signed.session.id, request.client_ip)
+            self._kept.forget(token)
             return self._redirect(f"{BASE}/sign-in", self._cookie_header("", 0)), f"{BASE}/sign-out"
         methods, visit.ids = self._pages.find(inner)
         chosen = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -153,11 +164,15 @@ class Dashboard:
         try:
             reply = await chosen.handler(visit) if chosen is not None else _no_page(visit, bool(methods))
         except CallRefused as refused:
+            if request.method == "GET" and refused.code in STORE_CODES:
+                raise Refused(refused.code) from refused
             reply = await self._refused(visit, refused)
         response = self._reply(visit, chosen, reply)
         if visit.renewed:
             left = visit.signed.session.expires_at - self._platform.engine.clock.now_ms() // 1000
             response.headers.append(self._cookie_header(visit.token, left))
+        if request.method == "GET" and isinstance(reply, Shown) and reply.status == 200:
+            self._kept.keep(visit.token, _address_of(request), response.body, visit.now)
         return response, pattern
 
     async def _begin(
@@ -202,13 +217,24 @@ class Dashboard:
             return "", None
         return token, await sign_ins.signed_in(self._platform.engine, token, idle_seconds=self._idle_seconds)
 
-    def _send_to_sign_in(self, request: Request, path: str) -> Response:
+    def _send_to_sign_in(self, request: Request, path: str, form: dict[str, list[str]]) -> Response:
         """A page leads to the sign-in and back; a form is answered there, with a way to send it again."""
         if request.method == "POST":
-            return self._page(request, Shown("signed-out.html", {"title": "You are signed out"}, 401))
+            return self._page(request, Shown("signed-out.html", _typed(path, form), 401))
         query = f"?{request.query}" if request.query else ""
         after = quote(f"{path}{query}", safe="/?&=") if path != BASE or query else ""
         return self._redirect(f"{BASE}/sign-in{'?next=' + quote(after, safe='/') if after else ''}")
+
+    def _send_again(
+        self, request: Request, form: dict[str, list[str]], token: str, signed: SignedIn | None
+    ) -> Response:
+        """Show a form once more that was sent without a session, with a token of the new one. It changes nothing."""
+        to = own_address((form.get(KEPT_TO) or [BASE])[0])
+        values = _typed(to, form)
+        if signed is None:
+            return self._page(request, Shown("signed-out.html", values, 401))
+        values |= {"csrf": csrf_token(token), "name": signed.operator.name}
+        return self._page(request, Shown("again.html", values))
 
     async def _sign_in(self, request: Request, path: str, form: dict[str, list[str]]) -> Response:
         token = path.removeprefix(f"{BASE}/sign-in").strip("/")
@@ -344,8 +370,25 @@ class Dashboard:
         body = render(shown.template, None, "", shown.values | {"theme": _theme_of(request)})
         return Response(shown.status, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], body)
 
+    def _last_shown(self, request: Request, refused: Refused, request_id: str) -> Response | None:
+        """The page as its session last saw it, dimmed, with its time; None where there is none, or where the request is
+        at fault."""
+        if RULES[refused.code].status < 500:
+            return None
+        token, now = _cookies_of(request).get(self.cookie, ""), self._platform.engine.clock.now_ms() // 1000
+        found = self._kept.find(token, _address_of(request), now) if request.method == "GET" else None
+        if found is None:
+            return None
+        body, at = found
+        values = {"at": at, "message": refused.message, "request": request_id, "address": _address_of(request)}
+        note = render("stale.html", None, "", values)
+        return Response(503, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], dimmed(body, note))
+
     def _trouble(self, request: Request, refused: Refused, request_id: str) -> Response:
         """The page for a failure outside of any page: the store is away, or there were too many tries."""
+        shown = self._last_shown(request, refused, request_id)
+        if shown is not None:
+            return shown
         status = RULES[refused.code].status
         values = {"message": refused.message, "code": refused.code, "request": request_id}
         return self._page(request, Shown("trouble.html", values, status))
@@ -362,6 +405,18 @@ def own_address(text: str) -> str:
     """`text` if it is an address of the dashboard; else that of its first page. It never leads to another site."""
     fits = text == BASE or text.startswith((f"{BASE}/", f"{BASE}?"))
     return text if fits and "\\" not in text and text.isprintable() else BASE
+
+
+def _address_of(request: Request) -> str:
+    return request.path + (f"?{request.query}" if request.query else "")
+
+
+def _typed(to: str, form: dict[str, list[str]]) -> dict[str, Any]:
+    """The fields of a form that was sent without a session, except secrets, and those that a person wrote."""
+    kept = {name: values for name, values in form.items() if name not in NEVER_KEPT}
+    fields = [(name, value) for name, values in kept.items() for value in values]
+    typed = [(name, value) for name, value in fields if name not in UNSEEN and value]
+    return {"to": to, "fields": fields, "typed": typed}
 
 
 def _no_page(visit: Visit, other_method: bool) -> Shown:

@@ -157,6 +157,14 @@ const live = $("[data-live]");
 if (live) {
   const button = $("[data-pause]");
   let paused = false;
+  const tell = () => {
+    root.classList.add("stale");
+    if ($("#stale")) return;
+    const note = document.createElement("div");
+    note.id = "stale"; note.className = "note warn"; note.setAttribute("role", "alert");
+    note.textContent = `This page could not be refreshed. It stands as of ${root.dataset.at}, and is tried again by itself.`;
+    $("#main").prepend(note);
+  };
   if (button) { button.hidden = false; button.addEventListener("click", () => { paused = !paused; button.lastChild.textContent = paused ? "Go on refreshing" : "Pause refreshing"; button.setAttribute("aria-pressed", String(paused)); }); }
   setInterval(async () => {
     if (paused || document.hidden || $("dialog[open]")) return;
@@ -168,8 +176,10 @@ if (live) {
         const then = $(`[data-key="${now.dataset.key}"]`, next);
         if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement)) { now.replaceWith(then); then.classList.add("new"); }
       }
+      root.dataset.at = next.documentElement.dataset.at;
       root.classList.remove("stale");
-    } catch { root.classList.add("stale"); }
+      $("#stale")?.remove();
+    } catch { tell(); }
   }, live.dataset.live * 1000);
 }
 
