@@ -200,6 +200,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.delivery()
         case _, "closes":
             return (await objects.close())["id"]
+        case _, "views":
+            return await objects.saved_view()
         case _, "settlements":
             return await objects.settlement()
         case _, "doubts":

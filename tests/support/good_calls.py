@@ -132,6 +132,10 @@ class MerchantObjects:
         await self.paid()
         return (await self.app.ok(self.merchant, "GET", "/ops/v1/audit", {"limit": 1}))["data"][0]["id"]
 
+    async def saved_view(self) -> str:
+        params = {"name": "Declined", "page": "payments", "query": "status=declined"}
+        return (await self.post("/ops/v1/views", **params))["id"]
+
     async def refund(self) -> str:
         return (await self.post("/v1/refunds", charge=await self.charge()))["id"]
 
@@ -573,6 +577,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/closes/{day}": _close,
     "POST /ops/v1/closes": _nothing(**CLOSE),
     "POST /ops/v1/closes/{day}/differences/{difference}": _difference,
+    "GET /ops/v1/views": _nothing(),
+    "POST /ops/v1/views": _nothing(name="Declined", page="payments", query="status=declined"),
+    "DELETE /ops/v1/views/{id}": _on(MerchantObjects.saved_view),
     "GET /ops/v1/settlements": _nothing(),
     "GET /ops/v1/settlements/{id}": _on(MerchantObjects.settlement),
     "POST /ops/v1/settlements": _settlement,

@@ -49,6 +49,7 @@ NOUNS = (
     "reports",
     "requests",
     "routing",
+    "saved_views",
     "settlements",
     "setup_intents",
     "simulator",

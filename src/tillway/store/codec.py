@@ -62,6 +62,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived, Retention
 from tillway.domain.routing import Routing
+from tillway.domain.saved_view import SavedView
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
@@ -522,6 +523,7 @@ _ROWS: Final = (
         noun="setup_attempt",
         entries=lambda scope, attempt: (("parent", by_parent(scope, "setatt", attempt.setup)),),
     ),
+    RecordType(kind=SavedView, prefixes=("view",), object="view"),
     RecordType(kind=SetupIntent, prefixes=("seti",), object="setup_intent", entries=_setup),
     RecordType(kind=SigningKey, prefixes=("jwk",)),
     RecordType(kind=Passkey, prefixes=("dpk",)),

@@ -77,6 +77,13 @@ class Door:
         headers = self._headers() | ({"tillway-reason": reason} if reason else {})
         return msgspec.json.decode(await self._send(Request("DELETE", path, "", headers, b"", self._client_ip)))
 
+    async def put(self, path: str, document: Any, *, reason: str) -> Any:
+        """The answer to a call that replaces a document, with the operator's `reason` in the audit trail. Raises
+        `CallRefused`."""
+        headers = self._headers() | {"content-type": "application/json", "tillway-reason": reason}
+        body = msgspec.json.encode(document)
+        return msgspec.json.decode(await self._send(Request("PUT", path, "", headers, body, self._client_ip)))
+
     async def post_json(self, path: str, document: Any) -> Any:
         """The answer to a call that reads a document and changes nothing. Raises `CallRefused`."""
         headers = self._headers() | {"content-type": "application/json"}

@@ -3,6 +3,7 @@
 from typing import Final
 
 PATHS: Final[dict[str, str]] = {
+    "bookmark": "M4 2.4h8v11.2L8 10.8l-4 2.8z",
     "again": ("M13.4 5.2A5.9 5.9 0 0 0 2.2 7M2.6 10.8A5.9 5.9 0 0 0 13.8 9M13.6 2.4v2.9h-2.9M2.4 13.6v-2.9h2.9"),
     "back": "M10 3.6 5.6 8 10 12.4",
     "balance": ("M8 2.2v11.4M4.6 13.6h6.8M3 4.4h10M3 4.4 1.4 9a2 2 0 0 0 3.2 0zM13 4.4 11.4 9a2 2 0 0 0 3.2 0z"),

@@ -4,6 +4,7 @@ import importlib
 
 NOUNS = (
     "balance",
+    "bulk_refunds",
     "customers",
     "developers",
     "disputes",
@@ -15,6 +16,7 @@ NOUNS = (
     "own_sign_in",
     "payments",
     "refunds",
+    "saved_views",
     "search",
     "users",
     "webhooks",

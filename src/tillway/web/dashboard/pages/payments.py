@@ -6,9 +6,11 @@ import io
 import re
 from datetime import datetime, tzinfo
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
+from tillway.domain.saved_view import VIEWS_MAX
 from tillway.http.params import TIME_MAX
 from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import words
@@ -32,6 +34,10 @@ CHIP_STATES = tuple((state, word) for state, (_, _, word) in words.STATES.items(
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
+ONE_OF_EACH = ("min", "max", "customer", "last4", "description", "from", "to", "days")
+"""The filters with one value."""
+
+
 class Asked(msgspec.Struct):
     """The filters in an address: its fields, and the parameters of the API that they stand for."""
 
@@ -41,12 +47,17 @@ class Asked(msgspec.Struct):
 
     @property
     def filtered(self) -> bool:
-        return any(self.fields[name] for name in self.fields if name != "after")
+        return bool(self.filters)
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The filters that narrow the list down."""
+        return {name: value for name, value in self.fields.items() if value and name not in ("after", "view")}
 
 
 def asked_of(visit: Visit) -> Asked:
     many = {name: visit.query.get(name, []) for name in ("status", "currency", "connector", "reason")}
-    one = {name: visit.asked(name) for name in ("min", "max", "customer", "last4", "description", "from", "to")}
+    one = {name: visit.asked(name) for name in ONE_OF_EACH}
     states = [state for status in many["status"] for state in _states_of(status)]
     wrong = ""
     for name in ("min", "max"):
@@ -64,9 +75,9 @@ def asked_of(visit: Visit) -> Asked:
         "customer": one["customer"] or None,
         "last4": one["last4"] or None,
         "description": one["description"] or None,
-        "created": _created(one["from"], one["to"], visit.zone),
+        "created": _created(one["from"], one["to"], visit.zone) or _last_days(one["days"], visit),
     }
-    return Asked({**many, **one, "after": visit.asked("after")}, params, wrong)
+    return Asked({**many, **one, "after": visit.asked("after"), "view": visit.asked("view")}, params, wrong)
 
 
 def _states_of(status: str) -> tuple[str, ...]:
@@ -87,6 +98,13 @@ def _created(first: str, last: str, zone: tzinfo) -> dict[str, int] | None:
     return bounds or None
 
 
+def _last_days(days: str, visit: Visit) -> dict[str, int] | None:
+    """The time since the begin of one of the merchant's days: today is the first of `days`."""
+    if not re.fullmatch(r"[1-9]\d{0,2}", days, re.ASCII):
+        return None
+    return {"gte": day_begin(visit.now, visit.zone, 1 - int(days))}
+
+
 def _begin(day: str, zone: tzinfo) -> int | None:
     try:
         begin = int(datetime.fromisoformat(day).replace(tzinfo=zone).timestamp())
@@ -99,17 +117,20 @@ def _begin(day: str, zone: tzinfo) -> int | None:
 async def list_payments(visit: Visit) -> Reply:
     asked = asked_of(visit)
     door = visit.door
-    found, totals, every, connectors = await asyncio.gather(
+    found, totals, every, connectors, views = await asyncio.gather(
         door.get("/ops/v1/payments", **asked.params, limit=PAGE_ROWS, starting_after=asked.fields["after"] or None),
         door.get("/ops/v1/payments/totals", **asked.params),
         door.get("/ops/v1/payments/totals"),
         door.get("/ops/v1/connectors"),
+        door.get("/ops/v1/views", limit=VIEWS_MAX),
     )
     values = {
         "list": found,
         "totals": totals,
         "every": every,
         "tabs": [(status, word, sum(every["states"][state] for state in of)) for status, word, of in _tabs(every)],
+        "views": [view for view in views["data"][::-1] if view["page"] == "payments"],
+        "query": urlencode(asked.filters, doseq=True),
         "asked": asked,
         "fields": asked.fields,
         "connectors": sorted({one["name"] for one in connectors["data"]} | {"simulator"} - {""})

@@ -38,26 +38,32 @@ const closeOthers = (t) => $$("details.chip[open], details.shop[open]").forEach(
 for (const d of $$("dialog")) d.addEventListener("click", (e) => { if (e.target === d) d.close(); });
 
 // rows: j, k, x, Enter; selection and the bar that acts on it
-const table = $("[data-rows]");
-const rows = table ? $$("tbody tr:not(.day)", table) : [];
-let at = -1;
+// (looked up anew each time: refreshing puts other rows in their place)
+const rowsNow = () => $$("[data-rows] tbody tr:not(.day)");
+const rowOn = () => $("[data-rows] tr[data-on]");
 function move(by) {
+  const rows = rowsNow();
   if (!rows.length) return;
-  rows[at]?.removeAttribute("data-on");
-  at = Math.max(0, Math.min(rows.length - 1, at + by));
-  rows[at].setAttribute("data-on", "");
-  $("a.go", rows[at])?.focus({ preventScroll: true });
-  rows[at].scrollIntoView({ block: "nearest" });
+  const was = rowOn();
+  was?.removeAttribute("data-on");
+  const row = rows[Math.max(0, Math.min(rows.length - 1, rows.indexOf(was) + by))];
+  row.setAttribute("data-on", "");
+  $("a.go", row)?.focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
 }
-const boxes = rows.map((r) => $("input[type=checkbox]", r)).filter(Boolean);
+const boxes = () => $$("[data-rows] td.ck input");
 const bulk = $("[data-bulk]");
 function counted() {
-  const n = boxes.filter((b) => b.checked).length;
-  if (bulk) { bulk.hidden = n === 0; $("[data-bulk-n]", bulk).textContent = n; }
+  const every = boxes(), n = every.filter((b) => b.checked).length;
+  if (bulk) $("[data-bulk-n]", bulk).textContent = n;
   const all = $("[data-all]");
-  if (all) { all.checked = n === boxes.length && n > 0; all.indeterminate = n > 0 && n < boxes.length; }
+  if (all) { all.checked = n === every.length && n > 0; all.indeterminate = n > 0 && n < every.length; }
 }
-table?.addEventListener("change", (e) => { if ("all" in e.target.dataset) boxes.forEach((b) => (b.checked = e.target.checked)); counted(); });
+document.addEventListener("change", (e) => {
+  if (!e.target.closest("[data-rows] .ck")) return;
+  if ("all" in e.target.dataset) boxes().forEach((b) => (b.checked = e.target.checked));
+  counted();
+});
 
 // keys
 const base = root.dataset.base;
@@ -75,7 +81,7 @@ document.addEventListener("keydown", (e) => {
   else if (k === "?") $("#help")?.showModal();
   else if (k === "j") move(1);
   else if (k === "k") move(-1);
-  else if (k === "x" && rows[at]) { const b = $("input[type=checkbox]", rows[at]); if (b) { b.checked = !b.checked; counted(); } }
+  else if (k === "x" && rowOn()) { const b = $("td.ck input", rowOn()); if (b) { b.checked = !b.checked; counted(); } }
   else if (k === "r") $("[data-open=refund]")?.click();
   else if (k === "y") $("main .head [data-copy]")?.click();
   else if (k === "u") $("[data-up]")?.click();
@@ -174,7 +180,7 @@ if (live) {
       const next = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const now of $$("[data-key]")) {
         const then = $(`[data-key="${now.dataset.key}"]`, next);
-        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement)) { now.replaceWith(then); then.classList.add("new"); }
+        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement) && !$("td.ck input:checked", now)) { now.replaceWith(then); then.classList.add("new"); }
       }
       root.dataset.at = next.documentElement.dataset.at;
       root.classList.remove("stale");

@@ -1,0 +1,106 @@
+"""The list of payments as a desk to work at: saved views, and refunds of several payments."""
+
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+from dashboard_shop import DashboardShop
+from dashboard_visitor import form_of, text
+
+from tillway.testing.in_process import Answer, InProcessApp
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[DashboardShop]:
+    app = await InProcessApp.open(tmp_path)
+    yield DashboardShop(app, await app.merchant())
+    await app.close()
+
+
+def ids_of(page: Answer) -> list[str]:
+    return re.findall(r'<a class="go" href="/dashboard/payments/(pi_\w+)"', page.body.decode())
+
+
+async def test_a_saved_view_is_a_tab_for_everyone(shop: DashboardShop) -> None:
+    await shop.pay(9900)
+    large = await shop.pay(25_000)
+    mara, viewer = await shop.visitor("operator"), await shop.visitor("viewer", name="V")
+    assert "Save view" not in text(await mara.get("/dashboard/payments")), "without filters there is nothing to save"
+    filtered = await mara.get("/dashboard/payments?min=200.00&days=7&currency=eur")
+    saved = await mara.submit(filtered, "/dashboard/payments/views", {"name": "Over 200, <b>this</b> week"})
+    assert saved.status == 303
+    shown = await mara.get(saved.headers["location"])
+    assert ids_of(shown) == [large] and "Delete view" in text(shown)
+    seen = (await viewer.get("/dashboard/payments")).body.decode()
+    tab = re.search(r'<a href="([^"]*view=view_\w+)">.*?</svg>([^\n]*?)</a>', seen)
+    assert tab is not None and unescape(tab[2]) == "Over 200, <b>this</b> week"
+    theirs = await viewer.get(unescape(tab[1]))
+    assert ids_of(theirs) == [large] and "Delete view" not in text(theirs)
+    current = re.search(r'aria-label="Views">(.*?)</nav>', theirs.body.decode(), re.DOTALL)
+    assert current is not None and current[1].count('aria-current="page"') == 1
+    token = form_of(theirs, "/dashboard/sign-out")["csrf"]
+    fields = {"csrf": token, "name": "x", "query": "status=declined"}
+    assert (await viewer.post("/dashboard/payments/views", fields)).status == 403
+    delete = re.search(r'action="([^"]*/delete)"', shown.body.decode())
+    assert delete is not None and (await mara.submit(shown, delete[1])).status == 303
+    assert "this week" not in text(await mara.get("/dashboard/payments"))
+    assert (await mara.submit(shown, delete[1])).status == 404
+
+
+@pytest.mark.parametrize("query", ["customer=Barbara&min=1", "last4=4242", "", "nothing", "after=pi_1"])
+async def test_a_view_keeps_no_names_and_no_other_fields(shop: DashboardShop, query: str) -> None:
+    params = {"name": "Barbara's", "page": "payments", "query": query}
+    refused = await shop.app.call(shop.merchant, "POST", "/ops/v1/views", params)
+    assert (refused.status, refused.json["error"]["param"]) == (400, "query")
+    assert (await shop.get("/ops/v1/views"))["data"] == []
+
+
+async def test_there_is_a_bound_of_views(shop: DashboardShop) -> None:
+    params = {"name": "Declined", "page": "payments", "query": "status=declined"}
+    for _ in range(20):
+        await shop.post("/ops/v1/views", **params)
+    assert (await shop.app.call(shop.merchant, "POST", "/ops/v1/views", params)).json["error"]["param"] == "name"
+    tabs = (await (await shop.visitor()).get("/dashboard/payments")).body.decode()
+    assert tabs.count("view=view_") == 20
+
+
+async def test_several_payments_are_refunded_once_with_their_sums_first(shop: DashboardShop) -> None:
+    euros, yen = await shop.pay(9900), await shop.pay(700, "jpy")
+    changed, held = await shop.pay(5000), await shop.pay(6000, capture_method="manual")
+    visitor, available = await shop.visitor(), await shop.available("eur")
+    assert "Select all" in text(await visitor.get("/dashboard/payments"))
+    action = "/dashboard/payments/refunds"
+    query = "&".join(f"id={id}" for id in (euros, yen, changed, held, euros))
+    asked = await visitor.get(f"{action}?{query}")
+    assert "Refund 3 payments" in text(asked) and "Refund 149.00 EUR, 700 JPY" in text(asked)
+    assert "1 of the chosen payments hold nothing" in text(asked)
+    assert f"becomes {(available - 14_900) / 100:,.2f} EUR".replace("-", "\N{MINUS SIGN}") in text(asked)
+    await shop.post("/v1/refunds", payment_intent=changed, amount=100)
+    payments = re.findall(r'name="payment" value="([^"]*)"', asked.body.decode())
+    fields = {"payment": payments, "reason": "duplicate", "why": "The till sent them twice"}
+    for _ in range(2):
+        done = await visitor.submit(asked, action, fields)
+        assert "Refunded 2 of 3 payments" in text(done) and "It has changed meanwhile" in text(done)
+    made = (await shop.get("/v1/refunds"))["data"]
+    assert sorted((one["payment_intent"], one["amount"]) for one in made) == sorted(
+        [(euros, 9900), (yen, 700), (changed, 100)]
+    )
+    assert "Refunded 99.00 EUR By Mara Brandt: “The till sent them twice”" in text(
+        await visitor.get(f"/dashboard/payments/{euros}")
+    )
+    viewer = await shop.visitor("viewer", name="V")
+    assert "Select all" not in text(await viewer.get("/dashboard/payments"))
+    token = form_of(await viewer.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    assert (await viewer.post(action, {"csrf": token, "payment": payments})).status == 403
+
+
+async def test_a_large_sum_of_refunds_needs_a_fresh_proof(shop: DashboardShop) -> None:
+    ids = [await shop.pay(30_000), await shop.pay(30_000)]
+    visitor = await shop.visitor("operator")
+    shop.app.clock.ahead_seconds += 301
+    asked = await visitor.get(f"/dashboard/payments/refunds?id={ids[0]}&id={ids[1]}")
+    payments = re.findall(r'name="payment" value="([^"]*)"', asked.body.decode())
+    refused = await visitor.submit(asked, "/dashboard/payments/refunds", {"payment": payments})
+    assert "Nothing was changed" in text(refused) and (await shop.get("/v1/refunds"))["data"] == []
