@@ -133,6 +133,8 @@ class Trial(msgspec.Struct):
     payments: int = 0
     connectors: dict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
     changed: list[str] = msgspec.field(default_factory=list)
+    rules: dict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    """Payments by the rule that fits; under an empty name those that no rule fits."""
     moves: dict[tuple[str, str], int] = msgspec.field(default_factory=lambda: defaultdict(int))
     cost: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
 
@@ -142,6 +144,7 @@ class Trial(msgspec.Struct):
             "payments": self.payments,
             "connectors": dict(sorted(self.connectors.items())),
             "changed": self.changed,
+            "rules": dict(self.rules),
             "moves": [
                 {"from": before, "to": after, "payments": count}
                 for (before, after), count in sorted(self.moves.items())
@@ -174,7 +177,7 @@ async def try_document(
 
 def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
     seed = charge.reference if len(charge.reference) == TAIL_LENGTH else charge.payment
-    _, candidates = routing.choose(routes, facts_for_rules(charge, charge.method_type, charge, routes.account), seed)
+    rule, candidates = routing.choose(routes, facts_for_rules(charge, charge.method_type, charge, routes.account), seed)
     needs = Needs(
         amount_minor=charge.amount_minor,
         currency=charge.currency,
@@ -182,6 +185,7 @@ def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
     )
     chosen = next(iter(routing.usable(candidates, routes.connectors, needs) or candidates), "")
     trial.payments += 1
+    trial.rules[rule or ""] += 1
     trial.connectors[chosen or "none"] += 1
     if chosen != charge.connector:
         trial.changed.append(charge.payment)

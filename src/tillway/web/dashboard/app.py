@@ -59,7 +59,8 @@ _NO_STORE: Final = ("cache-control", "no-store")
 _FOR_EVER: Final = ("cache-control", "public, max-age=31536000, immutable")
 _HTML: Final = "text/html; charset=utf-8"
 
-FIELDS_MAX: Final = 200
+FIELDS_MAX: Final = 1300
+"""Most fields of a form or an address: a routing document of 100 rules has eleven for each."""
 AGAIN: Final = f"{BASE}/again"
 KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""

@@ -16,6 +16,7 @@ NOUNS = (
     "own_sign_in",
     "payments",
     "refunds",
+    "routing",
     "saved_views",
     "search",
     "users",

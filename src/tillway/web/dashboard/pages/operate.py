@@ -1,4 +1,4 @@
-"""Operations: connectors, routing, the audit log and settings."""
+"""Operations: connectors, the audit log and settings."""
 
 from typing import Any
 
@@ -20,16 +20,6 @@ BREAKERS = {
 async def list_connectors(visit: Visit) -> Reply:
     found = (await visit.door.get("/ops/v1/connectors"))["data"]
     return Shown("connectors.html", {"connectors": found, "breakers": BREAKERS})
-
-
-@page("GET", "/routing", place="/routing")
-async def show_routing(visit: Visit) -> Reply:
-    routing = await visit.door.get("/ops/v1/routing")
-    trial = None
-    if visit.asked("try"):
-        params = {name: routing[name] for name in ("rules", "otherwise") if routing.get(name)}
-        trial = await visit.door.post_json("/ops/v1/routing/simulate", params)
-    return Shown("routing.html", {"routing": routing, "trial": trial, "text": words.document(routing)})
 
 
 @page("GET", "/audit", place="/audit")

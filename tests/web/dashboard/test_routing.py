@@ -1,0 +1,108 @@
+"""Routing at the dashboard: rules as sentences, a draft with its dry run, and two people who change it at once."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from dashboard_visitor import Visitor, form_of, text
+from routed_shop import RoutedShop, routed_shop
+
+from tillway.testing.in_process import Answer
+
+DRAFT = "/dashboard/routing/draft"
+RULE = {
+    **{f"rule_{name}": "" for name in ("country", "card_brand", "method", "bin", "amount_lt", "metadata")},
+    "rule_place": "1",
+    "rule_name": "EUR cards from 5",
+    "rule_currency": "EUR",
+    "rule_amount_gte": "5.00",
+    "rule_use": "b 80, c 20",
+}
+
+
+async def visitor_of(shop: RoutedShop, name: str = "Mara", role: Any = "admin") -> Visitor:
+    return await Visitor.signed_in(shop.app, role, shop.merchant.account, name=name)
+
+
+async def send(visitor: Visitor, page: Answer, do: str, **fields: Any) -> Answer:
+    return await visitor.submit(page, DRAFT, {**RULE, "otherwise": "a", "do": do, **fields})
+
+
+async def test_a_draft_is_tried_and_put_in_force(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        for _ in range(3):
+            await shop.pay(1000)
+        await shop.pay(100)
+        visitor = await visitor_of(shop)
+        assert "every payment goes to the default connector" in text(await visitor.get("/dashboard/routing"))
+        form = await visitor.get(DRAFT)
+        tried = await send(visitor, form, "try", rule_use="b")
+        words = text(tried)
+        assert "Version 1, a draft" in words and "currency is EUR, amount ≥ 5.00" in words
+        assert "Would go elsewhere 3 of 4" in words and "Put version 1 in force" in words
+        table = re.search(r"From where to where.*?</table>", tried.body.decode(), re.DOTALL)
+        assert table is not None
+        cells = re.findall(r"<td[^>]*>(?:<b>)?(\w+)", table[0])
+        assert cells == [*("a", "1", "3", "0", "4"), *("b", "0", "0", "0", "0"), *("Together", "1", "3", "0", "4")]
+        assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 0, "a dry run changes nothing"
+        done = await send(visitor, tried, "force", rule_use="b", reason="b is cheaper")
+        assert done.headers["location"] == "/dashboard/routing"
+        routing = await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing")
+        assert routing["version"] == 1 and routing["rules"][0]["when"]["amount_gte"] == 500
+        shown = text(await visitor.get("/dashboard/routing"))
+        assert "Version 1 is in force" in shown and "by Mara" in shown and "EUR cards from 5" in shown
+        rows = await shop.app.store.query(None, "sys/aud_", limit=50)
+        assert any(b"PUT /ops/v1/routing" in row.body and b"b is cheaper" in row.body for row in rows)
+
+
+async def test_of_two_drafts_the_second_is_shown_the_difference(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        one, two = await visitor_of(shop), await visitor_of(shop, "Ida")
+        first, second = await one.get(DRAFT), await two.get(DRAFT)
+        assert (await send(one, first, "force")).status == 303
+        late = await send(two, second, "force", rule_use="c", rule_name="EUR cards from 5")
+        assert late.status == 409 and "nothing was done" in text(late)
+        assert "changed" in text(late) and "was b 80 %, c 20 %" in text(late) and "Version 2, a draft" in text(late)
+        assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 1
+        assert (await send(two, late, "force", rule_use="c")).status == 303
+        assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 2
+        taken_out = await send(two, await two.get(DRAFT), "try", rule_name="", rule_use="")
+        assert "Taken out: EUR cards from 5" in text(taken_out)
+
+
+async def test_a_draft_that_cannot_be_read_comes_back_as_it_was_typed(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        visitor = await visitor_of(shop)
+        form = await visitor.get(DRAFT)
+        for fields, words in (
+            ({"rule_amount_gte": "much"}, "write an amount in EUR"),
+            ({"rule_currency": ""}, "whole number of minor units"),
+            ({"rule_metadata": "gift"}, "write metadata as name=value"),
+            ({"rule_use": "b many"}, "weight"),
+            ({"rule_name": ""}, "Give each rule a name"),
+            ({"rule_use": "nowhere"}, "is not a connector of this mode"),
+            ({"rule_country": "Japan"}, "country"),
+        ):
+            refused = await send(visitor, form, "force", **fields)
+            assert refused.status in (400, 422) and words in text(refused), (fields, text(refused))
+            assert 'role="alert"' in refused.body.decode()
+            for name, value in fields.items():
+                assert f'name="{name}" value="{value}"' in refused.body.decode()
+        assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 0
+
+
+async def test_only_admins_change_the_routing_and_prove_it(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        for role in ("viewer", "support", "operator"):
+            visitor = await visitor_of(shop, role, role)
+            assert "Draft of version" not in text(await visitor.get("/dashboard/routing"))
+            token = form_of(await visitor.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+            assert (await visitor.get(DRAFT)).status == 403
+            fields = {**RULE, "csrf": token, "version": "0", "do": "force"}
+            assert (await visitor.post(DRAFT, fields)).status == 403
+        admin = await visitor_of(shop)
+        form = await admin.get(DRAFT)
+        shop.app.clock.ahead_seconds += 301
+        asked = await send(admin, form, "force")
+        assert "Nothing was changed" in text(asked)
+        assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 0
