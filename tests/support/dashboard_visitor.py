@@ -10,7 +10,7 @@ from tillway.domain.operator import Role
 from tillway.operations.accounts import system_write
 from tillway.operations.operators import new_operator
 from tillway.operations.sign_ins import new_link
-from tillway.testing.in_process import Answer, InProcessApp
+from tillway.testing.in_process import FORM, Answer, InProcessApp
 
 
 class Visitor:
@@ -35,16 +35,31 @@ class Visitor:
     async def post(self, address: str, fields: dict[str, Any] | None = None, **headers: str) -> Answer:
         return await self._send("POST", address, urlencode(fields or {}, doseq=True).encode(), headers)
 
+    async def post_file(self, address: str, fields: dict[str, str], name: str, filename: str, content: bytes) -> Answer:
+        """Send a form with a file in its field `name`, as a browser does."""
+        head = "--limit\r\nContent-Disposition: form-data; name="
+        parts = [f'{head}"{field}"\r\n\r\n{value}\r\n' for field, value in fields.items()]
+        parts.append(f'{head}"{name}"; filename="{filename}"\r\nContent-Type: image/png\r\n\r\n')
+        body = "".join(parts).encode() + content + b"\r\n--limit--\r\n"
+        return await self._send("POST", address, body, {}, content_type="multipart/form-data; boundary=limit")
+
     async def submit(self, page: Answer, action: str, fields: dict[str, Any] | None = None, **headers: str) -> Answer:
         """Send the form of a page to `action`, with its hidden fields and these."""
         return await self.post(action, form_of(page, action) | (fields or {}), **headers)
 
-    async def _send(self, method: str, address: str, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _send(
+        self, method: str, address: str, body: bytes, headers: dict[str, str], content_type: str = FORM
+    ) -> Answer:
         parts = urlsplit(address)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         answer = await self.app.send(
-            method, parts.path, query=parts.query, body=body, headers={"cookie": cookie} | named
+            method,
+            parts.path,
+            query=parts.query,
+            body=body,
+            content_type=content_type,
+            headers={"cookie": cookie} | named,
         )
         if "set-cookie" in answer.headers:
             name, _, value = answer.headers["set-cookie"].partition(";")[0].partition("=")

@@ -408,6 +408,11 @@ async def _step(objects: MerchantObjects) -> Good:
     return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
 
 
+async def _drain(objects: MerchantObjects) -> Good:
+    # A connector is the installation's, and these operators work for one merchant.
+    return Good(("nordbank",), {"drained": True, "reason": "It is slow."}, statuses=(403,))
+
+
 async def _close(objects: MerchantObjects) -> Good:
     return Good(((await objects.close())["day"],))
 
@@ -558,6 +563,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /ops/v1/operators/{id}/reset": _on(MerchantObjects.colleague, reason="A lost phone."),
     "POST /ops/v1/operators/{id}/sign_out": _on(MerchantObjects.colleague),
     "DELETE /ops/v1/operators/{id}/sessions/{session}": _on(MerchantObjects.signed_in_colleague),
+    "POST /ops/v1/connectors/{name}/drain": _drain,
     "GET /ops/v1/ledger": _nothing(),
     "GET /ops/v1/orders": _nothing(),
     "GET /ops/v1/products": _nothing(),

@@ -87,6 +87,9 @@ class BrowserPages(Protocol):
     async def respond(self, request: Request) -> tuple[Response, str]:
         """The response, and the pattern of its page for the metrics. Never raises."""
 
+    async def knows(self, request: Request) -> bool:
+        """Whether the request is of a person who has signed in. Never raises."""
+
 
 class Api:
     def __init__(
@@ -169,7 +172,8 @@ class Api:
         found = self._routes_at(request.path)
         route = found[0].get("GET" if request.method == "HEAD" else request.method) if found is not None else None
         if route is None:
-            return False
+            pages = self.pages
+            return pages is not None and request.path.startswith(pages.prefix) and await pages.knows(request)
         if route.access == "anyone":
             return True
         try:

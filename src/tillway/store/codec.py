@@ -422,7 +422,7 @@ _ROWS: Final = (
     ),
     RecordType(kind=ConfirmationToken, prefixes=("ctoken",), noun="confirmation token"),
     RecordType(kind=Close, prefixes=("cls",), object="close"),
-    RecordType(kind=ConnectorConfig, prefixes=("con",)),
+    RecordType(kind=ConnectorConfig, prefixes=("con",), object="connector"),
     RecordType(kind=Customer, prefixes=("cus",), object="customer", entries=_customer),
     RecordType(
         kind=CustomerBalanceTransaction,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from dashboard_shop import DashboardShop
-from dashboard_visitor import form_of, text
+from dashboard_visitor import Visitor, form_of, text
 from good_calls import MerchantObjects
+from routed_shop import routed_shop
 
 from tillway.domain.operator import Role
 from tillway.testing.in_process import InProcessApp
@@ -222,3 +223,49 @@ async def test_each_action_is_refused_to_the_roles_that_may_not(shop: DashboardS
         answer = await visitor.post(path, {"csrf": token} | fields)
         assert (answer.status == 403) is (path in REFUSED[role]), (path, answer.status)
         assert (await visitor.post(path, fields)).status == 403, "without the token nobody may"
+
+
+async def test_evidence_has_files(shop: DashboardShop) -> None:
+    dispute = await MerchantObjects(shop.app, shop.merchant).dispute()
+    visitor, action = await shop.visitor("support"), f"/dashboard/disputes/{dispute}"
+    page = await visitor.get(action)
+    assert "Proof of delivery" in text(page) and 'enctype="multipart/form-data"' in page.body.decode()
+    png = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    fields = form_of(page, action) | {"uncategorized_text": "Delivered on Monday.", "do": "save"}
+    for _ in range(2):
+        saved = await visitor.post_file(action, fields, "shipping_documentation", "proof.png", png)
+        assert saved.status == 303, text(saved)
+    (file,) = (await shop.get("/v1/files"))["data"]
+    evidence = (await shop.get(f"/v1/disputes/{dispute}"))["evidence"]
+    assert evidence["shipping_documentation"] == file["id"] and evidence["uncategorized_text"] == "Delivered on Monday."
+    shown = await visitor.get(action)
+    assert f'href="/dashboard/files/{file["id"]}"' in shown.body.decode()
+    kept = await visitor.get(f"/dashboard/files/{file['id']}")
+    assert kept.body == png and kept.headers["content-type"] == "application/octet-stream"
+    viewer = await shop.visitor("viewer", name="V")
+    assert (await viewer.get(f"/dashboard/files/{file['id']}")).status == 403
+    token = form_of(await viewer.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    refused = await viewer.post_file(action, {"csrf": token}, "receipt", "a.png", png)
+    assert refused.status == 403 and len((await shop.get("/v1/files"))["data"]) == 1
+    script = await visitor.post_file(action, fields, "receipt", "a.html", b"<script>alert(1)</script>")
+    assert script.status == 400 and 'role="alert"' in script.body.decode()
+
+
+async def test_a_connector_is_drained_with_a_reason(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        everyone = await Visitor.signed_in(shop.app, "operator", name="Everyone")
+        only = await Visitor.signed_in(shop.app, "operator", shop.merchant.account, name="Only")
+        assert "Drain" not in text(await only.get("/dashboard/connectors")).partition("Operators and admins")[0]
+        page = await everyone.get("/dashboard/connectors")
+        assert "Circuit breaker" in page.body.decode() and "the default" in text(page)
+        action = "/dashboard/connectors/b/drain"
+        token = form_of(await only.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+        assert (await only.post(action, {"csrf": token, "drained": "true"})).status == 403
+        done = await everyone.submit(page, action, {"drained": "true", "reason": "It is slow"})
+        assert done.status == 303
+        shown = await everyone.get("/dashboard/connectors")
+        assert "Draining" in text(shown) and "Take again" in text(shown)
+        rows = await shop.app.store.query(None, "sys/aud_", limit=50)
+        assert any(b"/drain" in row.body and b"It is slow" in row.body for row in rows)
+        await everyone.submit(shown, action, {"drained": "false"})
+        assert "Draining" not in text(await everyone.get("/dashboard/connectors"))

@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
@@ -15,6 +16,7 @@ from tillway.domain.refusal import RULES, STORE_CODES, Refused
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request, Response
+from tillway.http.multipart import is_multipart, parse_multipart
 from tillway.operations import password_sign_ins, sign_ins
 from tillway.operations.passkeys import Passkeys
 from tillway.operations.sign_ins import SignedIn
@@ -22,7 +24,7 @@ from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
 from tillway.web.dashboard import pages
 from tillway.web.dashboard.assets import find_asset
-from tillway.web.dashboard.door import Answer, CallRefused, Door
+from tillway.web.dashboard.door import Answer, CallRefused, Door, Upload
 from tillway.web.dashboard.kept_pages import KeptPages, dimmed
 from tillway.web.dashboard.proving import answer_in
 from tillway.web.dashboard.rendering import render
@@ -102,6 +104,13 @@ class Dashboard:
         self._idle_seconds = idle_seconds
         self.cookie = "__Host-tillway" if secure else "tillway"
 
+    async def knows(self, request: Request) -> bool:
+        """Whether a request has a session, so that a large body of it is worth reading."""
+        try:
+            return (await self._session(request))[1] is not None
+        except (Unavailable, RecordDamaged):
+            return False
+
     async def respond(self, request: Request) -> tuple[Response, str]:
         """The response, and the pattern of its page for the metrics."""
         request_id = f"req_{random_text(14)}"
@@ -125,11 +134,11 @@ class Dashboard:
             return _static(path), f"{BASE}/static/*"
         if request.method not in ("GET", "HEAD", "POST"):
             return self._plain(405, "Use GET or POST.", ("allow", "GET, HEAD, POST")), BASE
-        form: dict[str, list[str]] = {}
+        form, files = dict[str, list[str]](), dict[str, Upload]()
         if request.method == "POST":
             if not self._is_own_site(request):
                 return self._page(request, Shown("forged.html", {}, 403)), BASE
-            form = _form_of(request)
+            form, files = _form_of(request)
         if path == f"{BASE}/theme" and request.method == "POST":
             return self._switch_theme(form), f"{BASE}/theme"
         if path == f"{BASE}/sign-in" or path.startswith(f"{BASE}/sign-in/"):
@@ -139,10 +148,16 @@ class Dashboard:
             return self._send_again(request, form, token, signed), AGAIN
         if signed is None:
             return self._send_to_sign_in(request, path, form), BASE
-        return await self._visit(request, path, form, token, signed)
+        return await self._visit(request, path, form, files, token, signed)
 
     async def _visit(
-        self, request: Request, path: str, form: dict[str, list[str]], token: str, signed: SignedIn
+        self,
+        request: Request,
+        path: str,
+        form: dict[str, list[str]],
+        files: dict[str, Upload],
+        token: str,
+        signed: SignedIn,
     ) -> tuple[Response, str]:
         """Answer a signed-in operator."""
         mode: Mode = "live" if path == f"{BASE}/live" or path.startswith(f"{BASE}/live/") else "test"
@@ -152,6 +167,7 @@ class Dashboard:
         if request.method == "POST" and not hmac.compare_digest(sent.encode(), csrf.encode()):
             return self._page(request, Shown("forged.html", {}, 403)), BASE
         visit = await self._begin(request, form, token, signed, mode)
+        visit.files = files
         if request.headers.get("sec-fetch-dest", "document") == "document":
             # A page that refreshes itself does not keep a session in use.
             await sign_ins.note_use(self._platform.engine, signed.session)
@@ -426,17 +442,30 @@ def _no_page(visit: Visit, other_method: bool) -> Shown:
     return Shown("not-found.html", {"message": f"There is no page {visit.request.path[:100]}."}, 404)
 
 
-def _form_of(request: Request) -> dict[str, list[str]]:
-    """The fields of a form. Refused if it is too large or of another type."""
+def _form_of(request: Request) -> tuple[dict[str, list[str]], dict[str, Upload]]:
+    """The fields of a form, and its files. Refused if it is too large or of another type."""
     if request.unread:
         raise Refused("body_too_large")
-    kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type") or ""
+    if is_multipart(content_type):
+        return _with_files(parse_multipart(content_type, request.body))
+    kind = content_type.partition(";")[0].strip().lower()
     if kind not in ("application/x-www-form-urlencoded", ""):
         raise Refused("content_type_unsupported")
     try:
-        return parse_qs(request.body.decode(), max_num_fields=FIELDS_MAX, keep_blank_values=True)
+        return parse_qs(request.body.decode(), max_num_fields=FIELDS_MAX, keep_blank_values=True), {}
     except ValueError:
         raise Refused("body_malformed") from None
+
+
+def _with_files(parts: dict[str, Any]) -> tuple[dict[str, list[str]], dict[str, Upload]]:
+    """The fields and the files of a form with files; a field for a file that was left empty is none."""
+    files = {
+        name: Upload(part["filename"], b64decode(part["data"]))
+        for name, part in parts.items()
+        if isinstance(part, dict) and part.keys() == {"filename", "data"} and part["filename"]
+    }
+    return {name: [part] for name, part in parts.items() if isinstance(part, str)}, files
 
 
 TRY: Final[dict[str, Any]] = {

@@ -1,5 +1,6 @@
 """The door from a page to the API: each call runs through the route table, with the operator's rights."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -33,6 +34,13 @@ class CallRefused(Exception):
     @property
     def param(self) -> str:
         return str(self.error.get("param") or "")
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """A file of a form, as its browser named it."""
+
+    name: str
+    content: bytes
 
 
 class Door:
@@ -83,6 +91,20 @@ class Door:
         headers = self._headers() | {"content-type": "application/json", "tillway-reason": reason}
         body = msgspec.json.encode(document)
         return msgspec.json.decode(await self._send(Request("PUT", path, "", headers, body, self._client_ip)))
+
+    async def upload(self, path: str, fields: dict[str, str], file: "Upload", *, key: str) -> Any:
+        """The answer to a call that takes a file, made once under the idempotency `key`. Raises `CallRefused`."""
+        boundary = secrets.token_hex(16)
+        head = f"--{boundary}\r\nContent-Disposition: form-data; name="
+        parts = [f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+        name = "".join(sign for sign in file.name if sign.isprintable() and sign not in '"\\')[:200]
+        parts.append(f'{head}"file"; filename="{name}"\r\n\r\n')
+        body = "".join(parts).encode() + file.content + f"\r\n--{boundary}--\r\n".encode()
+        headers = self._headers() | {
+            "content-type": f"multipart/form-data; boundary={boundary}",
+            "idempotency-key": key,
+        }
+        return msgspec.json.decode(await self._send(Request("POST", path, "", headers, body, self._client_ip)))
 
     async def post_json(self, path: str, document: Any) -> Any:
         """The answer to a call that reads a document and changes nothing. Raises `CallRefused`."""

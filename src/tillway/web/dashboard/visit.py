@@ -17,7 +17,7 @@ from tillway.http.messages import Request
 from tillway.operations.account_settings import zone_of
 from tillway.operations.passkeys import Passkeys
 from tillway.operations.sign_ins import Browser, Renewed, SignedIn
-from tillway.web.dashboard.door import Door
+from tillway.web.dashboard.door import Door, Upload
 
 BASE = "/dashboard"
 
@@ -79,6 +79,7 @@ class Visit(msgspec.Struct):
     theme: str = ""
     renewed: bool = False
     """Whether the session has a new token, which the answer must put into the cookie."""
+    files: dict[str, Upload] = {}
 
     @property
     def base(self) -> str:

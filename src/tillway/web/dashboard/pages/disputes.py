@@ -1,10 +1,11 @@
 """Disputes: the list by deadline, one dispute with its evidence, and the answer to it."""
 
+from hashlib import sha256
 from typing import Any
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
 
 NEEDS = ("needs_response", "warning_needs_response")
 TABS = (
@@ -32,6 +33,11 @@ FIELDS = (
     ("shipping_carrier", "Carrier"),
     ("shipping_tracking_number", "Tracking number"),
     ("shipping_date", "Day of sending"),
+)
+FILES = (
+    ("shipping_documentation", "Proof of delivery"),
+    ("customer_communication", "What you wrote to the customer"),
+    ("receipt", "Receipt or invoice"),
 )
 WORDS = "uncategorized_text"
 
@@ -63,7 +69,8 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
         "open": dispute["status"] in NEEDS,
         "evidence": evidence,
         "fields": FIELDS,
-        "done": sum(bool(text) for text in evidence.values()),
+        "files": [(name, word, dispute["evidence"].get(name)) for name, word in FILES],
+        "done": sum(bool(text) for text in [*evidence.values(), *(dispute["evidence"].get(name) for name, _ in FILES)]),
         "statuses": STATUSES,
         "wrong": wrong,
         "key": visit.idempotency_key,
@@ -84,7 +91,9 @@ async def answer_dispute(visit: Visit) -> Reply:
         if visit.sent("do") == "give_in":
             await visit.door.post(f"{path}/close", {}, key=key, reason=reason)
         else:
-            await visit.door.post(path, _evidence(visit), key=key, reason=reason)
+            evidence = _evidence(visit) | await _uploaded(visit)
+            params = {"evidence": evidence, "submit": visit.sent("do") != "save"}
+            await visit.door.post(path, params, key=key, reason=reason)
     except CallRefused as refused:
         if refused.code in ("operator_forbidden", "resource_missing"):
             raise
@@ -94,5 +103,23 @@ async def answer_dispute(visit: Visit) -> Reply:
 
 def _evidence(visit: Visit) -> dict[str, Any]:
     names = (*(name for name, _ in FIELDS), WORDS)
-    evidence = {name: visit.sent(name) for name in names if visit.sent(name)}
-    return {"evidence": evidence, "submit": visit.sent("do") != "save"}
+    return {name: visit.sent(name) for name in names if visit.sent(name)}
+
+
+async def _uploaded(visit: Visit) -> dict[str, str]:
+    """The ids of the form's files, each uploaded once."""
+    ids = {}
+    for name, _ in FILES:
+        if (file := visit.files.get(name)) is not None:
+            key = f"{visit.idempotency_key}-{name}-{sha256(file.content).hexdigest()[:12]}"
+            made = await visit.door.upload("/v1/files", {"purpose": "dispute_evidence"}, file, key=key)
+            ids[name] = made["id"]
+    return ids
+
+
+@page("GET", "/files/{id}", place="/disputes")
+async def read_file(visit: Visit) -> Reply:
+    """A file of evidence, to keep: a browser shows nothing of it."""
+    facts = await visit.door.get(f"/v1/files/{visit.id}")
+    content = await visit.door.get_text(f"/v1/files/{visit.id}/contents")
+    return File(content, "application/octet-stream", f"{facts['id']}.{facts['type'] or 'bin'}")

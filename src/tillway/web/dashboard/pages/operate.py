@@ -19,7 +19,32 @@ BREAKERS = {
 @page("GET", "/connectors", place="/connectors")
 async def list_connectors(visit: Visit) -> Reply:
     found = (await visit.door.get("/ops/v1/connectors"))["data"]
-    return Shown("connectors.html", {"connectors": found, "breakers": BREAKERS})
+    everyone = visit.signed.operator.accounts is None
+    values = {
+        "connectors": found,
+        "breakers": BREAKERS,
+        "can_drain": everyone and visit.may("settle"),
+        "doubts": await _doubts(visit),
+        "public_url": visit.platform.engine.settings.public_url,
+    }
+    return Shown("connectors.html", values)
+
+
+async def _doubts(visit: Visit) -> dict[str, int]:
+    """How many operations are in doubt at each connector."""
+    found = (await visit.door.get("/ops/v1/doubts", limit=50))["data"]
+    return {name: sum(doubt["connector"] == name for doubt in found) for name in {one["connector"] for one in found}}
+
+
+@page("POST", "/connectors/{name}/drain", place="/connectors")
+async def drain_connector(visit: Visit) -> Reply:
+    """Send no new payments through a connector, or let it take them again."""
+    path = f"/ops/v1/connectors/{visit.id}/drain"
+    await visit.check_role("settle", path)
+    drained = visit.sent("drained") == "true"
+    reason = visit.sent("reason") or ("Drained at the dashboard" if drained else "Takes payments again")
+    await visit.door.post(path, {"drained": drained, "reason": reason}, reason=reason)
+    return Redirect(visit.url("/connectors"))
 
 
 @page("GET", "/audit", place="/audit")

@@ -180,7 +180,7 @@ if (live) {
       const next = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const now of $$("[data-key]")) {
         const then = $(`[data-key="${now.dataset.key}"]`, next);
-        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement) && !$("td.ck input:checked", now)) { now.replaceWith(then); then.classList.add("new"); }
+        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement) && !$$("input", now).some((i) => i.checked !== i.defaultChecked || i.value !== i.defaultValue)) { now.replaceWith(then); then.classList.add("new"); }
       }
       root.dataset.at = next.documentElement.dataset.at;
       root.classList.remove("stale");
