@@ -15,6 +15,7 @@ from tillway.operations.payment_overviews import STATES, Filter, Overview
 _FILTERS = {
     "amount_max": Text(maximum=20),
     "amount_min": Text(maximum=20),
+    "bank_reference": Text(maximum=200),
     "connector": Array(Text(maximum=100)),
     "created": Created(),
     "currency": Array(Currency()),
@@ -24,6 +25,7 @@ _FILTERS = {
     "metadata": Text(maximum=500),
     "reason": Array(Text(maximum=100)),
     "state": Array(Enum(*STATES)),
+    "text": Text(maximum=200),
 }
 LIST = list_params(**_FILTERS)
 TOTALS = Params(**_FILTERS, interval=Enum("hour", "day"), time_zone=Text(maximum=64))
@@ -36,7 +38,8 @@ async def list_overviews(call: Call) -> Answer:
     """List payments with their charge, customer and state in one row, newest first.
 
     Each filter narrows the list down. `amount_min` and `amount_max` are in major units (10.50) of each payment's own
-    currency; `customer` is an id, or part of a name or e-mail address.
+    currency; `customer` is an id, or part of a name or e-mail address; `bank_reference` is the provider's or our own
+    name of the authorization; `text` is any of description, metadata, customer and bank reference.
     """
     wanted, scope = _read_filter(call.params), call.caller.scope_key
     asked = await asked_page(call, "pi", "payment")
@@ -137,6 +140,8 @@ def _read_filter(params: dict[str, Any]) -> Filter:
         last4=params.get("last4") or "",
         description=params.get("description") or "",
         metadata=params.get("metadata") or "",
+        bank_reference=params.get("bank_reference") or "",
+        text=params.get("text") or "",
         first=span.first or None,
         last=span.last if span.last != TIME_MAX else None,
     )

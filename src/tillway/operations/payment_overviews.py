@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
@@ -114,6 +115,15 @@ class Overview(msgspec.Struct, frozen=True):
         error = self.payment.last_error
         return (error.decline_code or error.code) if error is not None and self.state == "declined" else ""
 
+    def is_called(self, reference: str) -> bool:
+        """Whether a bank knows the authorization, or the latest attempt, by `reference`: its own, or the one that it
+        got from us, with the merchant's key before it or without."""
+        charge, attempt = self.charge, self.attempt
+        banks = (charge.bank_id if charge is not None else None, attempt.bank_id if attempt is not None else None)
+        ours = (charge.reference if charge is not None else "", attempt.name if attempt is not None else "")
+        tails = [name.removeprefix("att_") for name in ours if name]
+        return reference in banks or reference in tails or reference[SCOPE_KEY_LENGTH:] in tails
+
     @property
     def taken_minor(self) -> int:
         return self.charge.captured_minor if self.charge is not None and self.charge.status == "succeeded" else 0
@@ -163,7 +173,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """The payments that are asked for: those which every given field accepts.
 
     `least` and `most` are in major units of the payment's own currency. `customer` is an id, or part of a name or
-    e-mail address. `first` and `last` are epoch seconds. `last4` are the last digits of the card.
+    e-mail address. `first` and `last` are epoch seconds. `last4` are the last digits of the card. `bank_reference` is a
+    name of the authorization, the provider's or ours. `text` stands in one of description, customer, metadata and bank
+    reference.
     """
 
     states: frozenset[str] = frozenset()
@@ -176,6 +188,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     last4: str = ""
     description: str = ""
     metadata: str = ""
+    bank_reference: str = ""
+    text: str = ""
     first: int | None = None
     last: int | None = None
 
@@ -198,12 +212,22 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             and (not self.connectors or row.connector in self.connectors)
             and (not self.reasons or row.decline in self.reasons)
             and (not self.last4 or (row.card is not None and row.card.last4 == self.last4))
-            and (not self.customer or self._is_customer(row))
+            and (not self.customer or self._is_customer(row, self.customer))
+            and (not self.bank_reference or row.is_called(self.bank_reference))
+            and (not self.text or self._has_text(row))
         )
 
-    def _is_customer(self, row: Overview) -> bool:
-        wanted, customer = self.customer.lower(), row.customer
-        if customer is not None and self.customer == customer.id:
+    def _has_text(self, row: Overview) -> bool:
+        return (
+            self.text.lower() in (row.payment.description or "").lower()
+            or self.text in row.payment.metadata.values()
+            or row.is_called(self.text)
+            or self._is_customer(row, self.text)
+        )
+
+    def _is_customer(self, row: Overview, text: str) -> bool:
+        wanted, customer = text.lower(), row.customer
+        if customer is not None and text == customer.id:
             return True
         texts = [row.payment.receipt_email]
         if customer is not None:

@@ -278,7 +278,13 @@ def answers(wanted: Filter, now: int, slot_seconds: int = HOUR) -> Filter | None
     """The filter as a tally can answer it; None if it cannot: it knows whole slots, and no names or amounts."""
     if wanted.least is not None or wanted.most is not None or wanted.customer or wanted.last4:
         return None
-    if wanted.description or wanted.metadata or (wanted.first or 0) % slot_seconds:
+    if (
+        wanted.description
+        or wanted.metadata
+        or wanted.bank_reference
+        or wanted.text
+        or (wanted.first or 0) % slot_seconds
+    ):
         return None
     if wanted.last is not None and wanted.last >= now:
         return msgspec.structs.replace(wanted, last=None)

@@ -1,0 +1,57 @@
+"""Search at the dashboard: each word of a payment leads to it, over each kind of store."""
+
+import re
+from pathlib import Path
+
+import pytest
+from dashboard_shop import DashboardShop
+from every_store import any_store, any_store_url  # noqa: F401
+
+from tillway.domain.attempt import reference_from_name
+from tillway.domain.charge import Charge
+from tillway.installation import KEY_FILE
+from tillway.settings import Settings
+from tillway.store.codec import decode
+from tillway.store.port import Store
+from tillway.testing.in_process import InProcessApp, MovedClock
+from tillway.vault.keyring import Keyring
+from tillway.wiring import assemble
+
+
+async def test_a_payment_is_found_by_each_of_its_words(tmp_path: Path) -> None:
+    await find_by_each_word(await InProcessApp.open(tmp_path))
+
+
+@pytest.mark.soak
+async def test_over_every_store(any_store: Store, tmp_path: Path) -> None:  # noqa: F811
+    if not (tmp_path / KEY_FILE).exists():
+        Keyring.create(tmp_path / KEY_FILE)
+    clock = MovedClock()
+    running = await assemble(Settings(data_dir=tmp_path), any_store, clock)
+    await find_by_each_word(InProcessApp(running, any_store, clock))  # type: ignore[arg-type]
+
+
+async def find_by_each_word(app: InProcessApp) -> None:
+    shop = DashboardShop(app, await app.merchant())
+    params = {"name": "Barbara Liskov", "email": "barbara@example.com"}
+    customer = (await shop.post("/v1/customers", **params))["id"]
+    more = {"customer": customer, "description": "A pot", "metadata": {"order": "TEA-4139"}}
+    id = await shop.pay(2050, card="pm_card_mastercard", **more)
+    await shop.pay(700)
+    scope = f"{shop.merchant.account.removeprefix('acct_')}t"
+    charge = (await shop.get(f"/v1/payment_intents/{id}"))["latest_charge"]
+    row = await app.store.get(f"{scope}/{charge}")
+    assert row is not None
+    record = decode(charge, row.body)
+    assert isinstance(record, Charge) and record.bank_id
+    banks, ours = record.bank_id, reference_from_name(scope, record.reference)
+    visitor = await shop.visitor()
+    for wanted in ("barbara@example.com", "Liskov", "20.50", "4444", "TEA-4139", "pot", banks, ours):
+        shown = await visitor.get(f"/dashboard/search?q={wanted}")
+        assert re.findall(r"/payments/(pi_\w+)\"", shown.body.decode()) == [id], wanted
+    for filters in ({"bank_reference": banks}, {"bank_reference": ours}, {"text": "Liskov"}, {"text": banks}):
+        found = (await shop.get("/ops/v1/payments", **filters))["data"]
+        assert [one["id"] for one in found] == [id], filters
+        assert (await shop.get("/ops/v1/payments/totals", **filters))["payments"] == 1, filters
+    assert (await shop.get("/ops/v1/payments", bank_reference="nothing"))["data"] == []
+    await app.close()
