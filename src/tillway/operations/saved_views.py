@@ -1,6 +1,7 @@
 """Save and delete views of lists."""
 
 from typing import Literal
+from urllib.parse import parse_qsl
 
 from tillway.domain import saved_view
 from tillway.domain.record import Changes, Moment
@@ -13,9 +14,15 @@ from tillway.engine.platform import Platform
 async def save(platform: Platform, caller: Caller, name: str, page: Literal["payments"], query: str) -> Done[SavedView]:
     """Save a view for everyone at the merchant, as `domain/saved_view.py` says."""
 
+    try:
+        fields = parse_qsl(query, strict_parsing=True, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        fields = []
+    filters = [name for name, _ in fields]
+
     async def work(load: Load, at: Moment) -> Changes[SavedView]:
         rows = await platform.store.query(None, f"{caller.scope_key}/view_", limit=VIEWS_MAX)
-        return saved_view.save(name, page, query, others=len(rows), by=caller.actor, at=at)
+        return saved_view.save(name, page, query, filters, others=len(rows), by=caller.actor, at=at)
 
     return await platform.engine.run(caller, work)
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 from tillway.domain.money import MINOR_UNITS
+from tillway.domain.operator import REAUTH_REFUND_MAJOR
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import PAGE_ROWS, overview
-from tillway.web.dashboard.pages.refunds import PROVEN_MAJOR, left_of, versions_of
+from tillway.web.dashboard.pages.refunds import left_of, versions_of
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
@@ -44,7 +45,7 @@ async def refund_each(visit: Visit) -> Reply:
     given = [text.partition(" ") for text in visit.form.get("payment", [])[:PAGE_ROWS]]
     chosen = [(await overview(visit, id), version) for id, _, version in given]
     sums = _sums([payment for payment, _ in chosen])
-    large = any(minor > PROVEN_MAJOR * 10 ** MINOR_UNITS[currency] for currency, minor in sums.items())
+    large = any(minor > REAUTH_REFUND_MAJOR * 10 ** MINOR_UNITS[currency] for currency, minor in sums.items())
     if large and (asked := await ask_proof(visit)) is not None:
         return asked
     outcomes = [(payment, *await _refund(visit, payment, version)) for payment, version in chosen]

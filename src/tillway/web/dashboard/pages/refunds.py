@@ -14,9 +14,6 @@ from tillway.web.dashboard.pages.payments import overview
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
-PROVEN_MAJOR = 500
-"""The most that is refunded without a fresh proof of who refunds it, in major units of the currency."""
-
 
 class Given(msgspec.Struct):
     """The fields of the form as they were written."""
@@ -43,9 +40,6 @@ async def refund(visit: Visit) -> Reply:
     minor, wrong = read_amount(given.amount, currency, left, "can still be refunded")
     if visit.sent("preview") and visit.sent("previewed") != str(minor):
         return await _form(visit, payment, given, wrong=wrong, previewed=not wrong)
-    large = PROVEN_MAJOR * 10 ** MINOR_UNITS[currency]
-    if not wrong and minor > large and (asked := await ask_proof(visit)) is not None:
-        return asked
     params = {"payment_intent": visit.id, "amount": minor}
     if given.reason in words.REFUND_REASONS:
         params["reason"] = given.reason
