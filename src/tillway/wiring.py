@@ -355,8 +355,9 @@ def load_payments() -> None:
     late.leave(_load_handlers)
 
 
-def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys) -> BrowserPages | None:
-    """Return the dashboard, if this process serves it."""
+def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, refreshes: bool) -> BrowserPages | None:
+    """Return the dashboard, if this process serves it. `refreshes`: open pages ask for themselves anew; in a function
+    each look would be an invocation."""
     if settings.dashboard != "on":
         return None
     base_url = public_url(settings)
@@ -373,6 +374,7 @@ def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys) -> B
             api.throttle.count_failure,
             secure=not _is_plain_and_local(base_url),
             idle_seconds=settings.session_idle_minutes * 60,
+            refreshes=refreshes,
         )
 
     return late.LatePages("/dashboard", build) if late.are_left() else build()
@@ -446,5 +448,5 @@ async def assemble(
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
-    api.pages = _pages(settings, platform, api, keyring)
+    api.pages = _pages(settings, platform, api, keyring, refreshes=loads == "all")
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

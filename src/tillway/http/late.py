@@ -15,6 +15,8 @@ _left: list[Callable[[], None]] = []
 class Pages(Protocol):
     async def respond(self, request: Request) -> tuple[Response, str]: ...
 
+    async def knows(self, request: Request) -> bool: ...
+
 
 def leave(load: Callable[[], None]) -> None:
     """Have `load` called when something is missing. It imports files, and may do so twice without harm."""
@@ -42,6 +44,12 @@ class LatePages:
         self._pages: Pages | None = None
 
     async def respond(self, request: Request) -> tuple[Response, str]:
+        return await self._built().respond(request)
+
+    async def knows(self, request: Request) -> bool:
+        return await self._built().knows(request)
+
+    def _built(self) -> Pages:
         if self._pages is None:
             self._pages = self._build()
-        return await self._pages.respond(request)
+        return self._pages

@@ -252,7 +252,7 @@ def _template() -> "Template":
 
 @cache
 def _style() -> str:
-    return (_HERE / "checkout.css").read_text()
+    return (_HERE / "tokens.css").read_text() + (_HERE / "checkout.css").read_text()
 
 
 def _brand(account: Account | None) -> str:

@@ -87,11 +87,12 @@ class Dashboard:
         *,
         secure: bool = True,
         idle_seconds: int = 0,
+        refreshes: bool = True,
     ) -> None:
         """`answer` answers calls of the API inside this process; `count_failure` counts a failed sign-in of an
         address, and raises Refused where there were too many. `secure`: cookies go over TLS alone, as they must except
         for plain http on this host itself. `idle_seconds`: how long a session may be unused; 0: for as long as it
-        lasts.
+        lasts. `refreshes`: open pages ask for themselves anew.
         """
         self._platform = platform
         self._answer = answer
@@ -103,6 +104,7 @@ class Dashboard:
         self._secure = secure
         self._idle_seconds = idle_seconds
         self.cookie = "__Host-tillway" if secure else "tillway"
+        self.refreshes = refreshes
 
     async def knows(self, request: Request) -> bool:
         """Whether a request has a session, so that a large body of it is worth reading."""
@@ -167,7 +169,7 @@ class Dashboard:
         if request.method == "POST" and not hmac.compare_digest(sent.encode(), csrf.encode()):
             return self._page(request, Shown("forged.html", {}, 403)), BASE
         visit = await self._begin(request, form, token, signed, mode)
-        visit.files = files
+        visit.files, visit.refreshes = files, self.refreshes
         if request.headers.get("sec-fetch-dest", "document") == "document":
             # A page that refreshes itself does not keep a session in use.
             await sign_ins.note_use(self._platform.engine, signed.session)

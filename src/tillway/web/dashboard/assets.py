@@ -30,4 +30,5 @@ def find_asset(path: str) -> tuple[str, bytes] | None:
 
 @cache
 def _content(name: str) -> bytes:
-    return (_PLACE / name).read_bytes()
+    content = (_PLACE / name).read_bytes()
+    return (_PLACE.parents[1] / "tokens.css").read_bytes() + content if name.endswith(".css") else content

@@ -50,6 +50,8 @@ KEYS: Final = {
 
 def render(template: str, visit: Visit | None, place: str, values: dict[str, Any]) -> bytes:
     """The page of a template. `visit` is None before the sign-in; `place` is the entry of the navigation."""
+    from markupsafe import Markup
+
     shared: dict[str, Any] = {"theme": "", "zone": UTC}
     if visit is not None:
         operator = visit.signed.operator
@@ -64,6 +66,7 @@ def render(template: str, visit: Visit | None, place: str, values: dict[str, Any
             "initials": words.initials(operator.name),
             "now": visit.now,
             "zone": visit.zone,
+            "live": Markup(' data-live="10"') if visit.refreshes else "",
             "here": visit.request.path + (f"?{visit.request.query}" if visit.request.query else ""),
             "switched": _in_other_mode(visit),
         }

@@ -80,6 +80,8 @@ class Visit(msgspec.Struct):
     renewed: bool = False
     """Whether the session has a new token, which the answer must put into the cookie."""
     files: dict[str, Upload] = {}
+    refreshes: bool = True
+    """Whether open pages ask for themselves anew: not where each look is paid for."""
 
     @property
     def base(self) -> str:

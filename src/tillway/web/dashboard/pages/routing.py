@@ -138,7 +138,7 @@ async def _values(visit: Visit, routing: Any, shown: Any, trial: Any) -> dict[st
         "edited": sum(bool(rule["mark"]) for rule in rules),
         "trial": trial,
         "days": DAYS,
-        "version": shown["version"],
+        "draft_version": shown["version"],
         "text": words.document({name: shown[name] for name in ("rules", "otherwise", "version")}),
     }
 
@@ -213,7 +213,7 @@ async def _form(visit: Visit, routing: Any, *, wrong: str = "", changed: bool = 
         "connectors": sorted({one["name"] for one in connectors} | ({"simulator"} if visit.mode == "test" else set())),
         "routing": routing,
         "replaced": replaced,
-        "version": replaced + 1,
+        "draft_version": replaced + 1,
         "reason": visit.sent("reason"),
         "wrong": wrong,
         "changed": changed,

@@ -160,6 +160,7 @@ for (const chart of $$("[data-chart]")) {
 
 // live pages: fetch the page again and change what differs, by key; paused where the tab is hidden or a person says so
 const live = $("[data-live]");
+const changed = (i) => (i.type === "checkbox" || i.type === "radio" ? i.checked !== i.defaultChecked : i.value !== i.defaultValue);
 if (live) {
   const button = $("[data-pause]");
   let paused = false;
@@ -180,7 +181,7 @@ if (live) {
       const next = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const now of $$("[data-key]")) {
         const then = $(`[data-key="${now.dataset.key}"]`, next);
-        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement) && !$$("input", now).some((i) => i.checked !== i.defaultChecked || i.value !== i.defaultValue)) { now.replaceWith(then); then.classList.add("new"); }
+        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement) && !$$("input", now).some(changed)) { now.replaceWith(then); then.classList.add("new"); }
       }
       root.dataset.at = next.documentElement.dataset.at;
       root.classList.remove("stale");
