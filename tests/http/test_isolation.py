@@ -167,6 +167,8 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return (await objects.external())[1]
         case "mandate":
             return await objects.mandate()
+        case "file":
+            return await objects.file()
         case "test_clock":
             return await objects.clock()
         case "external_account":
@@ -252,6 +254,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.movement()
         case ("disputes", _):
             return await objects.dispute()
+        case ("file_links", _):
+            return await objects.file_link()
         case ("files", _):
             return await objects.file()
         case ("events", _):

@@ -216,6 +216,12 @@ class MerchantObjects:
         path = f"/v1/test_helpers/customers/{customer}/fund_cash_balance"
         return customer, (await self.post(path, amount=500, currency="eur"))["id"]
 
+    async def linked(self) -> Any:
+        return await self.post("/v1/file_links", file=await self.file())
+
+    async def file_link(self) -> str:
+        return (await self.linked())["id"]
+
     async def file(self) -> str:
         return (await self.post("/v1/files", purpose="dispute_evidence", file=PNG))["id"]
 
@@ -462,6 +468,14 @@ async def _page(objects: MerchantObjects) -> Good:
     return Good(((await objects.checkout())["id"],), {"payment_method": method["id"], "expected_amount": 500})
 
 
+async def _download(objects: MerchantObjects) -> Good:
+    return Good((_last_step(await objects.linked()),))
+
+
+async def _linked(objects: MerchantObjects) -> Good:
+    return Good(params={"file": await objects.file()})
+
+
 async def _cart(objects: MerchantObjects) -> Good:
     return Good(params={"line_items": [{"price": await objects.price(), "quantity": 2}]})
 
@@ -509,6 +523,11 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "DELETE /v1/test_helpers/test_clocks/{id}": _on(MerchantObjects.clock),
     "POST /v1/test_helpers/test_clocks/{id}/advance": _on(MerchantObjects.clock, frozen_time=1_893_456_001),
     "POST /v1/test_helpers/refunds/{refund}/expire": _refund_that_waits,
+    "GET /f/{link}": _download,
+    "GET /v1/file_links": _nothing(),
+    "POST /v1/file_links": _linked,
+    "GET /v1/file_links/{id}": _on(MerchantObjects.file_link),
+    "POST /v1/file_links/{id}": _on(MerchantObjects.file_link, expires_at="now"),
     "GET /v1/files": _nothing(),
     "POST /v1/files": _nothing(purpose="dispute_evidence", file=PNG),
     "GET /v1/files/{id}": _on(MerchantObjects.file),

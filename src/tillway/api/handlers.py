@@ -24,6 +24,7 @@ NOUNS = (
     "early_fraud_warnings",
     "events",
     "external_accounts",
+    "file_links",
     "files",
     "health",
     "keys",

@@ -49,7 +49,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     ),
     "radar lists and reviews": ("radar/value_list_items", "radar/value_lists", "reviews"),
     "reporting": ("reporting/report_runs", "reporting/report_types", "sigma/scheduled_query_runs"),
-    "shipping and public files": ("file_links", "shipping_rates"),
+    "shipping": ("shipping_rates",),
     "tax": ("tax/registrations", "tax_codes", "tax_ids", "tax_rates"),
     "terminal": ("terminal/configurations", "terminal/locations", "terminal/readers"),
     "treasury": ("treasury/financial_accounts",),

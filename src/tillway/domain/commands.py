@@ -417,6 +417,13 @@ class UpdateCustomer(Command, frozen=True, kw_only=True):
     source: str | dict[str, Any] | None = None
 
 
+class UpdateFileLink(Command, frozen=True, kw_only=True):
+    """Change a file link. `expires_at` is epoch seconds, "now", or None for no end."""
+
+    expires_at: int | str | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+
+
 class CreateSource(Command, frozen=True, kw_only=True):
     """Create a Source from the fields of a `card` or from a `token`. `owner` has billing details."""
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tillway.domain.cards import Secret
 from tillway.domain.checkout import CheckoutSession
+from tillway.domain.file_link import FileLink
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.setup_intent import SetupIntent
@@ -37,7 +38,7 @@ _SHOWN_MAX = 64
 
 _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
-_OWNER = rb"((?:pi|dpi|seti|src|ch|cs)_[0-9A-Za-z]+)(_secret_|\?secret=)"
+_OWNER = rb"((?:pi|dpi|seti|src|ch|cs|link)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
 _marked = re.compile(_OWNER + re.escape(_MARK))
 
@@ -67,12 +68,12 @@ class ClientSecrets:
         """Whether `given` is the secret in the address of the challenge page of `subject`."""
         return hmac.compare_digest(given.encode(), self._part(subject).encode())
 
-    def page_of(self, session: CheckoutSession) -> str:
-        """The session's id with its secret, as the address of its page has it."""
-        return f"{session.id}_secret_{self._derive(session.id.encode())}"
+    def page_of(self, record: CheckoutSession | FileLink) -> str:
+        """The record's id with its secret, as the address of its page has it."""
+        return f"{record.id}_secret_{self._derive(record.id.encode())}"
 
     def opens_page(self, id: str, secret: str) -> bool:
-        """Whether `secret` opens the page of the session `id`; compared in constant time."""
+        """Whether `secret` opens the page of the session or file link `id`; compared in constant time."""
         return hmac.compare_digest(secret.encode(), self._derive(id.encode()).encode())
 
     def return_secret(self, subject: Subject) -> str:

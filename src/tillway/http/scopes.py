@@ -26,6 +26,7 @@ NOUNS: Final[dict[str, str]] = {
     "v1/customers/*/sources": "cards",
     "v1/disputes": "disputes",
     "v1/events": "events",
+    "v1/file_links": "disputes",
     "v1/files": "disputes",
     "v1/mandates": "payments",
     "v1/payment_intents": "payments",

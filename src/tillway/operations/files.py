@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tillway.domain import file as domain
+from tillway.domain import file_link
+from tillway.domain.commands import UpdateFileLink
 from tillway.domain.file import EVIDENCE, File, FileChunk, chunk_id
+from tillway.domain.file_link import FileLink
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
@@ -30,6 +33,22 @@ async def read(platform: Platform, scope_key: str, id: str) -> tuple[File, bytes
         raise Refused("resource_missing", f"The bytes of the file {id} were removed by a redaction.", param="id")
     chunks = [await load.get(FileChunk, chunk_id(id, number)) for number in range(file.chunks)]
     return file, b"".join(chunk.content for chunk in chunks)
+
+
+async def create_link(
+    platform: Platform, caller: Caller, file: str, expires_at: int | None, metadata: dict[str, str | None] | None
+) -> Done[FileLink]:
+    async def work(load: Load, at: Moment) -> Changes[FileLink]:
+        return file_link.create(await load.get(File, file, "file"), expires_at, metadata, at)
+
+    return await platform.engine.run(caller, work)
+
+
+async def update_link(platform: Platform, caller: Caller, id: str, command: UpdateFileLink) -> Done[FileLink]:
+    async def work(load: Load, at: Moment) -> Changes[FileLink]:
+        return file_link.update(await load.get(FileLink, id), command, at)
+
+    return await platform.engine.run(caller, work)
 
 
 async def check_evidence(load: Load, evidence: Mapping[str, Any], names: tuple[str, ...]) -> None:

@@ -39,6 +39,7 @@ from tillway.domain.early_fraud_warning import EarlyFraudWarning
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.file import File, FileChunk
+from tillway.domain.file_link import FileLink
 from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
@@ -463,6 +464,7 @@ _ROWS: Final = (
     RecordType(kind=ExternalAccount, prefixes=("ba",), object="bank_account"),
     RecordType(kind=File, prefixes=("file",), object="file"),
     RecordType(kind=FileChunk, prefixes=("fchk",)),
+    RecordType(kind=FileLink, prefixes=("link",), object="file_link", noun="file link"),
     RecordType(kind=FiledOperation, prefixes=("fop",), noun="filed operation", entries=_filed),
     RecordType(kind=FileSeries, prefixes=("fsr",)),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
