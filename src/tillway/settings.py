@@ -82,6 +82,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trace_context: Literal["ignore", "accept", "pass"] = "accept"
     dashboard: Literal["on", "off"] = "on"
     session_idle_minutes: int = 0
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret_file: Path | None = None
 
     def encrypts_or_is_local(self) -> bool:
         """Whether callers' requests are encrypted, here or by a proxy in front, or come from this host alone."""
@@ -214,6 +217,9 @@ TABLE = (
     ),
     Setting("dashboard", "on, or off: the server has no pages at `/dashboard`."),
     Setting("session_idle_minutes", "How long a session of the dashboard may be unused; 0 has no such limit.", 0, 720),
+    Setting("oidc_issuer", "Identity provider (OpenID Connect) that signs operators in at the dashboard."),
+    Setting("oidc_client_id", "The client id that the identity provider knows the dashboard by."),
+    Setting("oidc_client_secret_file", "File with the secret of that client."),
 )
 
 ENVIRONMENT_PREFIX = "TILLWAY_"
@@ -236,6 +242,7 @@ _PATHS = (
     "courier_key_file",
     "audit_heads_key_file",
     "smtp_password_file",
+    "oidc_client_secret_file",
     "log_file",
 )
 
@@ -262,6 +269,9 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         raise SettingsInvalid("tls_cert and tls_key must be set together; only one of them is set")
     if bool(settings.smtp_url) != bool(settings.smtp_from):
         raise SettingsInvalid("smtp_url and smtp_from must be set together; only one of them is set")
+    provider = (settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret_file)
+    if any(provider) and not all(provider):
+        raise SettingsInvalid("oidc_issuer, oidc_client_id and oidc_client_secret_file must be set together")
     return settings
 
 
@@ -338,6 +348,9 @@ def _check(name: str, value: Any, source: str) -> Any:
             raise SettingsInvalid(f"store in {source}: {unfit}") from None
     if value and (name == "courier_url" or (name == "audit_heads_to" and "://" in str(value))):
         return _private_url(name, str(value), source)
+    if value and name == "oidc_issuer":
+        _private_url(name, str(value), source)
+        return str(value)  # As the provider writes it: a slash at its end counts.
     if value:
         _check_form(name, str(value), source)
     if name in CHOICES and value not in CHOICES[name]:

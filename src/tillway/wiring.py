@@ -355,22 +355,37 @@ def load_payments() -> None:
     late.leave(_load_handlers)
 
 
+def _oidc_secret(settings: Settings) -> Secret[str] | None:
+    """The secret of the client at the identity provider, if there is one. Raises `SettingsInvalid` if it cannot be
+    read."""
+    if settings.oidc_client_secret_file is None:
+        return None
+    try:
+        return Secret(settings.oidc_client_secret_file.read_text().strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(
+            f"oidc_client_secret_file {settings.oidc_client_secret_file} cannot be read: {error}"
+        ) from None
+
+
 def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, refreshes: bool) -> BrowserPages | None:
     """Return the dashboard, if this process serves it. `refreshes`: open pages ask for themselves anew; in a function
     each look would be an invocation."""
     if settings.dashboard != "on":
         return None
-    base_url = public_url(settings)
+    base_url, secret = public_url(settings), _oidc_secret(settings)
 
     def build() -> BrowserPages:
         from tillway.operations.passkeys import CHALLENGES_PURPOSE, Passkeys, origin_of
         from tillway.web.dashboard.app import Dashboard
+        from tillway.web.dashboard.identity_provider import IdentityProvider
 
         return Dashboard(
             platform,
             api.answer,
             base_url,
             Passkeys(platform.engine, keyring.derive(CHALLENGES_PURPOSE), origin_of(base_url)),
+            IdentityProvider(settings.oidc_issuer, settings.oidc_client_id, secret, base_url) if secret else None,
             api.throttle.count_failure,
             secure=not _is_plain_and_local(base_url),
             idle_seconds=settings.session_idle_minutes * 60,

@@ -110,7 +110,7 @@ def reset(
 ) -> None:
     """Revoke an operator's keys and make new ones, which are shown once. Password, passkeys, second factor and sessions
     of the dashboard end. A running server notices within two seconds."""
-    from tillway.domain.dashboard import DashboardSession
+    from tillway.domain.dashboard import DashboardSession, IdentityLink
     from tillway.domain.passkey import Passkey
     from tillway.domain.sign_in_proofs import SignInProofs
     from tillway.operations.operators import new_operator_keys
@@ -128,7 +128,8 @@ def reset(
         sessions = [
             (seen, each, None) for each, seen in await records(store, DashboardSession) if each.operator == operator.id
         ]
-        passkeys = [(seen, each, None) for each, seen in await records(store, Passkey) if each.operator == operator.id]
+        known_by = [*await records(store, Passkey), *await records(store, IdentityLink)]
+        others = [(seen, each, None) for each, seen in known_by if each.operator == operator.id]
         revoked = [
             (seen, key, msgspec.structs.replace(key, revoked_at=at.now))
             for key, seen in await _keys_of(store, operator.id)
@@ -136,9 +137,7 @@ def reset(
         enabled = msgspec.structs.replace(operator, disabled_at=None)
         made = [(ABSENT, None, key.record) for key in keys]
         changed = [(version, operator, enabled)] if enabled != operator else []
-        await store.commit(
-            build_writes("operators reset", at, *changed, *revoked, *made, *proofs, *passkeys, *sessions)
-        )
+        await store.commit(build_writes("operators reset", at, *changed, *revoked, *made, *proofs, *others, *sessions))
         return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
     settings = settings_from(context.params)

@@ -65,6 +65,9 @@ def serve(
     trace_context: Annotated[str | None, setting("trace_context")] = None,
     dashboard: Annotated[str | None, setting("dashboard")] = None,
     session_idle_minutes: Annotated[int | None, setting("session_idle_minutes")] = None,
+    oidc_issuer: Annotated[str | None, setting("oidc_issuer")] = None,
+    oidc_client_id: Annotated[str | None, setting("oidc_client_id")] = None,
+    oidc_client_secret_file: Annotated[Path | None, setting("oidc_client_secret_file")] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests in flight finish first."""
     settings = settings_from(context.params)

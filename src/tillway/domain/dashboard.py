@@ -50,6 +50,18 @@ class DashboardSession(Record, frozen=True, kw_only=True):
     seen_at: int = 0
 
 
+class IdentityLink(Record, frozen=True, kw_only=True):
+    """A person at an identity provider is this operator (`dil_…`, a digest of the provider's own id)."""
+
+    operator: str
+    issuer: str
+
+
+def identity_link_id(issuer: str, subject: str) -> str:
+    """The id of the link of the person with the id `subject` at `issuer`."""
+    return f"dil_{_digest(f'{issuer} {subject}')}"
+
+
 def link_id(token: str) -> str:
     """The id of the link with that token."""
     return f"dsl_{_digest(token)}"

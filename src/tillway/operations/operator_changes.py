@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 import msgspec
 
 from tillway.domain.account import SYSTEM, Account
-from tillway.domain.dashboard import INVITED_SECONDS, DashboardSession, SignInLink
+from tillway.domain.dashboard import INVITED_SECONDS, DashboardSession, IdentityLink, SignInLink
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.operator import NAME_MAX, Operator, OperatorKey, Role, lost_places
 from tillway.domain.passkey import Passkey
@@ -36,6 +36,10 @@ BELONGINGS_MAX = 80
 """Records of an operator that one commit ends."""
 
 
+PROOFS: tuple[type[Record], ...] = (SignInProofs, Passkey, IdentityLink)
+"""The records that an operator signs in by."""
+
+
 class Known(msgspec.Struct, frozen=True):
     """An operator with how they sign in, as the store has it now. `seen_at` and the times of links are epoch
     seconds; `sessions` are those that are open, the last used first."""
@@ -46,6 +50,7 @@ class Known(msgspec.Struct, frozen=True):
     sessions: tuple[DashboardSession, ...]
     keys: int
     passkeys: int
+    identities: int
     seen_at: int | None
 
     @property
@@ -54,9 +59,10 @@ class Known(msgspec.Struct, frozen=True):
 
     @property
     def signs_in_with(self) -> list[str]:
-        """How they prove who they are: `passkey`, `password`, `totp`."""
+        """How they prove who they are: `passkey`, `password`, `totp`, `oidc`."""
         proofs = self.proofs
-        all_of = (("passkey", self.passkeys), ("password", proofs), ("totp", proofs and proofs.totp))
+        totp = proofs is not None and proofs.totp
+        all_of = (("passkey", self.passkeys), ("password", proofs), ("totp", totp), ("oidc", self.identities))
         return [word for word, has in all_of if has]
 
 
@@ -184,7 +190,7 @@ async def reset(engine: Engine, caller: Caller, id: str) -> Linked:
             if key.operator == id and key.revoked_at is None:
                 current = await load.maybe(OperatorKey, key.id)
                 revoked += [msgspec.structs.replace(current, revoked_at=at.now)] if current is not None else []
-        ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession, SignInProofs, Passkey)
+        ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession, *PROOFS)
         token, link = _invitation(operator, at)
         made.append(Linked(operator, token, link.expires_at))
         detail = _told(operator, ended) | {"keys": len(revoked)}
@@ -246,6 +252,7 @@ async def _describe(engine: Engine, operators: list[Operator]) -> list[Known]:
     async for key in records_of(store, SYSTEM, OperatorKey):
         keys[key.operator] += key.revoked_at is None
     passkeys = Counter([one.operator async for one in records_of(store, SYSTEM, Passkey)])
+    identities = Counter([one.operator async for one in records_of(store, SYSTEM, IdentityLink)])
     uses = await _uses(store, operators)
     known = []
     for one in operators:
@@ -259,6 +266,7 @@ async def _describe(engine: Engine, operators: list[Operator]) -> list[Known]:
                 tuple(open_now),
                 keys[one.id],
                 passkeys[one.id],
+                identities[one.id],
                 max(seen, default=None),
             )
         )

@@ -32,7 +32,7 @@ from tillway.domain.confirmation_token import ConfirmationToken
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
-from tillway.domain.dashboard import DashboardSession, SignInLink
+from tillway.domain.dashboard import DashboardSession, IdentityLink, SignInLink
 from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.early_fraud_warning import EarlyFraudWarning
@@ -469,6 +469,7 @@ _ROWS: Final = (
     RecordType(kind=FileSeries, prefixes=("fsr",)),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
     RecordType(kind=Generation, prefixes=("gen",)),
+    RecordType(kind=IdentityLink, prefixes=("dil",)),
     RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
     RecordType(kind=KeyUse, prefixes=("kyu",)),

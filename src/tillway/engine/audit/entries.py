@@ -30,7 +30,7 @@ from tillway.domain.audit import (
     redact,
 )
 from tillway.domain.card_tries import CardTries
-from tillway.domain.dashboard import DashboardSession, SignInLink
+from tillway.domain.dashboard import DashboardSession, IdentityLink, SignInLink
 from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.event import Event
 from tillway.domain.generation import Generation
@@ -69,6 +69,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         DeliveryBatch,
         Generation,
         IdempotencyRecord,
+        IdentityLink,
         KeyBinding,
         KeyUse,
         Passkey,

@@ -18,13 +18,15 @@ from tillway.engine.platform import Platform
 from tillway.http.messages import Request, Response
 from tillway.http.multipart import is_multipart, parse_multipart
 from tillway.operations import password_sign_ins, sign_ins
+from tillway.operations.identities import sign_in_by_identity
 from tillway.operations.passkeys import Passkeys
-from tillway.operations.sign_ins import SignedIn
+from tillway.operations.sign_ins import TOKEN_LENGTH, SignedIn
 from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
 from tillway.web.dashboard import pages
 from tillway.web.dashboard.assets import find_asset
 from tillway.web.dashboard.door import Answer, CallRefused, Door, Upload
+from tillway.web.dashboard.identity_provider import IdentityProvider, ProviderFailed
 from tillway.web.dashboard.kept_pages import KeptPages, dimmed
 from tillway.web.dashboard.proving import answer_in
 from tillway.web.dashboard.rendering import render
@@ -67,8 +69,11 @@ AGAIN: Final = f"{BASE}/again"
 KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""
 
-NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "password", "present", "proof", "code", "ticket"))
+NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "password", "present", "proof", "passkey", "code", "ticket"))
 UNSEEN: Final = frozenset(("idempotency_key", "version", "preview", "previewed", "do"))
+SSO_SECONDS: Final = 10 * 60
+"""How long a sign-in at the identity provider may take."""
+
 THEME_SECONDS: Final = 365 * 24 * 60 * 60
 
 
@@ -83,6 +88,7 @@ class Dashboard:
         answer: Answer,
         public_url: str,
         passkeys: Passkeys,
+        provider: IdentityProvider | None,
         count_failure: Callable[[str | None], None],
         *,
         secure: bool = True,
@@ -98,6 +104,7 @@ class Dashboard:
         self._answer = answer
         self._public = urlsplit(public_url)
         self._passkeys = passkeys
+        self._provider = provider
         self._count_failure = count_failure
         self._pages = Pages(PAGES)
         self._kept = KeptPages()
@@ -226,6 +233,7 @@ class Dashboard:
             form,
         )
         visit.theme = _theme_of(request)
+        visit.sso = self._provider is not None
         return visit
 
     # Signing in
@@ -261,6 +269,8 @@ class Dashboard:
             return await self._sign_in_page(request, form)
         if token == "code":
             return await self._code_page(request, form)
+        if token in ("sso", "sso/callback") and self._provider is not None:
+            return await self._single_sign_on(request, self._provider, begins=token == "sso")
         if token == "passkey":
             return await self._passkey_page(request, form)
         engine = self._platform.engine
@@ -284,12 +294,45 @@ class Dashboard:
         answer = await password_sign_ins.sign_in_by_password(
             self._platform.engine, email[:300], password, browser_of(request)
         )
-        values = {"email": email[:200], "passkeys": await self._passkeys.are_there()}
+        values = {"email": email[:200], "passkeys": await self._passkeys.are_there(), "sso": self._provider is not None}
         return self._proven(request, answer, "sign-in.html", values)
 
     async def _sign_in_form(self, status: int = 200, **values: Any) -> Shown:
         """The page with e-mail and password, and with a passkey where there are any."""
-        return _try_page("sign-in.html", status, passkeys=await self._passkeys.are_there(), **values)
+        there = await self._passkeys.are_there()
+        return _try_page("sign-in.html", status, passkeys=there, sso=self._provider is not None, **values)
+
+    async def _single_sign_on(self, request: Request, provider: IdentityProvider, *, begins: bool) -> Response:
+        """Send the browser to the identity provider, or sign the person in who comes back from there."""
+        cookie, now = f"{self.cookie}-sso", self._platform.engine.clock.now_ms() // 1000
+        query = {name: values[0] for name, values in parse_qs(request.query, max_num_fields=FIELDS_MAX).items()}
+        try:
+            if begins:
+                token = random_text(TOKEN_LENGTH)
+                to = await provider.address(token, again="again" in query)
+                return self._redirect(to, self._cookie_header(token, SSO_SECONDS, cookie))
+            token = _cookies_of(request).get(cookie, "")
+            if not token:
+                raise ProviderFailed("the browser has no cookie of a sign-in that it began")
+            person = await provider.identity(token, query, now=now)
+        except ProviderFailed as failed:
+            log.warning("the identity provider signed nobody in", extra={"why": str(failed)})
+            self._count_failure(request.client_ip)
+            told = "Single sign-on did not work. Try again; the server’s log says why."
+            return self._page(request, await self._sign_in_form(401, sso_refused=told))
+        opened = await sign_in_by_identity(
+            self._platform.engine,
+            person.issuer,
+            person.subject,
+            person.email,
+            browser_of(request),
+            strong=person.is_fresh,
+        )
+        if opened is None:
+            told = "Single sign-on knows you, but no user here has your verified e-mail address. Ask an admin."
+            return self._page(request, await self._sign_in_form(403, sso_refused=told))
+        used_up = self._cookie_header("", 0, cookie)
+        return self._redirect(BASE, used_up, self._cookie_header(opened, SESSION_SECONDS))
 
     async def _passkey_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The options for a sign-in with a passkey, as JSON; or the answer of a browser to them."""
@@ -329,9 +372,9 @@ class Dashboard:
                 status = 429 if answer == "wait" else 401
                 return self._page(request, _try_page(template, status, wrong=True, wait=answer == "wait", **values))
 
-    def _cookie_header(self, token: str, seconds: int) -> tuple[str, str]:
+    def _cookie_header(self, token: str, seconds: int, name: str = "") -> tuple[str, str]:
         secure = "; Secure" if self._secure else ""
-        return "set-cookie", f"{self.cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+        return "set-cookie", f"{name or self.cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
     def _switch_theme(self, form: dict[str, list[str]]) -> Response:
         chosen = (form.get("theme") or [""])[0]
@@ -477,6 +520,8 @@ TRY: Final[dict[str, Any]] = {
     "wait": False,
     "passkeys": False,
     "refused": "",
+    "sso": False,
+    "sso_refused": "",
 }
 
 

@@ -43,6 +43,7 @@ async def ask_proof(visit: Visit) -> Shown | None:
         "passkeys": visit.passkeys.possible and bool(await passkeys_of(engine, visit.signed.operator)),
         "action": visit.request.path,
         "asks": "" if proofs is None else "code" if proofs.totp else "password",
+        "sso": visit.sso,
         "outcome": outcome,
     }
     return Shown("prove.html", values, STATUSES.get(outcome, 200))

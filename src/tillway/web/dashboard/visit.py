@@ -77,6 +77,8 @@ class Visit(msgspec.Struct):
     form: dict[str, list[str]]
     ids: tuple[str, ...] = ()
     theme: str = ""
+    sso: bool = False
+    """Whether an identity provider signs operators in."""
     renewed: bool = False
     """Whether the session has a new token, which the answer must put into the cookie."""
     files: dict[str, Upload] = {}

@@ -24,7 +24,7 @@ MATRIX: tuple[tuple[str, Capability], ...] = (
 )
 """The rows of the table of roles, in words."""
 
-FACTORS = {"passkey": "passkey", "password": "password", "totp": "code"}
+FACTORS = {"passkey": "passkey", "password": "password", "totp": "code", "oidc": "single sign-on"}
 
 
 @page("GET", PATH, place="/settings")
