@@ -564,6 +564,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/keys": _nothing(),
     "POST /ops/v1/keys": _nothing(name="Warehouse"),
     "POST /ops/v1/keys/{id}/revoke": _on(MerchantObjects.spare_key),
+    "POST /ops/v1/keys/{id}/roll": _on(MerchantObjects.spare_key, overlap_seconds=60),
     "GET /ops/v1/doubts": _nothing(),
     "GET /ops/v1/doubts/{id}": _on(MerchantObjects.doubt),
     "GET /ops/v1/open_items": _nothing(),

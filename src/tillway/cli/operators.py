@@ -128,8 +128,9 @@ def reset(
         sessions = [
             (seen, each, None) for each, seen in await records(store, DashboardSession) if each.operator == operator.id
         ]
-        known_by = [*await records(store, Passkey), *await records(store, IdentityLink)]
-        others = [(seen, each, None) for each, seen in known_by if each.operator == operator.id]
+        mine = operator.id
+        passkeys = [(seen, each, None) for each, seen in await records(store, Passkey) if each.operator == mine]
+        links = [(seen, each, None) for each, seen in await records(store, IdentityLink) if each.operator == mine]
         revoked = [
             (seen, key, msgspec.structs.replace(key, revoked_at=at.now))
             for key, seen in await _keys_of(store, operator.id)
@@ -137,7 +138,9 @@ def reset(
         enabled = msgspec.structs.replace(operator, disabled_at=None)
         made = [(ABSENT, None, key.record) for key in keys]
         changed = [(version, operator, enabled)] if enabled != operator else []
-        await store.commit(build_writes("operators reset", at, *changed, *revoked, *made, *proofs, *others, *sessions))
+        await store.commit(
+            build_writes("operators reset", at, *changed, *revoked, *made, *proofs, *passkeys, *links, *sessions)
+        )
         return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
     settings = settings_from(context.params)

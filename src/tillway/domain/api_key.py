@@ -25,6 +25,22 @@ class ApiKey(Record, frozen=True, kw_only=True):
     origins: tuple[str, ...] = ()
 
 
+class KeyRequest(Record, frozen=True, kw_only=True):
+    """The mark that a request under an Idempotency-Key has made `key` (`kyr_…`), until `expires_at` (epoch seconds).
+
+    The answer itself is not kept, because it holds the key's secret.
+    """
+
+    key: str
+    fingerprint: str
+    expires_at: int
+
+
+def key_request_id(scope_key: str, idempotency: str) -> str:
+    """The id of the mark of an Idempotency-Key in the scope of a merchant. `idempotency` is the id of its record."""
+    return "kyr_" + hashlib.sha256(f"{scope_key} {idempotency}".encode()).hexdigest()[:40]
+
+
 def key_id(secret: str) -> str:
     return "key_" + hashlib.sha256(secret.encode()).hexdigest()[:24]
 

@@ -40,6 +40,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/keys/{id}/revoke": "configure",
     "POST /ops/v1/views": "personal",
     "DELETE /ops/v1/views/{id}": "personal",
+    "POST /ops/v1/keys/{id}/roll": "configure",
     "POST /ops/v1/webhook_deliveries/{id}/resend": "settle",
     "POST /ops/v1/webhook_endpoints/{id}/replay": "settle",
     "POST /ops/v1/webhook_endpoints/{id}/roll_secret": "configure",

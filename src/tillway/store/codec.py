@@ -18,7 +18,7 @@ import msgspec
 
 from tillway.domain.account import Account
 from tillway.domain.alias import Alias
-from tillway.domain.api_key import ApiKey
+from tillway.domain.api_key import ApiKey, KeyRequest
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditBatch, AuditCopied, AuditEntry, AuditTask
 from tillway.domain.balance import AvailabilityTask, Balance
@@ -472,6 +472,7 @@ _ROWS: Final = (
     RecordType(kind=IdentityLink, prefixes=("dil",)),
     RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
+    RecordType(kind=KeyRequest, prefixes=("kyr",)),
     RecordType(kind=KeyUse, prefixes=("kyu",)),
     RecordType(kind=SimulatedOperation, prefixes=("sbo",)),
     RecordType(kind=TestClock, prefixes=("clock",), object="test_helpers.test_clock", noun="test clock"),

@@ -127,6 +127,34 @@ async def test_a_key_is_shown_once_and_revoked(shop: DashboardShop) -> None:
     assert (await shop.app.call(secret[1], "GET", "/v1/payment_intents")).status == 401
 
 
+async def test_a_form_makes_one_key_and_a_rolled_key_lives_beside_the_new_one(shop: DashboardShop) -> None:
+    visitor, action = await shop.visitor(), "/dashboard/developers"
+    page = await visitor.get(action)
+    made = await visitor.submit(page, action, {"name": "Warehouse"})
+    again = await visitor.submit(page, action, {"name": "Warehouse"})
+    assert "shown this once" in text(made) and "This form made its key before" in text(again)
+    keys = [one for one in (await shop.get("/ops/v1/keys"))["data"] if one["name"] == "Warehouse"]
+    assert len(keys) == 1
+    old = re.search(r'data-copy="(sk_test_\w+)"', made.body.decode())
+    other = await visitor.submit(page, action, {"name": "Another"})
+    assert other.status == 400 and "Another" not in [one["name"] for one in (await shop.get("/ops/v1/keys"))["data"]]
+    roll = f"{action}/keys/{keys[0]['id']}/roll"
+    form = await visitor.get(roll)
+    assert "Overlap" in text(form)
+    rolled = await visitor.submit(form, roll, {"overlap": "3600"})
+    new = re.search(r'data-copy="(sk_test_\w+)"', rolled.body.decode())
+    assert old is not None and new is not None and old[1] != new[1]
+    assert "in 59 min" in text(rolled) or "in 60 min" in text(rolled)
+    for secret in (old[1], new[1]):
+        assert (await shop.app.call(secret, "GET", "/v1/customers")).status == 200
+    assert "This form made its key before" in text(await visitor.submit(form, roll, {"overlap": "3600"}))
+    revoked = await visitor.submit(rolled, f"{action}/keys/{keys[0]['id']}/revoke")
+    assert revoked.status == 303 and (await shop.app.call(old[1], "GET", "/v1/customers")).status == 401
+    assert (await shop.app.call(new[1], "GET", "/v1/customers")).status == 200
+    ended = await shop.app.call(shop.merchant.admin_key, "POST", f"/ops/v1/keys/{keys[0]['id']}/roll")
+    assert ended.status == 400 and "ended already" in ended.json["error"]["message"]
+
+
 async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
     visitor, action = await shop.visitor(), "/dashboard/links/new"
     form = await visitor.get(action)
@@ -202,6 +230,14 @@ ACTIONS: dict[str, dict[str, str]] = {
     "/dashboard/events/evt_1/resend": {},
     "/dashboard/developers": {"name": "x"},
     "/dashboard/developers/keys/key_1/revoke": {},
+    "/dashboard/developers/keys/key_1/roll": {},
+    "/dashboard/settings/users": {"name": "x", "role": "viewer"},
+    "/dashboard/settings/users/opr_1": {"role": "viewer"},
+    "/dashboard/settings/users/opr_1/reset": {},
+    "/dashboard/settings/users/opr_1/disable": {},
+    "/dashboard/settings/users/opr_1/enable": {},
+    "/dashboard/settings/users/opr_1/sign-out": {},
+    "/dashboard/settings/users/opr_1/sessions/dss_1/end": {},
     "/dashboard/links/new": {"name": "x", "amount": "1.00", "currency": "eur"},
     "/dashboard/settings": {"name": "x"},
 }

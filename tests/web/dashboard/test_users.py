@@ -83,6 +83,8 @@ async def test_a_wrong_invitation_comes_back_with_what_was_typed(shop: Dashboard
         ({"name": "", "role": "viewer"}, "name"),
         ({"name": "Li", "role": "king"}, "role"),
     ):
+        nowhere = await mara.submit(page, PAGE, fields)
+        assert nowhere.status == 422 and "Choose the merchants" in text(nowhere)
         refused = await mara.submit(page, PAGE, fields | {"accounts": [shop.merchant.account]})
         assert refused.status == 400 and told in text(refused), text(refused)
         assert f'value="{fields["name"]}"' in refused.body.decode()

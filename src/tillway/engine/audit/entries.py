@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.api_key import KeyRequest
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import (
     HIDDEN,
@@ -71,6 +72,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         IdempotencyRecord,
         IdentityLink,
         KeyBinding,
+        KeyRequest,
         KeyUse,
         Passkey,
         PayoutGuard,

@@ -28,6 +28,11 @@ def browser_of(request: Request) -> Browser:
     return Browser(address, counted_address(address) if address else "", request.headers.get("user-agent") or "")
 
 
+def new_form_key() -> str:
+    """The idempotency key of a form that is shown for the first time."""
+    return f"dashboard-{secrets.token_hex(16)}"
+
+
 class Shown(msgspec.Struct):
     """A page: a template and its values."""
 
@@ -140,7 +145,7 @@ class Visit(msgspec.Struct):
     def idempotency_key(self) -> str:
         """The key of the form that was sent, or a new one for a form that is shown."""
         sent = self.sent("idempotency_key")
-        return sent if sent.startswith("dashboard-") and len(sent) <= 80 else f"dashboard-{secrets.token_hex(16)}"
+        return sent if sent.startswith("dashboard-") and len(sent) <= 80 else new_form_key()
 
 
 Handler = Callable[[Visit], Awaitable[Reply]]

@@ -7,7 +7,7 @@ from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import by_day
 from tillway.web.dashboard.proving import ask_proof
-from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
 
 PAGE_ROWS = 50
 
@@ -18,9 +18,10 @@ async def list_keys(visit: Visit) -> Reply:
 
 
 async def _keys(visit: Visit, made: dict[str, Any] | None = None, wrong: str = "", status: int = 200) -> Shown:
-    keys = (await visit.door.get("/ops/v1/keys"))["data"]
+    keys, now = (await visit.door.get("/ops/v1/keys"))["data"], visit.platform.engine.clock.now_ms() // 1000
     values = {
-        "keys": keys,
+        "keys": [{**one, "ends_at": _ends_at(one, now)} for one in keys],
+        "key": new_form_key() if made is not None else visit.idempotency_key,
         "made": made,
         "wrong": wrong,
         "scopes": SCOPES,
@@ -28,6 +29,38 @@ async def _keys(visit: Visit, made: dict[str, Any] | None = None, wrong: str = "
         "public_url": visit.platform.engine.settings.public_url,
     }
     return Shown("developers.html", values, status)
+
+
+def _ends_at(key: dict[str, Any], now: int) -> int | None:
+    """When a key that still works ends (epoch seconds); None: not by itself, or it has ended."""
+    ends = [at for at in (key["revoked_at"], key["expires_at"]) if at is not None]
+    return min(ends) if ends and min(ends) > now else None
+
+
+OVERLAPS = (("86400", "A day"), ("0", "At once"), ("3600", "An hour"), ("259200", "Three days"), ("604800", "A week"))
+
+
+@page("GET", "/developers/keys/{id}/roll", place="/developers")
+async def ask_roll(visit: Visit) -> Reply:
+    """Ask for the overlap."""
+    await visit.check_role("configure", f"/ops/v1/keys/{visit.id}/roll")
+    key = next((one for one in (await visit.door.get("/ops/v1/keys"))["data"] if one["id"] == visit.id), None)
+    if key is None:
+        return Shown("not-found.html", {"message": f"No such key: {visit.id[:100]}"}, 404)
+    return Shown("roll-key.html", {"rolled": key, "overlaps": OVERLAPS, "key": visit.idempotency_key})
+
+
+@page("POST", "/developers/keys/{id}/roll", place="/developers")
+async def roll_key(visit: Visit) -> Reply:
+    """Roll a key, and show the new one, this once."""
+    path = f"/ops/v1/keys/{visit.id}/roll"
+    await visit.check_role("configure", path)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    params = {"overlap_seconds": visit.sent("overlap") or None}
+    reason = visit.sent("reason") or "Rolled at the dashboard"
+    made = await visit.door.post(path, params, key=visit.idempotency_key, reason=reason)
+    return await _keys(visit, made)
 
 
 @page("POST", "/developers", place="/developers")
@@ -43,7 +76,7 @@ async def make_key(visit: Visit) -> Reply:
     if visit.sent("kind") == "publishable":
         params = {"name": name, "kind": "publishable"}
     try:
-        made = await visit.door.post("/ops/v1/keys", params, reason=f"New key {name}"[:200])
+        made = await visit.door.post("/ops/v1/keys", params, key=visit.idempotency_key, reason=f"New key {name}"[:200])
     except CallRefused as refused:
         if refused.status == 403:
             raise

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.domain.operator import MAY, ROLES, SUPPORT_REFUND_MAJOR, Capability
+from tillway.domain.operator import MAY, REAUTH_REFUND_MAJOR, ROLES, SUPPORT_REFUND_MAJOR, Capability
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
@@ -14,7 +14,7 @@ MATRIX: tuple[tuple[str, Capability], ...] = (
     ("See payments, customers, balance, disputes", "read"),
     ("See e-mail addresses and names whole", "personal"),
     (f"Refund up to {SUPPORT_REFUND_MAJOR}.00, capture, cancel", "refund"),
-    ("Refund more", "refund_large"),
+    (f"Refund more; above {REAUTH_REFUND_MAJOR}.00 with passkey or code", "refund_large"),
     ("Answer disputes", "disputes"),
     ("Settle money in doubt, pay out", "settle"),
     ("Resend webhooks, book settlements", "settle"),
@@ -23,6 +23,8 @@ MATRIX: tuple[tuple[str, Capability], ...] = (
     ("Export the audit log", "export_audit"),
 )
 """The rows of the table of roles, in words."""
+
+NO_MERCHANT = "Choose the merchants that they work for."
 
 FACTORS = {"passkey": "passkey", "password": "password", "totp": "code", "oidc": "single sign-on"}
 
@@ -70,11 +72,13 @@ def _works_for(user: dict[str, Any], names: dict[str, str]) -> str:
 async def invite(visit: Visit) -> Reply:
     """Make a user, and show the address that signs them in, this once."""
     await visit.check_role("configure", API)
+    if not visit.form.get("accounts"):
+        return await _users(visit, wrong=NO_MERCHANT, at="accounts", status=422)
     if (asked := await ask_proof(visit)) is not None:
         return asked
     name = visit.sent("name")
     params: dict[str, Any] = {"name": name, "email": visit.sent("email") or None, "role": visit.sent("role")}
-    params["accounts"] = visit.form.get("accounts") or None
+    params["accounts"] = visit.form["accounts"]
     try:
         made = await visit.door.post(API, params, reason=f"Invited {name}"[:200])
     except CallRefused as refused:
@@ -123,7 +127,10 @@ async def _do(visit: Visit, action: str, params: dict[str, Any], reason: str) ->
 @page("POST", f"{PATH}/{{id}}", place="/settings")
 async def change_user(visit: Visit) -> Reply:
     """Change the role and the merchants."""
-    params = {"role": visit.sent("role") or None, "accounts": visit.form.get("accounts") or None}
+    await visit.check_role("configure", f"{API}/{visit.id}")
+    if not visit.form.get("accounts"):
+        return await _user(visit, wrong=NO_MERCHANT, status=422)
+    params = {"role": visit.sent("role") or None, "accounts": visit.form["accounts"]}
     return await _do(visit, "", params, "Changed at the dashboard")
 
 
