@@ -10,6 +10,7 @@ import os
 import random
 import re
 import time
+from binascii import crc32
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bench.servers import Merchant, tillway
 from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.engine.ids import base62
 from tillway.installation import DATABASE
+from tillway.store.codec import has_checksum
 
 TEMPLATES = 2000
 SPREAD_SECONDS = 12 * 3600
@@ -133,6 +135,11 @@ def _templates(connection: apsw.Connection, scope: str, columns: list[str]) -> l
     return list(templates.values())
 
 
+def _checked(text: str) -> str:
+    """The body of a record with the checksum of what it holds now (see `store/codec.py`); any other text as it is."""
+    return f"{text[:6]}{crc32(text[16:].encode()):08x}{text[14:]}" if has_checksum(text.encode()) else text
+
+
 def _copy(template: Template, at: float) -> Iterator[tuple[Any, ...]]:
     """The rows of `template` as if it had been made at `at` (epoch seconds)."""
     texts = template.texts.replace(template.idempotency, f"idem_{random.randbytes(16).hex()}")
@@ -142,7 +149,9 @@ def _copy(template: Template, at: float) -> Iterator[tuple[Any, ...]]:
     for created in template.created:
         texts = texts.replace(created, f'"created":{int(at)}')
     expires_at = int(at) + LIFETIME_SECONDS
-    fresh = iter(texts.replace(f'"expires_at":{template.expires_at}', f'"expires_at":{expires_at}').split("\0"))
+    fresh = map(
+        _checked, texts.replace(f'"expires_at":{template.expires_at}', f'"expires_at":{expires_at}').split("\0")
+    )
     for row in template.rows:
         yield tuple(
             next(fresh)

@@ -108,3 +108,110 @@ async def test_axe_finds_nothing(tillway_server: TillwayServer, tmp_path: Path, 
         await page.look("document.querySelector('main').append(document.createElement('img'))")
         assert [one.partition(":")[0] for one in await violations(page, axe)] == ["image-alt"], "axe sees a fault"
     assert {path: broken for path, broken in found.items() if broken} == {}
+
+
+def pay(server: TillwayServer, amount: int, **more: object) -> str:
+    """A payment by card, and its id."""
+    card = {"payment_method": "pm_card_visa", "confirm": True, "return_url": "https://shop.example"}
+    status, payment = server.call("POST", "/v1/payment_intents", {"amount": amount, "currency": "eur", **card, **more})
+    assert status == 200, payment
+    id: str = payment["id"]
+    return id
+
+
+async def sign_in(page: Page, server: TillwayServer, name: str) -> str:
+    """Sign in as a new admin; the address of the dashboard."""
+    await page.open(sign_in_address(server, name))
+    await page.press("Sign in")
+    await page.until("location.pathname === '/dashboard' && document.readyState === 'complete'")
+    return f"{server.base_url}/dashboard"
+
+
+async def key(page: Page, name: str) -> None:
+    text = {"text": name} if len(name) == 1 else {}
+    await page.send("Input.dispatchKeyEvent", type="keyDown", key=name, **text)
+    await page.send("Input.dispatchKeyEvent", type="keyUp", key=name)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 1440])
+async def test_no_page_is_wider_than_the_window(
+    tillway_server: TillwayServer, tmp_path: Path, scheme: str, width: int
+) -> None:
+    payment = pay(
+        tillway_server, 9900, description="A description of some length, as people write them", capture_method="manual"
+    )
+    async with browsing(tmp_path / "profile", width=width, height=800) as page:
+        await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        base = await sign_in(page, tillway_server, f"Wide {width} {scheme}")
+        paths = await page.look("[...document.querySelectorAll('nav[aria-label=Main] a')].map(one => one.pathname)")
+        more = [f"payments/{payment}", f"payments/{payment}/capture", f"payments/refunds?id={payment}", "routing/draft"]
+        more += [
+            "webhooks",
+            "events",
+            "requests",
+            "security",
+            "links/new",
+            "balance/payout",
+            "search?q=nothing",
+            "live",
+        ]
+        more += [f"payments/{payment}/cancel", "payments?min=1&days=7", "nothing-like-it"]
+        wide = {}
+        for address in [*(f"{tillway_server.base_url}{path}" for path in paths), *(f"{base}/{path}" for path in more)]:
+            await page.open(address)
+            reached = await page.look("document.documentElement.scrollWidth")
+            if reached > width:
+                wide[address] = reached
+        assert wide == {}
+        dark = await page.look("getComputedStyle(document.body).backgroundColor") == "rgb(16, 18, 17)"
+        assert dark is (scheme == "dark")
+        # The console tells of the page that does not exist, and has advice for the forms with a new password.
+        assert [one for one in page.complaints if "404" not in one and not one.startswith("[DOM]")] == []
+
+
+@pytest.mark.soak
+async def test_pages_refresh_and_keep_what_a_person_does(tillway_server: TillwayServer, tmp_path: Path) -> None:
+    first = pay(tillway_server, 1100)
+    async with browsing(tmp_path / "profile") as page:
+        base = await sign_in(page, tillway_server, "Watching")
+        await page.open(f"{base}/payments")
+        await page.look("window.opened = 1, document.querySelector('#q').focus(), true")
+        second = pay(tillway_server, 1200)
+        await page.until(f"document.querySelector('tbody').textContent.includes('{second}')")
+        assert await page.look("window.opened") == 1 and await page.look("document.activeElement.id") == "q"
+        # Rows that refreshing has put there are chosen and opened by keys, and a choice is kept.
+        await page.look("document.activeElement.blur(), true")
+        for one in ("j", "x"):
+            await key(page, one)
+        assert await page.look("[...document.querySelectorAll('td.ck input:checked')].map(one => one.value)") == [
+            second
+        ]
+        assert await page.look("document.querySelector('.bulk').textContent.includes('1 selected')")
+        assert await page.look("getComputedStyle(document.querySelector('.bulk')).display") == "flex"
+        await page.press("Refund")
+        await page.until(f"location.pathname === '/dashboard/payments/refunds' && location.search === '?id={second}'")
+        await page.press("Refund 12.00 EUR")
+        await page.until("document.body.textContent.includes('Refunded 1 of 1 payments')")
+        # The address is the state: back shows the same rows again.
+        await page.open(f"{base}/payments?max=11")
+        await page.look("document.querySelector('a.go').click(), true")
+        await page.until(f"location.pathname === '/dashboard/payments/{first}'")
+        await page.look("history.back(), true")
+        await page.until("location.search === '?max=11' && document.querySelectorAll('a.go').length === 1")
+        await page.open(base)
+        await page.press("Pause refreshing")
+        assert await page.look("document.querySelector('[data-pause]').getAttribute('aria-pressed')") == "true"
+        # A switched scheme stands in the server's answer, so that nothing flashes.
+        await page.look("document.querySelector('[data-theme-toggle]').click(), true")
+        chosen = await page.look("document.documentElement.dataset.theme")
+        await page.open(f"{base}/customers")
+        assert chosen in ("dark", "light") and await page.look("document.documentElement.dataset.theme") == chosen
+        for keys, path in (("gp", "/dashboard/payments"), ("gh", "/dashboard"), ("gb", "/dashboard/balance")):
+            for one in keys:
+                await key(page, one)
+            await page.until(f"location.pathname === '{path}' && document.readyState === 'complete'")
+        await key(page, "/")
+        assert await page.look("document.activeElement.id") == "q"
+        assert page.complaints == []
