@@ -1,13 +1,17 @@
 """The list of payments as a desk to work at: saved views, and refunds of several payments."""
 
+import csv
+import io
 import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from html import unescape
 from pathlib import Path
 
 import pytest
 from dashboard_shop import DashboardShop
 from dashboard_visitor import form_of, text
+from good_calls import MerchantObjects
 
 from tillway.testing.in_process import Answer, InProcessApp
 
@@ -17,6 +21,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[DashboardShop]:
     app = await InProcessApp.open(tmp_path)
     yield DashboardShop(app, await app.merchant())
     await app.close()
+
+
+REASONS = ("generic_decline", "insufficient_funds", "expired_card")
 
 
 def ids_of(page: Answer) -> list[str]:
@@ -104,3 +111,43 @@ async def test_a_large_sum_of_refunds_needs_a_fresh_proof(shop: DashboardShop) -
     payments = re.findall(r'name="payment" value="([^"]*)"', asked.body.decode())
     refused = await visitor.submit(asked, "/dashboard/payments/refunds", {"payment": payments})
     assert "Nothing was changed" in text(refused) and (await shop.get("/v1/refunds"))["data"] == []
+
+
+async def test_csv_sums_are_those_of_the_totals_in_each_currency(shop: DashboardShop) -> None:
+    paid = {"eur": (9900, 2050), "jpy": (700, 12_500), "kwd": (12_340, 5_010)}
+    for currency, amounts in paid.items():
+        for amount in amounts:
+            await shop.pay(amount, currency)
+    await shop.post("/v1/refunds", payment_intent=await shop.pay(4000), amount=1500)
+    visitor = await shop.visitor()
+    rows = list(csv.DictReader(io.StringIO((await visitor.get("/dashboard/payments.csv")).body.decode())))
+    totals = await shop.get("/ops/v1/payments/totals")
+    for sums in totals["sums"]:
+        decimals = {"eur": 2, "jpy": 0, "kwd": 3}[sums["currency"]]
+        own = [row for row in rows if row["currency"] == sums["currency"].upper()]
+        for column, name in (("captured", "taken"), ("refunded", "refunded"), ("fee", "fee"), ("net", "net")):
+            assert sum(Decimal(row[column]) for row in own) == Decimal(sums[name]).scaleb(-decimals), column
+            assert all(len(row[column].partition(".")[2]) == decimals for row in own), (sums["currency"], column)
+
+
+async def test_decline_reasons_add_up_to_the_tab(shop: DashboardShop) -> None:
+    for card in ("chargeDeclined", "chargeDeclined", "chargeDeclinedInsufficientFunds", "chargeDeclinedExpiredCard"):
+        await shop.pay(1200, card=f"pm_card_visa_{card}")
+    visitor = await shop.visitor()
+    home = text(await visitor.get("/dashboard"))
+    assert "4 in 30 days" in home and "Bank gave no reason 2" in home
+    assert "Declined 4" in text(await visitor.get("/dashboard/payments"))
+    listed = [ids_of(await visitor.get(f"/dashboard/payments?status=declined&reason={code}")) for code in REASONS]
+    assert [len(ids) for ids in listed] == [2, 1, 1]
+
+
+async def test_the_navigation_counts_what_needs_a_person(shop: DashboardShop) -> None:
+    visitor = await shop.visitor()
+    quiet = (await visitor.get("/dashboard/customers")).body.decode()
+    assert "need you</span>" not in quiet, "no box says 0"
+    objects = MerchantObjects(shop.app, shop.merchant)
+    await objects.dispute()
+    await objects.doubt()
+    shop.app.clock.ahead_seconds += 11
+    shown = text(await visitor.get("/dashboard/customers"))
+    assert "Disputes 1 need you" in shown and "Money in doubt 1 need you" in shown

@@ -25,6 +25,7 @@ from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
 from tillway.web.dashboard import pages
 from tillway.web.dashboard.assets import find_asset
+from tillway.web.dashboard.badges import Badges
 from tillway.web.dashboard.door import Answer, CallRefused, Door, Upload
 from tillway.web.dashboard.identity_provider import IdentityProvider, ProviderFailed
 from tillway.web.dashboard.kept_pages import KeptPages, dimmed
@@ -108,6 +109,7 @@ class Dashboard:
         self._count_failure = count_failure
         self._pages = Pages(PAGES)
         self._kept = KeptPages()
+        self._badges = Badges()
         self._secure = secure
         self._idle_seconds = idle_seconds
         self.cookie = "__Host-tillway" if secure else "tillway"
@@ -193,6 +195,8 @@ class Dashboard:
             if request.method == "GET" and refused.code in STORE_CODES:
                 raise Refused(refused.code) from refused
             reply = await self._refused(visit, refused)
+        if isinstance(reply, Shown):
+            visit.badges = await self._badges.of(visit)
         response = self._reply(visit, chosen, reply)
         if visit.renewed:
             left = visit.signed.session.expires_at - self._platform.engine.clock.now_ms() // 1000

@@ -87,6 +87,8 @@ class Visit(msgspec.Struct):
     renewed: bool = False
     """Whether the session has a new token, which the answer must put into the cookie."""
     files: dict[str, Upload] = {}
+    badges: dict[str, int] = {}
+    """How many things wait for a person, by the entry of the navigation."""
     refreshes: bool = True
     """Whether open pages ask for themselves anew: not where each look is paid for."""
 

@@ -174,6 +174,7 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
                     "why": words.readable(dispute["reason"]),
                 }
             )
+    found += await _unhealthy(visit)
     for payment in await _list(visit, "/ops/v1/payments", state=["to_capture"], limit=3):
         found.append(
             {
@@ -186,6 +187,27 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
             }
         )
     return found[:NEEDS_MAX]
+
+
+async def _unhealthy(visit: Visit) -> list[dict[str, Any]]:
+    """The connectors that the process which answers could not reach lately."""
+    found = []
+    for connector in await _list(visit, "/ops/v1/connectors"):
+        if connector["breaker"] != "closed":
+            out = connector["breaker"] == "open"
+            found.append(
+                {
+                    "path": "/connectors",
+                    "icon": "plug",
+                    "kind": "bad" if out else "warn",
+                    "what": f"{connector['name']} is {'out of reach' if out else 'half-open'}",
+                    "when": "",
+                    "why": "New payments go elsewhere where routing names another connector."
+                    if out
+                    else "Some payments go there to find out whether it answers again.",
+                }
+            )
+    return found
 
 
 async def _list(visit: Visit, path: str, **params: Any) -> list[dict[str, Any]]:
