@@ -1,17 +1,11 @@
 """Stripe's own command line, unmodified, against a server: `listen`, `logs tail`, `trigger`, `events resend`,
-`fixtures` and the commands of resources.
-
-The program comes from npm into build/, once. Where there is neither a copy nor a way to get one, this test skips.
-"""
+`fixtures` and the commands of resources."""
 
 import contextlib
-import fcntl
 import http.server
 import json
 import os
-import shutil
 import subprocess
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +14,9 @@ from typing import Any
 
 import pytest
 import stripe
+from stripe_cli import stripe_cli
 from tillway_server import TillwayServer, init
 
-VERSION = "1.52.0"
-ROOT = Path(__file__).parents[2]
-INSTALLED = ROOT / "build" / f"stripe-cli-{VERSION}"
-INSTALL_SECONDS = 180
 WITHIN_SECONDS = 60
 CLOCKS = tuple(f"test_helpers.test_clock.{verb}" for verb in ("created", "advancing", "ready", "deleted"))
 CHECKOUTS = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
@@ -35,35 +26,7 @@ pytestmark = pytest.mark.soak
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """The program of the package `@stripe/cli-linux-x64`, which several test processes share."""
-    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
-        pytest.skip("this test knows the package of Stripe's command line for Linux on x86-64 only")
-    program = INSTALLED / "package" / "bin" / "stripe"
-    INSTALLED.parent.mkdir(exist_ok=True)
-    with (INSTALLED.parent / ".stripe-cli").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            _install()
-    return program
-
-
-def _install() -> None:
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed, and Stripe's command line comes from there")
-    shutil.rmtree(INSTALLED, ignore_errors=True)
-    INSTALLED.mkdir()
-    try:
-        subprocess.run(
-            ["npm", "pack", "--silent", f"@stripe/cli-linux-x64@{VERSION}"],
-            cwd=INSTALLED,
-            check=True,
-            capture_output=True,
-            timeout=INSTALL_SECONDS,
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"npm gives no @stripe/cli-linux-x64@{VERSION}: {error}")
-    with tarfile.open(next(INSTALLED.glob("*.tgz"))) as package:
-        package.extractall(INSTALLED, filter="data")
+    return stripe_cli()
 
 
 class Shop:

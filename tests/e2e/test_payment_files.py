@@ -1,6 +1,7 @@
 """File connectors on a running server: payouts go out in files, and the files that come back settle them."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,16 @@ NACHA = {
 }
 
 
+SEPA = {
+    "initiator": "Acme GmbH",
+    "debtor_name": "Acme GmbH",
+    "debtor_iban": "DE89370400440532013000",
+    "debtor_bic": "COBADEFFXXX",
+}
+RAILS = {"nacha": (NACHA, "usd", "USD to US bank accounts"), "pain001": (SEPA, "eur", "EUR to IBANs")}
+"""The settings of each kind, the currency of its payouts, and the recipients that the command names."""
+
+
 def add(name: str, kind: str, settings: dict[str, str], *options: str | Path) -> Any:
     given = [part for setting, value in settings.items() for part in ("--set", f"{setting}={value}")]
     return invoked("connectors", "add", name, "--kind", kind, *given, *options)
@@ -43,19 +54,20 @@ def until(find: Callable[[], T | None], seconds: float = 120) -> T:
 
 
 class Shop:
-    """A server whose payouts of US dollars to bank accounts go through ACH files."""
+    """A server whose payouts to bank accounts go through files: ACH files of US dollars, or SEPA's of euros."""
 
-    def __init__(self, place: Path, store: str = "") -> None:
+    def __init__(self, place: Path, store: str = "", kind: str = "nacha") -> None:
+        settings, self.currency, recipients = RAILS[kind]
         self.folder = place / "bank"
         self.data_dir = place / "data"
         self.made = init(self.data_dir, store)
         self.arguments = ["--store", store, "--workers", "2"] if store else []
         where: list[str | Path] = ["--data-dir", self.data_dir, *self.arguments[:2]]
-        added = add("ach", "nacha", {**NACHA, "directory": str(self.folder)}, *where)
+        added = add("files", kind, {**settings, "directory": str(self.folder)}, *where)
         assert added.returncode == 0, added.stderr
-        assert "Payouts in USD to US bank accounts go through it" in added.stderr
+        assert f"Payouts in {recipients} go through it" in added.stderr
         self.start()
-        self.v1.charges.create({"amount": 90_000, "currency": "usd", "source": "tok_bypassPending"})
+        self.v1.charges.create({"amount": 90_000, "currency": self.currency, "source": "tok_bypassPending"})
         self.account = self.made["account"]
 
     def start(self) -> None:
@@ -74,8 +86,14 @@ class Shop:
         }
         return self.v1.accounts.external_accounts.create(self.account, {"external_account": account})
 
-    def available(self, currency: str = "usd") -> int:
-        return next((row.amount for row in self.v1.balance.retrieve().available if row.currency == currency), 0)
+    def save_iban(self) -> Any:
+        account = {"object": "bank_account", "country": "DE", "currency": "eur", "account_number": SEPA["debtor_iban"]}
+        holder = {"account_holder_name": "Ada Lovelace"}
+        return self.v1.accounts.external_accounts.create(self.account, {"external_account": {**account, **holder}})
+
+    def available(self) -> int:
+        rows = self.v1.balance.retrieve().available
+        return next((row.amount for row in rows if row.currency == self.currency), 0)
 
     def sent(self) -> list[Path]:
         """The files for the bank. One whose name begins with a dot is still being written."""
@@ -161,6 +179,60 @@ def test_files_over_a_dynamodb_store_are_written_once_and_taken_up_once(
                 shop.put_in(name, returned)
                 until((shop.folder / "processed" / name).exists)
             failed = shop.v1.payouts.retrieve(paid[0].id)
+            assert (failed.status, failed.failure_code) == ("failed", "account_closed")
+            assert shop.available() == before - 6_000
+        finally:
+            shop.server.stop()
+
+
+def transfers(content: str) -> list[tuple[str, int]]:
+    """The end-to-end id and the amount, in cents, of each transfer of a pain.001."""
+    found = re.findall(r"<EndToEndId>([^<]+)</EndToEndId>.*?<InstdAmt Ccy=\"EUR\">([0-9.]+)<", content, re.DOTALL)
+    return [(id, int(amount.replace(".", ""))) for id, amount in found]
+
+
+def rejection(content: str, id: str) -> bytes:
+    """A pain.002 that rejects one transfer of a pain.001, whose account is closed."""
+    names = {name: re.findall(f"<{name}>([^<]+)<", content)[0] for name in ("MsgId", "PmtInfId")}
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.002.001.10">'
+        "<CstmrPmtStsRpt><GrpHdr><MsgId>S1</MsgId><CreDtTm>2026-05-29T08:00:00</CreDtTm></GrpHdr>"
+        f"<OrgnlGrpInfAndSts><OrgnlMsgId>{names['MsgId']}</OrgnlMsgId>"
+        "<OrgnlMsgNmId>pain.001.001.09</OrgnlMsgNmId></OrgnlGrpInfAndSts>"
+        f"<OrgnlPmtInfAndSts><OrgnlPmtInfId>{names['PmtInfId']}</OrgnlPmtInfId><TxInfAndSts>"
+        f"<OrgnlEndToEndId>{id}</OrgnlEndToEndId><TxSts>RJCT</TxSts><StsRsnInf><Rsn><Cd>AC04</Cd></Rsn></StsRsnInf>"
+        "</TxInfAndSts></OrgnlPmtInfAndSts></CstmrPmtStsRpt></Document>"
+    ).encode()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("store", ["postgresql", "dynamodb"])
+def test_sepa_files_over_shared_stores_are_written_once_and_taken_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """A server with two workers is killed between a payout and its file."""
+    monkeypatch.setitem(ENVIRONMENT, "AWS_ACCESS_KEY_ID", ministack.ACCOUNT)
+    monkeypatch.setitem(ENVIRONMENT, "AWS_SECRET_ACCESS_KEY", "test")
+    with store_url_of(store) as url:
+        shop = Shop(tmp_path, url, "pain001")
+        try:
+            person, before = shop.save_iban(), shop.available()
+            paid = {
+                amount: shop.v1.payouts.create({"amount": amount, "currency": "eur", "destination": person.id})
+                for amount in (5_000, 6_000)
+            }
+            shop.server.process.kill()
+            shop.server.process.wait()
+            shop.start()
+            until(lambda: sum(len(transfers(path.read_text())) for path in shop.sent()) >= 2)
+            files = [path.read_text() for path in shop.sent()]
+            sent = [(file, id, amount) for file in files for id, amount in transfers(file)]
+            assert sorted(amount for _, _, amount in sent) == [5_000, 6_000]
+            [told] = [rejection(file, id) for file, id, amount in sent if amount == 5_000]
+            for name in ("status-1.xml", "status-2.xml"):
+                shop.put_in(name, told)
+                until((shop.folder / "processed" / name).exists)
+            failed = shop.v1.payouts.retrieve(paid[5_000].id)
             assert (failed.status, failed.failure_code) == ("failed", "account_closed")
             assert shop.available() == before - 6_000
         finally:

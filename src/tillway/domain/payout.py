@@ -213,7 +213,7 @@ def _check_funds(amount_minor: int, currency: str, connector: str, available_min
             f"The connector {connector!r} can pay out {max(reachable_minor, 0)} of these {amount_minor} {currency}, in "
             "minor units: the money that it has collected, and that in your bank. The rest of your balance is at other "
             "providers; GET /ops/v1/balances shows where. When one of them has paid it to your bank, book that with "
-            "`tillway settlements book`.",
+            "`tillway settlements read` of its report, or with `settlements book`.",
             param="amount",
         )
 
