@@ -7,14 +7,12 @@ section 2.1), and the head of the previous batch. A head proves everything befor
 
 import hashlib
 from collections.abc import Sequence
-from itertools import compress
-from operator import ne
 from typing import Any
 
 import msgspec
-from msgspec.structs import astuple
 
 from tillway.domain.attempt import Attempt
+from tillway.domain.comparison import differing_fields
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.event import JournalEvent, WebhookEndpoint
@@ -205,13 +203,10 @@ def next_batch(
 
 def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
     """The fields that differ, each with its value before and after; HIDDEN for secret ones."""
-    kind = type(after)
-    olds, news = astuple(before), astuple(after)
-    differs = map(ne, olds, news)
-    found = {
-        field: (old, new) for field, old, new in compress(zip(kind.__struct_fields__, olds, news, strict=True), differs)
-    }
-    for field in REDACTED.get(kind, ()):
+    found: dict[str, tuple[Any, Any]] = {}
+    for field in differing_fields(before, after):
+        found[field] = (getattr(before, field), getattr(after, field))
+    for field in REDACTED.get(type(after), ()):
         if field in found:
             old, new = found[field]
             found[field] = (old and HIDDEN, new and HIDDEN)
@@ -222,3 +217,11 @@ def redact(record: Record) -> Record:
     """The record with HIDDEN in place of secret values: only for encoding."""
     hidden = {field: HIDDEN for field in REDACTED.get(type(record), ()) if getattr(record, field)}
     return msgspec.structs.replace(record, **hidden) if hidden else record
+
+
+def holds_secrets(record: Record) -> bool:
+    """Whether a field has a value that never enters the trail."""
+    for field in REDACTED.get(type(record), ()):  # noqa: SIM110 - every payment comes here, and a generator costs more.
+        if getattr(record, field):
+            return True
+    return False

@@ -55,6 +55,9 @@ READ_BACKS_MAX = 3
 
 ENDPOINTS_CACHE_SECONDS = 2
 
+PRICES_MAX = 1_000
+"""Accounts whose price a process keeps."""
+
 R = TypeVar("R", bound=Record)
 
 
@@ -117,13 +120,14 @@ class Load:
     async def maybe(self, kind: type[R], id: str | None) -> R | None:
         if id is None:
             return None
-        record = await self.find(id)
+        # Records of a commit that follows at once are known already, and a coroutine less is a thousand instructions.
+        record = self.seen[id][1] if id in self.seen else await self.find(id)
         return record if isinstance(record, kind) else None
 
     async def get(self, kind: type[R], id: str, param: str = "id", noun: str | None = None) -> R:
         """The record, or Refused `resource_missing`: the same message for another merchant's record as for a missing
         one."""
-        record = await self.find(id)
+        record = self.seen[id][1] if id in self.seen else await self.find(id)
         if not isinstance(record, kind):
             name = noun or RECORD_TYPES[kind].name
             raise Refused("resource_missing", f"No such {name}: '{id[:100]}'", param=param)
@@ -156,6 +160,8 @@ class Engine:
         self.restores = RestoreWatch(store, clock, self.time)
         self.accounts = Accounts(store, clock)
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
+        self._prices: dict[str, tuple[object, Fee | None, Price]] = {}
+        """The last price asked for each account, with the read of the account and the connector's fee behind it."""
 
     async def price(self, scope: Scope, connector_fee: Fee | None = None) -> Price:
         """The terms of a merchant's charges: its own, or else those of the connector and the settings."""
@@ -164,7 +170,14 @@ class Engine:
     def known_price(self, scope: Scope, connector_fee: Fee | None = None) -> Price | None:
         """The same without waiting, for every payment asks three times; None if the account must be read."""
         known = self.accounts.fresh(scope.account)
-        return self._price(known[1], connector_fee) if known is not None else None
+        if known is None:
+            return None
+        priced = self._prices.get(scope.account)
+        if priced is None or priced[0] is not known or priced[1] is not connector_fee:
+            if len(self._prices) >= PRICES_MAX:
+                self._prices.clear()
+            priced = self._prices[scope.account] = (known, connector_fee, self._price(known[1], connector_fee))
+        return priced[2]
 
     def _price(self, account: Account | None, connector_fee: Fee | None) -> Price:
         settings = self.settings
@@ -214,7 +227,10 @@ class Engine:
             at = self.clock.moment(caller.references() if completes is None else None)
             if self.restores.writes_as_before:
                 at = msgspec.structs.replace(at, as_before=True)
-            changes = await in_span(self.telemetry, "decision", "step", work(load, at))
+            decision = work(load, at)
+            if self.telemetry.tracing:
+                decision = in_span(self.telemetry, "decision", "step", decision)
+            changes = await decision
             if completes is None and (caller.expects or self.time.trouble or self.restores.reason):
                 self._check_new(caller, load, changes)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
@@ -222,7 +238,7 @@ class Engine:
                 caller.attempts_begun += len(attempts)
                 continue
             # No caller waits for an attempt that is due later: the answer goes out now.
-            under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
+            under_way = attempts and not final and _are_under_way(attempts)
             status, body = 0, b""
             if not under_way:
                 status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
@@ -288,11 +304,11 @@ class Engine:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
         when the lease has run out."""
         until_ms = at.now_ms + self.settings.lease_ms
-        return tuple(
-            msgspec.structs.replace(task, due_at_ms=until_ms) if task.due_at_ms == 0 else task
-            for task in changes.tasks
-            if isinstance(task, Attempt)
-        )
+        attempts: tuple[Attempt, ...] = ()
+        for task in changes.tasks:
+            if isinstance(task, Attempt):
+                attempts += (msgspec.structs.replace(task, due_at_ms=until_ms) if task.due_at_ms == 0 else task,)
+        return attempts
 
     async def _are_taken(self, load: Load, attempts: tuple[Attempt, ...]) -> bool:
         """Whether an earlier request has begun an attempt with one of the references of these new ones: its key is
@@ -367,7 +383,10 @@ class Engine:
         """Commit once at the store, and return the result."""
         outcome, began = "unknown", time.perf_counter()
         try:
-            await in_span(self.telemetry, "commit", "step", self.store.commit(writes))
+            commit: Awaitable[None] = self.store.commit(writes)
+            if self.telemetry.tracing:
+                commit = in_span(self.telemetry, "commit", "step", commit)
+            await commit
             outcome = "done"
         except Conflict:
             outcome = "conflict"
@@ -416,36 +435,44 @@ class Engine:
         """
         scope, seen = caller.scope_key, load.seen
         queues: set[str] = set()
-        if attempts and any(attempt.state == "scheduled" and attempt.due_at_ms <= at.now_ms for attempt in attempts):
-            queues.add(QUEUES[Attempt])
         records: list[Record] = [] if held is None else [held]
         records += changes.records
         records += attempts
+        for attempt in attempts:
+            if attempt.state == "scheduled" and attempt.due_at_ms <= at.now_ms:
+                queues.add(QUEUES[Attempt])
         if len(changes.tasks) > len(attempts):
             others = [task for task in changes.tasks if not isinstance(task, Attempt)]
             queues.update(QUEUES[type(task)] for task in others if task.due_at_ms <= at.now_ms)  # type: ignore[attr-defined]
             records += others
-        writes = [write_of(scope, record, seen.get(record.id, NOWHERE)[0]) for record in records]
-        deletions = []
-        for gone in dict.fromkeys(changes.deletes):
-            await load.find(gone)
-            version = seen.get(gone, NOWHERE)[0]
-            if version != ABSENT:
-                deletions.append(Write(f"{scope}/{gone}", version, None))
-        told = entries.changes_of(seen, records, [*writes, *deletions])
+        # Every payment comes here: comprehensions would take a call each.
+        writes: list[Write] = []
+        written: dict[str, tuple[Record, Write]] = {}
+        for record in records:
+            id = record.id
+            write = write_of(scope, record, seen[id][0] if id in seen else ABSENT)
+            writes.append(write)
+            written[id] = record, write
+        deletions: list[Write] = []
+        for gone in dict.fromkeys(changes.deletes) if len(changes.deletes) > 1 else changes.deletes:
+            if gone not in seen:
+                await load.find(gone)
+            if gone in seen and seen[gone][0] != ABSENT:
+                deletions.append(Write(f"{scope}/{gone}", seen[gone][0], None))
+        told = entries.changes_of(seen, records, writes + deletions if deletions else writes)
         if self.restores.writes_as_before:
             as_before, more = await self._writes_as_before(caller, changes, records, writes, told, at)
             return as_before + deletions, queues | more
         if changes.events:
-            bodies = {record.id: (record, write.body or b"") for record, write in zip(records, writes, strict=False)}
-            kept, deliveries = _journal_events(changes.events, told, bodies, await self.endpoints(scope), at)
+            endpoints = await self.endpoints(scope)
+            kept, deliveries = _journal_events(changes.events, told, written, endpoints, at)
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at, kept), ABSENT))
             if deliveries:
                 writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
                 queues.add(QUEUES[Delivery])
         elif told or changes.detail:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
-        return writes + deletions, queues
+        return (writes + deletions if deletions else writes), queues
 
     async def _writes_as_before(
         self,
@@ -616,15 +643,19 @@ def _audit_entry(
 def _journal_events(
     drafts: Sequence[EventDraft],
     told: Sequence[Change],
-    written: dict[str, tuple[Record, bytes]],
+    written: Mapping[str, tuple[Record, Write]],
     endpoints: Sequence[WebhookEndpoint],
     at: Moment,
 ) -> tuple[tuple[JournalEvent, ...], list[Delivery]]:
-    """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want them."""
+    """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want them.
+    `written` are the records of the commit by id, each with its write."""
     places = places_of_new(told)
+    kept: list[JournalEvent] = []
+    deliveries: list[Delivery] = []
     if not endpoints:
-        return tuple([keep_event(draft, places, written, 0) for draft in drafts]), []
-    kept, deliveries = [], []
+        for draft in drafts:
+            kept.append(keep_event(draft, places, written, 0))
+        return tuple(kept), deliveries
     for draft, id in zip(drafts, event_ids(at.entry, len(drafts)), strict=True):
         wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
         kept.append(keep_event(draft, places, written, len(wanting)))
@@ -645,11 +676,19 @@ def _after(
     load: Load, changes: Changes[Record | None], attempts: tuple[Attempt, ...], held: IdempotencyRecord | None
 ) -> Seen:
     """The known versions of the scope's records once the commit is durable."""
-    after = dict(load.seen)
-    for record in (*changes.records, *attempts):
-        after[record.id] = (after.get(record.id, NOWHERE)[0] + 1, record)
+    after = load.seen.copy()
+    for record in changes.records + attempts:
+        after[record.id] = (after[record.id][0] + 1 if record.id in after else 1, record)
     if held is not None:
-        after[held.id] = (after.get(held.id, NOWHERE)[0] + 1, held)
+        after[held.id] = (after[held.id][0] + 1 if held.id in after else 1, held)
     for gone in changes.deletes:
         after[gone] = NOWHERE
     return after
+
+
+def _are_under_way(attempts: tuple[Attempt, ...]) -> bool:
+    """Whether a caller waits for one of the attempts."""
+    for attempt in attempts:  # noqa: SIM110 - every payment comes here, and a generator costs more.
+        if attempt.state != "scheduled":
+            return True
+    return False

@@ -5,21 +5,19 @@ row counts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
-from operator import ne
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import astuple
 
-from tillway.domain.audit import AuditEntry, Change, redact
+from tillway.domain.audit import AuditEntry, Change, holds_secrets
+from tillway.domain.comparison import differing_fields
 from tillway.domain.event import Event, JournalEvent
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, EventDraft, Moment, Record
 from tillway.engine.caller import Caller
 from tillway.engine.ids import ENTRY_ENDS, PAIRS, SUFFIX_LENGTH
 from tillway.store.codec import decode, encode, without_checksum
-from tillway.store.port import KEYS_MAX, Row, Store
+from tillway.store.port import KEYS_MAX, Row, Store, Write
 
 UNSHOWN = ("attempt", "references")
 """Fields of a payment that the engine works with and no reader sees: where only they differ, an event's object is the
@@ -55,28 +53,34 @@ def event_ids(entry_id: str, count: int) -> list[str]:
 
 
 def keep_event(
-    draft: EventDraft, places: Mapping[str, int], written: Mapping[str, tuple[Record, bytes]], deliveries: int
+    draft: EventDraft, places: Mapping[str, int], written: Mapping[str, tuple[Record, Write]], deliveries: int
 ) -> JournalEvent:
     """The event as the entry of its commit holds it. `places` are those of the new records among the entry's changes,
-    and `written` has the records and bodies of the commit, both by the records' ids."""
-    record = draft.record
-    place = places.get(record.id, -1)
-    after, body = written.get(record.id, (None, b""))
-    differs: dict[str, Any] = {}
-    whole = NOTHING
-    if place >= 0 and after is not None and redact(after) is after:
+    and `written` has the records and writes of the commit, both by the records' ids."""
+    record, previous = draft.record, draft.previous
+    id = record.id
+    after, write = written.get(id, _NOT_WRITTEN)
+    place, differs, whole = 0, _SAME, NOTHING
+    if id in places and after is not None and not holds_secrets(after):
+        place = places[id]
         if after is not record:
             differs = _differing(record, after)
+    elif write is not None and after is record:
+        whole = msgspec.Raw(without_checksum(write.body or b""))
     else:
-        place, whole = 0, msgspec.Raw(without_checksum(body) if after is record else encode(record))
+        whole = msgspec.Raw(encode(record))
     return JournalEvent(
         type=draft.type,
         change=place,
         differs=differs,
         object=whole,
-        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
+        previous=NOTHING if previous is None else msgspec.Raw(encode(previous)),
         deliveries=deliveries,
     )
+
+
+_SAME: dict[str, Any] = {}
+_NOT_WRITTEN = (None, None)
 
 
 def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> Event:
@@ -95,7 +99,11 @@ def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> 
 
 def places_of_new(changes: Sequence[Change]) -> dict[str, int]:
     """The places of the new records among the changes of a commit, by their ids."""
-    return {change.id: place for place, change in enumerate(changes) if change.new is not NOTHING}
+    places: dict[str, int] = {}
+    for place, change in enumerate(changes):
+        if change.new is not NOTHING:
+            places[change.id] = place
+    return places
 
 
 async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event] | None:
@@ -170,10 +178,18 @@ def _event(entry: AuditEntry, kept: JournalEvent, id: str) -> Event:
 
 def _differing(shown: Record, written: Record) -> dict[str, Any]:
     """The fields of `shown`, under their stored names, that differ from those of `written`."""
-    news = astuple(shown)
-    differs = map(ne, news, astuple(written))
-    found = dict(compress(zip(type(shown).__struct_encode_fields__, news, strict=True), differs))
-    if type(shown) is PaymentIntent:
-        for field in UNSHOWN:
-            found.pop(field, None)
-    return found
+    stored = _STORED_NAMES.get(type(shown)) or _stored_names(type(shown))
+    differs: dict[str, Any] = {}
+    for field in differing_fields(written, shown):
+        if field not in UNSHOWN or type(shown) is not PaymentIntent:
+            differs[stored[field]] = getattr(shown, field)
+    return differs
+
+
+def _stored_names(kind: type[Record]) -> dict[str, str]:
+    names = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+    return _STORED_NAMES.setdefault(kind, names)
+
+
+_STORED_NAMES: dict[type[Record], dict[str, str]] = {}
+"""The names of fields as the store has them, by type and name."""

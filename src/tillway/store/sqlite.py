@@ -287,7 +287,8 @@ class SqliteStore:
         assert 1 <= limit <= PAGE_MAX
         prefix = partition if index is None else ""
         if index in _WHOLE and after is None and until is None:
-            return [Row(*row) for row in self._rows(_WHOLE[index][order], (partition, limit))]
+            rows = self._rows(_WHOLE[index][order], (partition, limit))
+            return [Row(*row) for row in rows] if rows else rows
         low, high = _range(prefix, *((until, after) if order == "newest" else (after, until)))
         direction = "DESC" if order == "newest" else "ASC"
         bindings = (low, high, limit) if index is None else (partition, low, high, limit)
@@ -845,24 +846,25 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
     statements: list[_Statement] = []
     inserted: list[Any] | None = None
     for write in writes:
-        key, version, body, index, queue, due_at_ms, expires_at = msgspec.structs.astuple(write)
+        version, body, index = write.version, write.body, write.index
         if body is None:
             assert version > ABSENT, "only what exists can be deleted"
-            statements.append((_DELETE, (key, version)))
+            statements.append((_DELETE, (write.key, version)))
             inserted = None
             continue
+        queue, due_at_ms = write.queue, write.due_at_ms
         assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
-        entries = entries_of(index) if index else NO_ENTRIES
-        if version > ABSENT:
-            sql = _REWRITE if queue is None else _UPDATE
-            statements.append((sql, (key, version, body, queue, due_at_ms, expires_at, *entries)))
-            inserted = None
-        else:
+        customer, parent, kind, terms = entries_of(index) if index else NO_ENTRIES
+        if version == ABSENT:
             if inserted is None:
                 inserted = []
                 statements.append((None, inserted))
-            inserted += (key, body, queue, due_at_ms, expires_at)
-            inserted += entries
+            inserted += (write.key, body, queue, due_at_ms, write.expires_at, customer, parent, kind, terms)
+        else:
+            sql = _REWRITE if queue is None else _UPDATE
+            entries = (customer, parent, kind, terms)
+            statements.append((sql, (write.key, version, body, queue, due_at_ms, write.expires_at, *entries)))
+            inserted = None
     return statements
 
 

@@ -28,6 +28,7 @@ from tillway.domain.audit import (
     Change,
     differences,
     digest_of,
+    holds_secrets,
     redact,
 )
 from tillway.domain.card_tries import CardTries
@@ -108,23 +109,26 @@ class Author(msgspec.Struct, frozen=True):
 def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write]) -> list[Change]:
     """The changes of state in `writes`. The first of them write `records`, in order; the others are deletions."""
     told: list[Change] = []
-    for record, write in zip(records, writes, strict=False):
+    for record, write in zip(records, writes):  # noqa: B905 - the deletions have no records.
         kind = type(record)
         if kind in LEFT_OUT:
             continue
-        assert write.body is not None
-        old = before.get(record.id, NOWHERE)[1]
+        id, body = record.id, write.body
+        assert body is not None
+        old = before[id][1] if id in before else None
         if old is not None:
             fields = differences(old, record)
             if kind not in UNREMARKABLE or not UNREMARKABLE[kind].issuperset(fields):
-                told.append(Change(id=record.id, version=write.version + 1, changed=fields))
+                told.append(Change(id=id, version=write.version + 1, changed=fields))
         elif kind in UNCHANGING:
-            told.append(Change(id=record.id, version=1, digest=digest_of(write.body)))
+            told.append(Change(id=id, version=1, digest=digest_of(body)))
         elif kind not in UNREMARKABLE:
-            shown = redact(record) if kind in REDACTED else record
-            body = without_checksum(write.body) if shown is record else encode(shown)
-            told.append(Change(id=record.id, version=1, new=msgspec.Raw(body)))
-    for write in writes[len(records) :]:
+            if kind in REDACTED and holds_secrets(record):
+                new = encode(redact(record))
+            else:
+                new = without_checksum(body)
+            told.append(Change(id=id, version=1, new=msgspec.Raw(new)))
+    for write in writes[len(records) :] if len(writes) > len(records) else ():
         id = write.key.partition("/")[2]
         old = before.get(id, NOWHERE)[1]
         if old is not None and type(old) not in LEFT_OUT and type(old) not in UNREMARKABLE:
