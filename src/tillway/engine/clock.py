@@ -39,7 +39,8 @@ class Clock:
         self._time_ns = time_ns
         self._random_text = random_text
         self.monotonic_ns = monotonic_ns or (boottime_ns if time_ns is time.time_ns else time_ns)
-        self._high, self._high_text = -1, ""
+        self._seldom_us, self._seldom_text = -SELDOM, ""
+        """The last microsecond that is a multiple of SELDOM, and what ids begin with from it on."""
         self._lock = threading.Lock()
         self._floor_us = 0
         self.made_us = 0
@@ -81,15 +82,18 @@ class Clock:
 
         `references` gives the tails of the references of attempts that the decision begins.
         """
+        now_ns = self.now_ns()
         with self._lock:
-            now_ns = self.now_ns()
-            self._floor_us = self.made_us = tick = max(now_ns // 1000, self._floor_us + 1)
-            high, low = divmod(tick, SELDOM)
-            if high != self._high:
-                self._high, self._high_text = high, base62(high, 5)
-            head = self._high_text
-        low, last = divmod(low, BATCH_MAX)
-        head = f"{head}{PAIRS[low]}{PAIRS[last]}{self._random_text(6)}"
+            tick = now_ns // 1000
+            if tick <= self._floor_us:
+                tick = self._floor_us + 1
+            self._floor_us = self.made_us = tick
+            low = tick - self._seldom_us
+            if not 0 <= low < SELDOM:
+                high, low = divmod(tick, SELDOM)
+                self._seldom_us, self._seldom_text = tick - low, base62(high, 5)
+            head = self._seldom_text
+        head = f"{head}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}{self._random_text(6)}"
         return Moment(
             now_ns // 1_000_000,
             map(head.__add__, PAIRS).__next__,
