@@ -1,6 +1,6 @@
 """Payment intents: parameters, calls and shape."""
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -190,9 +190,12 @@ _FIELDS = {
 
 
 def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
-    fields = {_FIELDS[name]: value for name, value in params.items() if name in _FIELDS}
+    fields: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in _FIELDS:
+            fields[_FIELDS[name]] = value
     for name in ("method_types", "excluded_types"):
-        if fields.get(name) is not None:
+        if name in fields and fields[name] is not None:
             fields[name] = tuple(fields[name])
     return fields
 
@@ -201,8 +204,10 @@ def parse_create(params: dict[str, Any], source_api: SourceApi, **more: Any) -> 
     """The command that the parameters of a new payment, or of a direct charge, ask for; `more` are further fields. The
     amount is in minor units."""
     check_charge(params["amount"], params["currency"])
-    fields = {name: value for name, value in _parse_fields(params).items() if value is not None}
-    return CreatePayment(**fields, **more, source_api=source_api)
+    for name, value in _parse_fields(params).items():
+        if value is not None:
+            more[name] = value
+    return CreatePayment(source_api=source_api, **more)
 
 
 def _parse_update(params: dict[str, Any]) -> UpdatePayment | None:
@@ -349,54 +354,102 @@ async def search(call: Call) -> Answer:
     expandable="application customer latest_charge on_behalf_of payment_method payment_record review source",
 )
 def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
-    types = list(payment.method_types)
-    return {
-        "id": payment.id,
-        "object": "payment_intent",
-        "allowed_payment_method_types": None if payment.automatic_methods is not None else types,
-        "amount": payment.amount_minor,
-        "amount_capturable": payment.capturable_minor,
-        "amount_details": {"tip": {}},
-        "amount_received": payment.received_minor,
-        "application": None,
-        "application_fee_amount": None,
-        "automatic_payment_methods": payment.automatic_methods,
-        "canceled_at": payment.canceled_at,
-        "cancellation_reason": payment.cancellation_reason,
-        "capture_method": payment.capture_method,
-        "client_secret": view.client_secrets.of(payment),
-        "confirmation_method": payment.confirmation_method,
-        "created": payment.created,
-        "currency": payment.currency,
-        "customer": payment.customer,
-        "customer_account": None,
-        "description": payment.description,
-        "source_api": payment.source_api.name,
-        "excluded_payment_method_types": list(payment.excluded_types) or None,
-        "last_payment_error": _error(payment.last_error, view) if payment.last_error is not None else None,
-        "latest_charge": payment.latest_charge,
-        "livemode": view.livemode,
-        "managed_payments": None,
-        "metadata": payment.metadata,
-        "next_action": next_action(payment, view) if payment.status == "requires_action" else None,
-        "on_behalf_of": None,
-        "payment_method": payment.method,
-        "payment_method_configuration_details": None,
-        "payment_method_options": _options(payment),
-        "payment_method_types": types,
-        "payment_record": None,
-        "processing": {"type": "card"} if payment.status == "processing" and not payment.debiting else None,
-        "receipt_email": payment.receipt_email,
-        "review": None,
-        "setup_future_usage": payment.setup_future_usage,
-        "shipping": shipping(payment.shipping),
-        "source": None,
-        "statement_descriptor": payment.statement_descriptor,
-        "statement_descriptor_suffix": payment.statement_descriptor_suffix,
-        "status": payment.status,
-        "transfer_data": None,
-        "transfer_group": payment.transfer_group,
-    }
+    # A dict of more than fifteen entries, written as one, is put together of several by Python.
+    types, shown = list(payment.method_types), _SHAPE.copy()
+    shown["id"] = payment.id
+    if payment.automatic_methods is None:
+        shown["allowed_payment_method_types"] = types
+    else:
+        shown["automatic_payment_methods"] = payment.automatic_methods
+    shown["amount"] = payment.amount_minor
+    shown["amount_capturable"] = payment.capturable_minor
+    shown["amount_details"] = {"tip": {}}
+    shown["amount_received"] = payment.received_minor
+    shown["canceled_at"] = payment.canceled_at
+    shown["cancellation_reason"] = payment.cancellation_reason
+    shown["capture_method"] = payment.capture_method
+    shown["client_secret"] = view.client_secrets.of(payment)
+    shown["confirmation_method"] = payment.confirmation_method
+    shown["created"] = payment.created
+    shown["currency"] = payment.currency
+    shown["customer"] = payment.customer
+    shown["description"] = payment.description
+    shown["source_api"] = "v1" if payment.source_api is _V1 else payment.source_api.name
+    if payment.excluded_types:
+        shown["excluded_payment_method_types"] = list(payment.excluded_types)
+    if payment.last_error is not None:
+        shown["last_payment_error"] = _error(payment.last_error, view)
+    shown["latest_charge"] = payment.latest_charge
+    shown["livemode"] = view.livemode
+    shown["metadata"] = payment.metadata
+    shown["payment_method"] = payment.method
+    shown["payment_method_options"] = _options(payment)
+    shown["payment_method_types"] = types
+    if payment.status == "processing" and not payment.debiting:
+        shown["processing"] = {"type": "card"}
+    elif payment.status == "requires_action":
+        shown["next_action"] = next_action(payment, view)
+    shown["receipt_email"] = payment.receipt_email
+    shown["setup_future_usage"] = payment.setup_future_usage
+    if payment.shipping is not None:
+        shown["shipping"] = shipping(payment.shipping)
+    shown["statement_descriptor"] = payment.statement_descriptor
+    shown["statement_descriptor_suffix"] = payment.statement_descriptor_suffix
+    shown["status"] = payment.status
+    shown["transfer_group"] = payment.transfer_group
+    return shown
+
+
+_SHAPE: Final[dict[str, Any]] = {
+    "id": None,
+    "object": "payment_intent",
+    "allowed_payment_method_types": None,
+    "amount": None,
+    "amount_capturable": None,
+    "amount_details": None,
+    "amount_received": None,
+    "application": None,
+    "application_fee_amount": None,
+    "automatic_payment_methods": None,
+    "canceled_at": None,
+    "cancellation_reason": None,
+    "capture_method": None,
+    "client_secret": None,
+    "confirmation_method": None,
+    "created": None,
+    "currency": None,
+    "customer": None,
+    "customer_account": None,
+    "description": None,
+    "source_api": None,
+    "excluded_payment_method_types": None,
+    "last_payment_error": None,
+    "latest_charge": None,
+    "livemode": None,
+    "managed_payments": None,
+    "metadata": None,
+    "next_action": None,
+    "on_behalf_of": None,
+    "payment_method": None,
+    "payment_method_configuration_details": None,
+    "payment_method_options": None,
+    "payment_method_types": None,
+    "payment_record": None,
+    "processing": None,
+    "receipt_email": None,
+    "review": None,
+    "setup_future_usage": None,
+    "shipping": None,
+    "source": None,
+    "statement_descriptor": None,
+    "statement_descriptor_suffix": None,
+    "status": None,
+    "transfer_data": None,
+    "transfer_group": None,
+}
+"""A payment that has nothing, with all fields in their order."""
+
+_V1 = SourceApi.v1  # Python 3.11 takes 0.1 µs for an access through the enumeration.
 
 
 def _options(payment: PaymentIntent) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from tillway.domain.commands import (
     Increment,
     UpdatePayment,
 )
+from tillway.domain.comparison import differing_fields
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
 from tillway.domain.mandate import Mandate, permit
@@ -260,41 +261,39 @@ def create(
     """Create a payment, and start taking it if the command confirms it: then `terms` are needed."""
     if command.statement_descriptor:
         check_descriptor(command.statement_descriptor, set(command.method_types).difference(command.excluded_types))
+    asked: dict[str, Any] = {}
+    for field in differing_fields(_PLAIN, command):
+        if field in _ASKED_FOR:
+            asked[field] = getattr(command, field)
+    if command.metadata:
+        asked["metadata"] = merged_metadata({}, command.metadata)
     payment = PaymentIntent(
         id=at.new_id(prefix),
         created=at.created,
         amount_minor=command.amount_minor,
         currency=command.currency,
         status="requires_payment_method" if means.method is None else "requires_confirmation",
-        automatic_methods=command.automatic_methods,
-        checkout=command.checkout,
-        capture_method=command.capture_method,
-        confirmation_method=command.confirmation_method,
-        customer=command.customer,
-        description=command.description,
-        excluded_types=command.excluded_types,
-        metadata=merged_metadata({}, command.metadata) if command.metadata else {},
         method=means.method.id if means.method is not None else None,
-        method_options=command.method_options,
-        method_types=command.method_types,
-        off_session=command.off_session,
-        order=command.order,
-        receipt_email=command.receipt_email,
-        return_url=command.return_url,
-        setup_future_usage=command.setup_future_usage,
-        shipping=command.shipping,
-        source_api=command.source_api,
-        statement_descriptor=command.statement_descriptor,
-        statement_descriptor_suffix=command.statement_descriptor_suffix,
-        transaction=command.transaction,
-        transfer_group=command.transfer_group,
-        use_stripe_sdk=command.use_stripe_sdk,
+        **asked,
     )
-    created = means.made.then(_save(payment, *_draft_events(payment, "payment_intent.created")))
+    told = _draft_events(payment, "payment_intent.created")
     if command.confirm is None:
-        return created
+        return means.made.then(_save(payment, *told))
     assert terms is not None, "a confirmation has its terms"
-    return created.then(_confirm(payment, command.confirm, means, terms, at, idem))
+    begun = _confirm(payment, command.confirm, means, terms, at, idem)  # Whatever comes of it, the payment is written.
+    return means.made.then(replace(begun, events=told + begun.events))
+
+
+_PLAIN = CreatePayment(amount_minor=0, currency="", source_api=SourceApi.v1)
+"""Asks for nothing beside an amount, so that a new payment is given only fields that differ from it."""
+
+_ASKED_FOR = frozenset(CreatePayment.__struct_fields__) & frozenset(PaymentIntent.__struct_fields__) - {
+    "amount_minor",
+    "currency",
+    "metadata",
+    "method",
+}
+"""The fields that a new payment takes over as its command has them."""
 
 
 def update(
@@ -388,7 +387,8 @@ def _confirm(
         _asks_no_authentication(payment, terms)
     if terms.steps is not None and type.performed_by != "platform":
         check_steps(terms.steps, terms.connector, payment.amount_minor, payment.currency)
-    payment = replace(payment, method=method.id, last_error=None, challenge=None)
+    if payment.method != method.id or payment.last_error is not None or payment.challenge is not None:
+        payment = replace(payment, method=method.id, last_error=None, challenge=None)
     if method.declined_at:
         forbidden = card_tries.objection(method, at.now, off_session=payment.off_session)
         if forbidden is not None:
@@ -519,8 +519,8 @@ def _confirmable(payment: PaymentIntent, method: PaymentMethod | None) -> Paymen
             param="payment_method",
             payment_intent=payment,
         )
-    types = [type for type in payment.method_types if type not in payment.excluded_types]
-    if method.type not in types:
+    if method.type not in payment.method_types or method.type in payment.excluded_types:
+        types = [type for type in payment.method_types if type not in payment.excluded_types]
         raise Refused(
             "payment_method_unexpected_state",
             f"The PaymentMethod provided ({method.type}) is not allowed for this PaymentIntent. Please attach a "
@@ -1364,6 +1364,14 @@ def _charge(
     payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int, reference: str
 ) -> Charge:
     """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
+    # Most payments have none of these. Python passes more than fifteen keywords in a dict that it makes for the call.
+    told: dict[str, Any] = {}
+    for field in _TOLD_ON_CHARGE:
+        value = getattr(payment, field)
+        if value is not None:
+            told[field] = value
+    if method.bank is not None:
+        told["bank"] = without_number(method.bank)
     return Charge(
         id=charge_id_of(attempt_id),
         created=created,
@@ -1371,23 +1379,28 @@ def _charge(
         currency=payment.currency,
         status="pending",
         payment=payment.id,
-        customer=payment.customer,
         method=method.id,
         method_type=method.type,
         card=_without_vault_ids(method.card),
-        bank=without_number(method.bank),
         billing_details=method.billing_details,
-        description=payment.description,
         metadata=payment.metadata,
         connector=connector,
         reference=reference,
-        receipt_email=payment.receipt_email,
-        shipping=payment.shipping,
-        statement_descriptor=payment.statement_descriptor,
-        statement_descriptor_suffix=payment.statement_descriptor_suffix,
-        transfer_group=payment.transfer_group,
         source_api=payment.source_api,
+        **told,
     )
+
+
+_TOLD_ON_CHARGE = (
+    "customer",
+    "description",
+    "receipt_email",
+    "shipping",
+    "statement_descriptor",
+    "statement_descriptor_suffix",
+    "transfer_group",
+)
+"""The fields of a payment that its charge repeats, where they have a value."""
 
 
 def _without_vault_ids(card: CardFacts | None) -> CardFacts | None:

@@ -125,9 +125,10 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
             return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
         records, tasks = self.records, self.tasks
         if records or tasks:
-            rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
-            records = tuple([record for record in records if record.id not in rewritten]) if records else ()
-            tasks = tuple([task for task in tasks if task.id not in rewritten]) if tasks else ()
+            rewritten = set(later.deletes)
+            for record in later.records + later.tasks:
+                rewritten.add(record.id)
+            records, tasks = _without(records, rewritten), _without(tasks, rewritten)
         return Changes(
             result=later.result or self.result,
             records=records + later.records,
@@ -138,6 +139,14 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
             detail=later.detail or self.detail,
             code=later.code or self.code,
         )
+
+
+def _without(records: tuple[Record, ...], ids: set[str]) -> tuple[Record, ...]:
+    """The records that have none of these ids."""
+    for record in records:
+        if record.id in ids:
+            return tuple([record for record in records if record.id not in ids])
+    return records
 
 
 NO_CHANGES: Changes[None] = Changes(result=None)

@@ -70,6 +70,7 @@ from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.setup_intent import SetupIntent
 from tillway.domain.source_api import SourceApi
+from tillway.engine.accounts import Price
 from tillway.engine.availability import foresee, unforeseen
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
@@ -204,6 +205,9 @@ class _KeyChanged(Exception):
         self.attempt = attempt
 
 
+TERMS_MAX = 1_000
+"""Scopes whose terms a process keeps."""
+
 KEYS_MAX = 8
 """How often the key of an attempt may change while its outcome is booked."""
 
@@ -217,6 +221,8 @@ class Attempts:
         """The attempts that this process carries out, by (scope key, id), and until when they are leased to it."""
         self.carry_notice: Callable[[Row], Awaitable[None]] | None = None
         """Carries the task of a notice that came with an outcome. The runner knows it."""
+        self._terms: dict[tuple[str, str], tuple[Connection | Routes, Price, Terms]] = {}
+        """The last terms of each scope's payments, with the connection and the price behind them."""
         self._settling: set[asyncio.Task[None]] = set()
         self._foreseen: dict[str, int] = {}
         """When the latest task that tells of available money is due, by scope key, in epoch seconds."""
@@ -226,6 +232,19 @@ class Attempts:
         connector takes it."""
         connection = await self.connections.for_payments(scope)
         price = self.engine.known_price(scope) or await self.engine.price(scope)
+        place = (scope.key, shows)
+        known = self._terms.get(place)
+        if known is not None and known[0] is connection and known[1] is price:
+            return known[2]
+        if len(self._terms) >= TERMS_MAX:
+            self._terms.clear()
+        terms = self._terms_of(scope, connection, price, shows)
+        self._terms[place] = (connection, price, terms)
+        return terms
+
+    def _terms_of(
+        self, scope: Scope, connection: Connection | Routes, price: Price, shows: Literal["subject", "charge"]
+    ) -> Terms:
         if isinstance(connection, Routes):
             return Terms(
                 connector="",
@@ -438,7 +457,7 @@ class Attempts:
     ) -> Operation:
         """The operation of an attempt, with all data for the provider, opened from the vault. `redirects`: the
         connector may send the customer to a page, and back to ours."""
-        load = Load(self.engine.store, scope.key, seen)
+        load, scope_key = Load(self.engine.store, scope.key, seen), scope.key
         told: dict[str, Any] = {}
         if attempt.kind == "authorize":
             told = await self._authorization(load, scope, attempt, cvc, redirects=redirects)
@@ -446,18 +465,20 @@ class Attempts:
             told = await self._verification(load, scope, attempt, cvc, redirects=redirects)
         elif attempt.kind == "payout":
             paid_out = await load.get(Payout, attempt.subject)
-            told["recipient"] = await reveal(self.vault, scope.key, paid_out.recipient)
+            told["recipient"] = await reveal(self.vault, scope_key, paid_out.recipient)
             told["statement_descriptor"] = paid_out.statement_descriptor
+        if attempt.parent is not None:
+            told["parent"] = reference_from_name(scope_key, attempt.parent)
+        if attempt.parent_bank_id is not None:
+            told["parent_bank_id"] = attempt.parent_bank_id
+        if not attempt.final or attempt.captured_minor:
+            told["final"], told["captured_minor"] = attempt.final, attempt.captured_minor
         return Operation(
-            reference=reference_of(scope.key, attempt),
+            reference=reference_of(scope_key, attempt),
             kind=attempt.kind,
             amount_minor=attempt.amount_minor,
             currency=attempt.currency,
             capture=attempt.capture,
-            parent=reference_from_name(scope.key, attempt.parent) if attempt.parent is not None else None,
-            parent_bank_id=attempt.parent_bank_id,
-            final=attempt.final,
-            captured_minor=attempt.captured_minor,
             livemode=scope.livemode,
             **told,
         )

@@ -54,7 +54,8 @@ class ConfiguredConnections:
         """Why a connector could not be set up, the last time."""
 
     async def for_payments(self, scope: Scope) -> Connection | Routes:
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         if self._routings:
             routing = self._routings.get((scope.mode, scope.account)) or self._routings.get((scope.mode, None))
             if routing is not None and (routing.rules or routing.otherwise):
@@ -70,11 +71,13 @@ class ConfiguredConnections:
         return connection
 
     async def default_name(self, mode: Mode) -> str | None:
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         return self._defaults.get(mode, SIMULATOR if mode == "test" else None)
 
     async def connectors_of(self, mode: Mode) -> dict[str, ConnectorTerms]:
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         names = [name for of_mode, name in self._configs if of_mode == mode]
         if mode == "test" and SIMULATOR not in names:
             names.append(SIMULATOR)
@@ -95,7 +98,8 @@ class ConfiguredConnections:
         )
 
     async def default(self, scope: Scope) -> Connection:
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         name = self._defaults.get(scope.mode, SIMULATOR)
         connection = self._open_connection(scope.mode, name)
         if connection is None and (scope.mode, name) in self._configs:
@@ -105,7 +109,8 @@ class ConfiguredConnections:
         return connection
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         return self._open_connection(scope.mode, name)
 
     async def for_payout(
@@ -126,12 +131,14 @@ class ConfiguredConnections:
 
     async def set_up(self) -> None:
         """Set up every connector that is configured. One that cannot be is logged, as at its first use."""
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         for config in self._configs.values():
             self._open_connection(config.mode, config.name)
 
     async def by_file(self) -> list[tuple[Mode, Connection]]:
-        await self._fresh()
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            await self._refreshed()
         opened = ((config.mode, self._open_connection(config.mode, config.name)) for config in self._configs.values())
         return [(mode, found) for mode, found in opened if found is not None and found.connector.capabilities.by_file]
 
@@ -169,11 +176,9 @@ class ConfiguredConnections:
             self._health[place] = ConnectorHealth(name)
         return self._health[place]
 
-    async def _fresh(self) -> None:
-        """Return when the configuration is known, at most REFRESH_SECONDS old. Callers that come during a read wait
-        too: before the first read there seems to be none, and a payment would go to the simulator."""
-        if self._clock.monotonic_ns() < self._fresh_until_ns:
-            return
+    async def _refreshed(self) -> None:
+        """Return when the configuration was read again. It is at most REFRESH_SECONDS old. Callers that come during a
+        read wait too: before the first read there seems to be none, and a payment would go to the simulator."""
         joined, forgotten = self._refreshing is not None, self._forgotten
         await self.renew()
         if joined and self._fresh_until_ns == 0 and self._forgotten == forgotten:

@@ -108,14 +108,10 @@ def _without_codes(value: Any) -> Any:
 
     A repeat that differs only in its code therefore counts as the same request.
     """
-    match value:
-        case dict():
-            return {
-                name: member if type(member) is str else _without_codes(member)
-                for name, member in value.items()
-                if name not in _CODES
-            }
-        case list():
-            return [_without_codes(member) for member in value]
-        case _:
-            return value
+    if type(value) is dict:
+        kept: dict[str, Any] = {}
+        for name, member in value.items():
+            if name not in _CODES:
+                kept[name] = member if type(member) is str else _without_codes(member)
+        return kept
+    return [_without_codes(member) for member in value] if type(value) is list else value

@@ -544,19 +544,21 @@ class Object(Parameter):
 
     def _read_members(self, raw: dict[str, Any], name: str) -> dict[str, Any]:
         readers = self._read
-        if not raw.keys() <= readers.keys():
-            self._refuse_unknown(raw, name)
-        values = {
-            key: readers[key](
-                value, f"{name}[{key}]" if name else key
-            )  # A name that Tillway defined, so there is nothing to hide.
-            for key, value in raw.items()
-        }
-        if not self._required <= values.keys():
-            self._refuse_missing(values, name)
-        if self._ignored:
-            for key in self._ignored & values.keys():
-                del values[key]
+        values: dict[str, Any] = {}
+        try:
+            for key, value in raw.items():
+                # A name that Tillway defined, so there is nothing to hide.
+                values[key] = readers[key](value, f"{name}[{key}]" if name else key)
+        except (KeyError, Refused):
+            # Unknown names are refused before wrong values, whatever their order.
+            if not raw.keys() <= readers.keys():
+                self._refuse_unknown(raw, name)
+            raise
+        for key in self._required:
+            if key not in values:
+                self._refuse_missing(values, name)
+        for key in self._ignored:
+            values.pop(key, None)
         return values
 
     def _refuse_unknown(self, raw: dict[str, Any], name: str) -> NoReturn:

@@ -812,7 +812,7 @@ def _refuse(operation: BankOperation, decline_code: str, message: str | None = N
 
 # Members of a body. Reasons name the field and never repeat its value, which may be a card number.
 
-_FIELDS: dict[Kind, frozenset[str]] = {
+_REQUIRED: dict[Kind, frozenset[str]] = {
     "authorization": frozenset(("reference", "amount", "currency", "capture", "card")),
     "capture": frozenset(("reference", "authorization", "amount", "currency")),
     "void": frozenset(("reference", "authorization")),
@@ -826,6 +826,9 @@ _OPTIONAL: dict[Kind, frozenset[str]] = {
     "capture": frozenset(("final",)),
     "verification": frozenset(("details", "return_url", "three_d_secure")),
 }
+_FIELDS = {kind: (required, required | _OPTIONAL.get(kind, frozenset())) for kind, required in _REQUIRED.items()}
+"""The members of each kind of order: those that it must have, and all that it may have."""
+
 _CARD_REQUIRED = frozenset(("number", "exp_month", "exp_year"))
 _CARD_FIELDS = _CARD_REQUIRED | {"cvc", "name"}
 _RECIPIENT_REQUIRED = frozenset(("type", "value"))
@@ -834,11 +837,11 @@ _RECIPIENT_FIELDS = _RECIPIENT_REQUIRED | {"name"}
 
 def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     """Raise `_Invalid` unless `body` keeps to the contract: 400 for a missing or unknown field, 422 for a value."""
-    fields = _FIELDS[kind]
+    required, allowed = _FIELDS[kind]
     debits = kind == "authorization" and "account" in body
     if debits:
-        fields = fields - {"card"} | {"account"}
-    _check_fields(body, fields, fields | _OPTIONAL.get(kind, frozenset()), "")
+        required, allowed = required - {"card"} | {"account"}, allowed - {"card"} | {"account"}
+    _check_fields(body, required, allowed, "")
     _check_reference(body["reference"], "reference")
     parent = _PARENT_FIELD.get(kind)
     if parent is not None:

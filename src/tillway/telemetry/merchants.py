@@ -4,7 +4,6 @@ A merchant that becomes twice as busy as the least busy of them takes its place.
 counts stay in `other`, and those of the merchant that it replaces go there. No series ever falls, but one may end.
 """
 
-from collections import Counter as Tally
 from typing import Final
 
 from tillway.domain.account import scope_of
@@ -29,8 +28,9 @@ class MerchantCounters:
             name: metrics.counter(name)
             for name in ("tillway_merchant_payments_total", "tillway_merchant_deliveries_total")
         }
-        self._shown: set[str] = set()
-        self._recent: Tally[str] = Tally()
+        self._shown: dict[str, tuple[str, str]] = {}
+        """The labels of the merchants with series of their own, by scope key."""
+        self._recent: dict[str, int] = {}
         self._counted = 0
 
     def payment(self, scope_key: str, outcome: str) -> None:
@@ -44,29 +44,30 @@ class MerchantCounters:
     def _count(self, name: str, scope_key: str, outcome: str) -> None:
         if not self._limit:
             return
-        self._recent[scope_key] += 1
+        recent = self._recent
+        recent[scope_key] = recent.get(scope_key, 0) + 1
         self._counted += 1
         if self._counted % HALVED_EVERY == 0:
-            self._recent = Tally({key: count // 2 for key, count in self._recent.items() if count > 1})
-        if scope_key not in self._shown:
-            self._admit(scope_key)
-        self._counters[name].add((*self._labels(scope_key), outcome))
+            self._recent = {key: count // 2 for key, count in recent.items() if count > 1}
+        labels = self._shown.get(scope_key)
+        if labels is None:
+            labels = self._admit(scope_key)
+        self._counters[name].add((labels[0], labels[1], outcome))
 
-    def _labels(self, scope_key: str) -> tuple[str, str]:
+    def _admit(self, scope_key: str) -> tuple[str, str]:
+        """The labels of a merchant without series of its own. It is given them if there is room, or if it is busier
+        than one that has them."""
         scope = scope_of(scope_key)
-        return (scope.account if scope_key in self._shown else OTHER), scope.mode
-
-    def _admit(self, scope_key: str) -> None:
-        """Give the merchant series of its own, if there is room or it is busier than one that has them."""
+        labels = (scope.account, scope.mode)
         if len(self._shown) < self._limit:
-            self._shown.add(scope_key)
-            return
-        least = min(self._shown, key=lambda key: self._recent[key])
-        if self._recent[scope_key] <= 2 * self._recent[least]:
-            return
-        place = self._labels(least)
+            self._shown[scope_key] = labels
+            return labels
+        least = min(self._shown, key=lambda key: self._recent.get(key, 0))
+        if self._recent.get(scope_key, 0) <= 2 * self._recent.get(least, 0):
+            return OTHER, scope.mode
+        place = self._shown.pop(least)
         for counter in self._counters.values():
-            for labels in [labels for labels in counter.values if labels[:2] == place]:
-                counter.add((OTHER, *labels[1:]), counter.values.pop(labels))
-        self._shown.remove(least)
-        self._shown.add(scope_key)
+            for moved in [labels for labels in counter.values if labels[:2] == place]:
+                counter.add((OTHER, *moved[1:]), counter.values.pop(moved))
+        self._shown[scope_key] = labels
+        return labels

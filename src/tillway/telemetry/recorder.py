@@ -11,6 +11,9 @@ from tillway.telemetry.merchants import MERCHANTS_DEFAULT, MerchantCounters
 from tillway.telemetry.metrics import Labels, Metrics
 from tillway.telemetry.traces import Traces
 
+_DONE: Labels = ("done",)
+_V1 = SourceApi.v1  # Python 3.11 takes 0.1 µs for an access through the enumeration, or to a name in it.
+
 
 class Recorder:
     """`lines` is None if the log's level leaves out requests and tasks, `traces` if traces are off. `merchants_max`
@@ -59,18 +62,17 @@ class Recorder:
             self._lines.say("task", {"queue": queue, "outcome": outcome, "ms": ms, **facts})
 
     def exchange(self, connector: str, operation: str, outcome: str, seconds: float) -> None:
-        place: Labels = (connector, operation)
-        self._connector_seconds(seconds, place)
-        self._connector_outcomes((*place, outcome))
+        self._connector_seconds(seconds, (connector, operation))
+        self._connector_outcomes((connector, operation, outcome))
 
     def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str, scope_key: str) -> None:
         self._operations((connector, operation, outcome))
         if operation == "authorize":
-            self._payments((connector, source_api.name, outcome))
+            self._payments((connector, "v1" if source_api is _V1 else source_api.name, outcome))
             self._merchants.payment(scope_key, outcome)
 
     def commit(self, outcome: str, seconds: float) -> None:
-        self._commits((outcome,))
+        self._commits(_DONE if outcome == "done" else (outcome,))
         self._commit_seconds(seconds)
 
     def batch(self, commits: int, seconds: float) -> None:
