@@ -204,7 +204,7 @@ class Bank:
         assert not (knows_all and operations_max), "a bank that knows all forgets nothing"
         self._knows_all = knows_all
         self._operations_max = operations_max
-        self._key = key or secrets.token_bytes(32)
+        self._keyed = hashlib.blake2b(key=key or secrets.token_bytes(32), digest_size=16)
         self._now = now
         self.pages = pages
         self._operations: OrderedDict[str, BankOperation] = OrderedDict()
@@ -626,7 +626,9 @@ class Bank:
             operations.popitem(last=False)
 
     def _contents(self, kind: Kind, body: Mapping[str, Any]) -> str:
-        return hashlib.blake2b(_encode_sorted((kind, body)), key=self._key, digest_size=16).hexdigest()
+        digest = self._keyed.copy()
+        digest.update(_encode_sorted((kind, body)))
+        return digest.hexdigest()
 
 
 DISPUTES = "/v1/disputes/"

@@ -77,6 +77,8 @@ class EnvelopeVault:
         assert len(fingerprint_key.reveal()) == 32
         self._keys = keys
         self._fingerprint_key = fingerprint_key
+        # Every request with an Idempotency-Key has a digest: a copy of one that has the key takes a third less.
+        self._keyed = hashlib.blake2b(key=fingerprint_key.reveal(), digest_size=16)
 
     def seal(self, scope: str, owner_id: str, card: CardContents) -> SealedCard:
         plain = _encode(_Plain(card.number.reveal(), card.exp_month, card.exp_year, card.name))
@@ -145,8 +147,9 @@ class EnvelopeVault:
         return "".join(characters)
 
     def digest(self, scope: str, message: bytes) -> str:
-        key = self._fingerprint_key.reveal()
-        return hashlib.blake2b(b"%b\0%b" % (scope.encode(), message), key=key, digest_size=16).hexdigest()
+        digest = self._keyed.copy()
+        digest.update(f"{scope}\0".encode() + message)
+        return digest.hexdigest()
 
     def _seal(self, purpose: str, scope: str, owner_id: str, plain: bytes) -> tuple[str, bytes, bytes, bytes]:
         entropy = os.urandom(_DATA_KEY_BYTES + _NONCE_BYTES)
