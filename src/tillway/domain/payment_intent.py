@@ -280,7 +280,7 @@ def create(
     if command.confirm is None:
         return means.made.then(_save(payment, *told))
     assert terms is not None, "a confirmation has its terms"
-    begun = _confirm(payment, command.confirm, means, terms, at, idem)  # Whatever comes of it, the payment is written.
+    begun = _confirm(payment, command.confirm, means, terms, at, idem)  # Each outcome writes the payment.
     return means.made.then(replace(begun, events=told + begun.events))
 
 

@@ -550,7 +550,7 @@ class Object(Parameter):
                 # A name that Tillway defined, so there is nothing to hide.
                 values[key] = readers[key](value, f"{name}[{key}]" if name else key)
         except (KeyError, Refused):
-            # Unknown names are refused before wrong values, whatever their order.
+            # Unknown names are refused before wrong values, in any order.
             if not raw.keys() <= readers.keys():
                 self._refuse_unknown(raw, name)
             raise
