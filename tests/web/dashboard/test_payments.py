@@ -16,7 +16,11 @@ from dashboard_shop import DashboardShop
 from dashboard_visitor import text
 
 from tillway.domain.operator import Role
-from tillway.testing.in_process import Answer, InProcessApp
+from tillway.installation import KEY_FILE
+from tillway.settings import Settings
+from tillway.testing.in_process import Answer, InProcessApp, MovedClock, ReadableStore
+from tillway.vault.keyring import Keyring
+from tillway.wiring import assemble
 
 
 @pytest.fixture
@@ -269,3 +273,27 @@ async def test_days_and_hours_are_the_merchants(shop: DashboardShop) -> None:
     assert [(one["day"], one["hour"], one["gross"]) for one in report["data"]] == [
         (day, f"{made:%Y-%m-%dT%H}:00+0545", 9900)
     ]
+
+
+class TickingClock(MovedClock):
+    """A clock on which a second passes with every look, while it ticks."""
+
+    ticking = False
+
+    def now_ms(self) -> int:
+        self.ahead_seconds += self.ticking
+        return super().now_ms()
+
+
+async def test_home_reads_counts_alone_however_slow_it_is(tmp_path: Path) -> None:
+    Keyring.create(tmp_path / KEY_FILE)
+    store, clock = ReadableStore(), TickingClock()
+    app = InProcessApp(await assemble(Settings(data_dir=tmp_path, search_rows=2), store, clock), store, clock)
+    shop = DashboardShop(app, await app.merchant())
+    for _ in range(102):  # One page of them is read before the bound is looked at.
+        await shop.pay(100)
+    visitor = await shop.visitor()
+    clock.ticking = True
+    home = await visitor.get("/dashboard")
+    assert home.status == 200 and "102.00 EUR" in text(home), text(home)
+    await app.close()

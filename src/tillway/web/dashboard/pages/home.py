@@ -20,8 +20,8 @@ async def home(visit: Visit) -> Reply:
     now, zone = visit.now, visit.zone
     today = day_begin(now, zone)
     days = [day_begin(now, zone, place - DAYS + 1) for place in range(DAYS)]
-    month = await _totals(visit, days[0], now, "day")
-    hours = await _totals(visit, today, now, "hour")
+    month = await _totals(visit, days[0], None, "day")
+    hours = await _totals(visit, today, None, "hour")
     before = await _totals(visit, day_begin(now, zone, -7), day_begin(now, zone, -6) - 1, "hour")
     balance = await visit.door.get("/v1/balance")
     currency = visit.asked("currency") or _main_currency(hours, month, balance)
@@ -51,7 +51,9 @@ async def choose_merchant(visit: Visit) -> Reply:
     return Redirect(visit.url())
 
 
-async def _totals(visit: Visit, first: int, last: int, interval: str) -> Any:
+async def _totals(visit: Visit, first: int, last: int | None, interval: str) -> Any:
+    """The totals from second `first` on. Without `last` they are open: a second that has passed meanwhile is no whole
+    hour, and would have each payment read."""
     created = {"gte": first, "lte": last}
     return await visit.door.get(
         "/ops/v1/payments/totals", created=created, interval=interval, time_zone=str(visit.zone)
