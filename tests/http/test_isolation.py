@@ -338,7 +338,8 @@ async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> 
             continue  # Of several merchants: an operator sees those that it works for.
         good = await GOOD[name_of(route)](MerchantObjects(app, owner))
         for key in (other.key, owner.live_key):
-            if route.path == "/v1/setup_attempts":
+            in_test_mode_alone = route.path.startswith("/v1/test_helpers/") and key == owner.live_key
+            if route.path == "/v1/setup_attempts" or in_test_mode_alone:
                 continue
             shown = (await app.ok(key, "GET", route.path, good.params))["data"]
             if route.path == "/ops/v1/keys":

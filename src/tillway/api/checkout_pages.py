@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from tillway.api.method_types import METHOD_DATA
+from tillway.api.method_types import METHOD_DATA, parse_new_method
 from tillway.domain.account import Account, Scope, scope_of
 from tillway.domain.checkout import CheckoutSession, PaymentLink
 from tillway.domain.commands import PayCheckout
@@ -226,7 +226,7 @@ async def _pay(visit: _Visit, fields: dict[str, str]) -> None:
         email=email,
         name=name,
         method=stored,
-        method_data=data,
+        method_data=parse_new_method(data) if data is not None else None,
         acceptance=acceptance_of(call) if kind in ("sepa_debit", "us_bank_account") else None,
         keep=bool(fields.get("keep")),
     )

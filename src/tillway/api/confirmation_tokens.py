@@ -4,7 +4,7 @@ from typing import Any
 
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS, billing, postal
-from tillway.api.method_types import FORMS, METHOD_DATA, PAYMENT_OPTIONS
+from tillway.api.method_types import FORMS, METHOD_DATA, PAYMENT_OPTIONS, parse_new_method
 from tillway.api.test_helpers import check_test_mode
 from tillway.domain.commands import CreateConfirmationToken
 from tillway.domain.confirmation_token import TokenReading
@@ -48,10 +48,11 @@ async def retrieve(call: Call) -> Answer:
 
 async def _create(call: Call) -> Answer:
     params = call.params
+    new = params.get("payment_method_data")
     command = CreateConfirmationToken(
         acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
         method=params.get("payment_method"),
-        method_data=params.get("payment_method_data"),
+        method_data=parse_new_method(new) if new is not None else None,
         method_options=params.get("payment_method_options") or {},
         return_url=params.get("return_url"),
         setup_future_usage=params.get("setup_future_usage"),

@@ -7,12 +7,13 @@ import msgspec
 
 from tillway.api import bank_accounts, cards
 from tillway.domain.charge import Charge
+from tillway.domain.commands import NewMethod
 from tillway.domain.mandate import Mandate
 from tillway.domain.method_types import METHOD_TYPES, check_servable
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt
-from tillway.http.params import Enum, Ignored, Metadata, Object, Open, Parameter
+from tillway.http.params import Enum, Ignored, Metadata, Object, Open, Parameter, pick
 from tillway.http.routes import Call
 
 
@@ -131,6 +132,14 @@ METHOD_DATA: Final = Object(
     **cards.STRIPE_JS,
 )
 """`payment_method_data`, and most of `POST /v1/payment_methods`."""
+
+
+def parse_new_method(given: dict[str, Any]) -> NewMethod:
+    """The command of `payment_method_data`, or of a body of `POST /v1/payment_methods`, that METHOD_DATA has read."""
+    holder = {name: value for name, value in (given.get("billing_details") or {}).items() if value is not None}
+    common = pick(given, "metadata", "allow_redisplay")
+    return NewMethod(type=given["type"], details=given.get(given["type"]), billing_details=holder, **common)
+
 
 PAYMENT_OPTIONS: Final = Object(
     link=Ignored(),

@@ -8,7 +8,7 @@ from tillway.api.amounts import in_minor, in_minor_of
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
 from tillway.api.challenges import next_action
-from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES, check_types
+from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES, check_types, parse_new_method
 from tillway.domain.amount_limits import AMOUNT_LARGEST, check_charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
@@ -197,6 +197,8 @@ def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
     for name in ("method_types", "excluded_types"):
         if name in fields and fields[name] is not None:
             fields[name] = tuple(fields[name])
+    if fields.get("method_data") is not None:
+        fields["method_data"] = parse_new_method(fields["method_data"])
     return fields
 
 

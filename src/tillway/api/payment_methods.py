@@ -3,7 +3,7 @@
 from typing import Any
 
 from tillway.api.cards import BILLING, billing, card_object, source_object
-from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA
+from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA, parse_new_method
 from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.method_types import DEBITS
 from tillway.domain.payment_method import PaymentMethod
@@ -50,7 +50,7 @@ LIST = LIST_OF_CUSTOMER.extend(customer=Id(), customer_account=Unsupported(_CONN
 @route("POST", "/v1/payment_methods", CREATE, returns="payment_method", access="publishable")
 async def create(call: Call) -> Answer:
     """Create a payment method from card data or a token."""
-    return await operations.create(call.platform, call.caller, call.params)
+    return await operations.create(call.platform, call.caller, parse_new_method(call.params))
 
 
 @route("GET", "/v1/payment_methods", LIST, returns="list", of="payment_method")

@@ -5,7 +5,7 @@ from typing import Any
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS
 from tillway.api.challenges import next_action
-from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES, check_types
+from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES, check_types, parse_new_method
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.refusal import RULES, Refused
@@ -116,6 +116,8 @@ def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
     fields = {_FIELDS[name]: value for name, value in params.items() if name in _FIELDS}
     if fields.get("method_types") is not None:
         fields["method_types"] = tuple(fields["method_types"])
+    if fields.get("method_data") is not None:
+        fields["method_data"] = parse_new_method(fields["method_data"])
     return fields
 
 

@@ -40,6 +40,24 @@ class Update(Command, frozen=True, kw_only=True):
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
 
 
+class NewMethod(Command, frozen=True, kw_only=True):
+    """Make a payment method. `details` are the parameters of its `type`, None if the caller gave none: the row of the
+    type in `api/method_types.py` has read them. `billing_details` lacks the fields that are null."""
+
+    type: str
+    details: dict[str, Any] | None = None
+    billing_details: dict[str, Any] = {}
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    allow_redisplay: str | UnsetType | None = UNSET
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the payment method that are common to all types."""
+        given = {"metadata": self.metadata, "allow_redisplay": self.allow_redisplay}
+        return {"billing_details": self.billing_details} | {
+            name: value for name, value in given.items() if value is not UNSET
+        }
+
+
 # Payments.
 
 
@@ -55,7 +73,7 @@ class UpdatePayment(Update, frozen=True, kw_only=True):
     excluded_types: tuple[str, ...] | UnsetType | None = UNSET
     metadata: dict[str, str | None] | UnsetType | None = UNSET
     method: str | UnsetType | None = UNSET
-    method_data: dict[str, Any] | UnsetType | None = UNSET
+    method_data: NewMethod | UnsetType | None = UNSET
     method_options: dict[str, Any] | UnsetType | None = UNSET
     method_types: tuple[str, ...] | UnsetType | None = UNSET
     receipt_email: str | UnsetType | None = UNSET
@@ -108,7 +126,7 @@ class CreatePayment(Command, frozen=True, kw_only=True):
     excluded_types: tuple[str, ...] = ()
     metadata: dict[str, str | None] = {}
     method: str | None = None
-    method_data: dict[str, Any] | None = None
+    method_data: NewMethod | None = None
     method_options: dict[str, Any] = {}
     method_types: tuple[str, ...] = CARD_ONLY
     off_session: bool = False
@@ -188,7 +206,7 @@ class UpdateSetup(Update, frozen=True, kw_only=True):
     description: str | UnsetType | None = UNSET
     metadata: dict[str, str | None] | UnsetType | None = UNSET
     method: str | UnsetType | None = UNSET
-    method_data: dict[str, Any] | UnsetType | None = UNSET
+    method_data: NewMethod | UnsetType | None = UNSET
     method_options: dict[str, Any] | UnsetType | None = UNSET
     method_types: tuple[str, ...] | UnsetType | None = UNSET
     return_url: str | UnsetType | None = UNSET
@@ -214,7 +232,7 @@ class CreateConfirmationToken(Command, frozen=True, kw_only=True):
 
     acceptance: dict[str, Any] | None = None
     method: str | None = None
-    method_data: dict[str, Any] | None = None
+    method_data: NewMethod | None = None
     method_options: dict[str, Any] = {}
     return_url: str | None = None
     setup_future_usage: FutureUsage | None = None
@@ -229,7 +247,7 @@ class CreateSetup(Command, frozen=True, kw_only=True):
     description: str | None = None
     metadata: dict[str, str | None] = {}
     method: str | None = None
-    method_data: dict[str, Any] | None = None
+    method_data: NewMethod | None = None
     method_options: dict[str, Any] = {}
     method_types: tuple[str, ...] = CARD_ONLY
     return_url: str | None = None
@@ -609,7 +627,7 @@ class PayCheckout(Command, frozen=True, kw_only=True):
     email: str
     name: str | None = None
     method: str | None = None
-    method_data: dict[str, Any] | None = None
+    method_data: NewMethod | None = None
     acceptance: dict[str, Any] | None = None
     keep: bool = False
 

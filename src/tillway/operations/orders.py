@@ -24,7 +24,7 @@ from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.charge import Charge
-from tillway.domain.commands import Cancel, Confirm, CreateOrder, CreateRefund, PutCredit, PutProduct
+from tillway.domain.commands import Cancel, Confirm, CreateOrder, CreateRefund, NewMethod, PutCredit, PutProduct
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer
 from tillway.domain.dispute import Dispute
@@ -96,9 +96,9 @@ async def _means(
     payment = command.payment
     means = MEANS[payment["type"]]
     own = {name: payment[field] for field, name in means.fields.items() if field in payment}
-    data = {"type": means.method_type, means.method_type: own, "billing_details": {"name": command.user_id}}
+    new = NewMethod(type=means.method_type, details=own, billing_details={"name": command.user_id})
     try:
-        return await payment_methods.make(platform, load, data, at, param="payment")
+        return await payment_methods.make(platform, load, new, at, param="payment")
     except Refused as refused:
         named = (refused.param or "").rpartition("[")[2].rstrip("]")
         field = next((field for field, name in means.fields.items() if name == named), None)

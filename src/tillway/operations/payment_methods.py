@@ -12,7 +12,7 @@ import msgspec
 
 from tillway.domain import payment_method as domain
 from tillway.domain.bank_account import TEST_HOLDER
-from tillway.domain.commands import UpdatePaymentMethod
+from tillway.domain.commands import NewMethod, UpdatePaymentMethod
 from tillway.domain.method_types import METHOD_TYPES, MethodType
 from tillway.domain.payment_method import PaymentMethod, Token, new_bank_method, new_method, redeem
 from tillway.domain.record import NO_CHANGES, Changes, Moment, SealedRecord, changed
@@ -22,11 +22,11 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 
 
-async def create(platform: Platform, caller: Caller, data: dict[str, Any]) -> Done[PaymentMethod]:
-    """Create a payment method from the parameters of `POST /v1/payment_methods`."""
+async def create(platform: Platform, caller: Caller, command: NewMethod) -> Done[PaymentMethod]:
+    """Create a payment method of its own."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
-        method, made = await make(platform, load, data, at)
+        method, made = await make(platform, load, command, at)
         return Changes(result=method, records=made.records)
 
     return await platform.engine.run(caller, work)
@@ -58,17 +58,17 @@ async def find_existing(
 
 
 async def find_given(
-    platform: Platform, load: Load, named: str | None, data: dict[str, Any] | None, at: Moment
+    platform: Platform, load: Load, named: str | None, new: NewMethod | None, at: Moment
 ) -> tuple[PaymentMethod | None, Changes[None]]:
-    """The payment method that a request names, or describes with `data`, and the changes that make a new one."""
-    if data is not None:
+    """The payment method that a request names, or describes as `new`, and the changes that make a new one."""
+    if new is not None:
         if named is not None:
             raise Refused(
                 "parameters_exclusive",
                 "You may only specify one of these parameters: payment_method, payment_method_data.",
                 param="payment_method_data",
             )
-        return await make(platform, load, data, at, param="payment_method_data")
+        return await make(platform, load, new, at, param="payment_method_data")
     if named is None:
         return None, NO_CHANGES
     return await find_existing(platform, load, named, at, param="payment_method")
@@ -85,81 +85,76 @@ async def redeem_token(load: Load, token: Token, at: Moment) -> tuple[PaymentMet
 
 
 class MethodMaker(Protocol):
-    """Makes a new payment method of one type. `data` is a `payment_method_data` or the body of `POST
-    /v1/payment_methods`; `fields` are common to all types; `param` is the caller's name for the type's own parameters,
+    """Makes a new payment method of one type. `param` is the caller's name for the type's own parameters,
     `payment_method_data[card]` for instance."""
 
     async def __call__(
-        self, platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+        self, platform: Platform, load: Load, new: NewMethod, at: Moment, *, param: str
     ) -> tuple[PaymentMethod, Changes[None]]: ...
 
 
 async def make(
-    platform: Platform, load: Load, data: dict[str, Any], at: Moment, *, param: str = ""
+    platform: Platform, load: Load, new: NewMethod, at: Moment, *, param: str = ""
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """A new payment method from `payment_method_data` or the body of `POST /v1/payment_methods`."""
-    type = data["type"]
-    row = METHOD_TYPES.get(type)
+    """A new payment method, and the changes that store it. `param` is the caller's name for `new`, empty if it is the
+    whole request."""
+    row = METHOD_TYPES.get(new.type)
     if row is None:
         raise Refused(
             "parameter_unsupported",
-            f"No connector takes payment methods of the type {type} yet. Use one of: {', '.join(METHOD_TYPES)}.",
+            f"No connector takes payment methods of the type {new.type} yet. Use one of: {', '.join(METHOD_TYPES)}.",
             param=f"{param}[type]" if param else "type",
         )
-    details = {name: value for name, value in (data.get("billing_details") or {}).items() if value is not None}
-    fields: dict[str, Any] = {"billing_details": details}
-    fields |= {name: data[name] for name in ("metadata", "allow_redisplay") if name in data}
-    return await MAKERS[row.holds](platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
+    return await MAKERS[row.holds](platform, load, new, at, param=f"{param}[{new.type}]" if param else new.type)
 
 
 async def _make_card(
-    platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+    platform: Platform, load: Load, new: NewMethod, at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
-    card, details = data.get("card"), fields["billing_details"]
+    card, holder = new.details, new.billing_details
     if card is None:
         raise Refused("parameter_missing", f"Missing required param: {param}.", param=param)
     if card.get("token"):
         facts = platform.cards.of_alias(load.scope_key, card["token"], at)
         if facts is not None:
-            method = new_method(facts, fields, at)
+            method = new_method(facts, new.fields(), at)
             return method, Changes(result=None, records=(method,))
         token = await load.get(Token, card["token"], f"{param}[token]", "token")
         method, made = await redeem_token(load, token, at)
         moved = msgspec.structs.replace(
-            method, id=at.new_id("pm"), created=at.created, billing_details={**method.billing_details, **details}
+            method, id=at.new_id("pm"), created=at.created, billing_details={**method.billing_details, **holder}
         )
         return moved, Changes(
             result=None, records=(*(record for record in made.records if record.id != method.id), moved)
         )
     _check_given(METHOD_TYPES["card"], card, param)
     facts, sealed = platform.cards.take_in(
-        load.scope_key, {**card, "name": details.get("name")}, details.get("address") or {}, at, param=param
+        load.scope_key, {**card, "name": holder.get("name")}, holder.get("address") or {}, at, param=param
     )
-    method = new_method(facts, fields, at)
+    method = new_method(facts, new.fields(), at)
     return method, Changes(result=None, records=(method, *sealed))
 
 
 async def _make_bare(
-    platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+    platform: Platform, load: Load, new: NewMethod, at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
     """Make a method that holds nothing. The payment names the customer whose stored credit pays."""
-    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.created, type=data["type"]), fields)
+    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.created, type=new.type), new.fields())
     return method, Changes(result=None, records=(method,))
 
 
 async def _make_bank_account(
-    platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+    platform: Platform, load: Load, new: NewMethod, at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
-    type: str = data["type"]
-    account, details = data.get(type) or {}, fields["billing_details"]
+    type, account = new.type, new.details or {}
     _check_given(METHOD_TYPES[type], account, param)
     holder = f"{param.removesuffix(type).removesuffix(f'[{type}]')}"
     for name in METHOD_TYPES[type].needs_of_holder:
-        if details.get(name) is None:
+        if new.billing_details.get(name) is None:
             missing = f"{holder}[billing_details][{name}]" if holder else f"billing_details[{name}]"
             raise Refused("parameter_missing", f"Missing required param: {missing}.", param=missing)
     facts, sealed = platform.cards.take_in_account(load.scope_key, type, account, at, param=param)
-    method = new_bank_method(type, facts, fields, at)
+    method = new_bank_method(type, facts, new.fields(), at)
     return method, Changes(result=None, records=(method, *sealed))
 
 
