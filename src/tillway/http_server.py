@@ -4,6 +4,7 @@ The socket gives every connection a time-out for its answers, which granian lack
 which has read the certificates, is replaced by one that reads them again.
 """
 
+import asyncio
 import os
 import socket
 import sys
@@ -96,6 +97,48 @@ class HttpServer:
         """
         if self._listening.fileno() >= 0:
             await self._server.respawn()
+
+
+class HttpServers:
+    """Several servers as one: of the API, and of the dashboard at its own address."""
+
+    def __init__(self, servers: list[HttpServer]) -> None:
+        self._servers = servers
+
+    async def serve(self) -> None:
+        """Serve until `stop`, or until one of them ends."""
+        serving = [asyncio.ensure_future(server.serve()) for server in self._servers]
+        await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+        self.stop()
+        await asyncio.gather(*serving)
+
+    def stop(self) -> None:
+        """Accept no more connections, and let `serve` return when those that wait for an answer have it."""
+        while self._servers:
+            self._servers.pop().stop()
+
+    async def renew(self) -> None:
+        """Read the certificates again, for new connections."""
+        for server in tuple(self._servers):
+            await server.renew()
+
+
+class OneSide:
+    """An RSGI application of which one address shows a part: the dashboard's pages, or all else."""
+
+    def __init__(self, app: Any, prefix: str, *, shows_pages: bool) -> None:
+        self._app = app
+        self._prefix = prefix
+        self._shows_pages = shows_pages
+
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        is_page = scope.path == self._prefix or scope.path.startswith(f"{self._prefix}/")
+        if is_page is self._shows_pages:
+            await self._app(scope, protocol)
+        elif scope.proto == "ws":
+            protocol.close(403)
+        else:
+            protocol.response_str(404, [("content-type", "text/plain; charset=utf-8")], "Nothing is served here.\n")
 
 
 class _OnOurSocket(Server):

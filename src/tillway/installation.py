@@ -85,6 +85,13 @@ def head_signer(keyring: Keys) -> Ed25519HeadSigner:
     return Ed25519HeadSigner(keyring.derive(HEADS_PURPOSE))
 
 
+def dashboard_url(settings: Settings) -> str:
+    """The URL of the dashboard's own address; that of the server where it has none."""
+    scheme = "https" if settings.tls_cert else "http"
+    own = settings.dashboard_url or (f"{scheme}://{settings.dashboard_listen}" if settings.dashboard_listen else "")
+    return own.rstrip("/") or public_url(settings)
+
+
 def public_url(settings: Settings) -> str:
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -22,7 +22,7 @@ from tillway import service_manager, workers
 from tillway.data_directory import occupied
 from tillway.http.rsgi import RsgiApp
 from tillway.http.sockets import Sockets
-from tillway.http_server import HttpServer, listen, set_up_listening
+from tillway.http_server import HttpServer, HttpServers, OneSide, listen, set_up_listening
 from tillway.installation import check_key_file, public_url
 from tillway.open_connections import Bounds, OpenConnections
 from tillway.settings import WITHOUT_TLS_REMEDY, Settings, address_of, networks_of
@@ -207,7 +207,7 @@ class DrainingApp:
 class Renewal:
     """Obeys SIGHUP: opens the log file anew, and reads the certificates again."""
 
-    def __init__(self, settings: Settings, server: HttpServer, lines: Lines[Writer]) -> None:
+    def __init__(self, settings: Settings, server: HttpServers, lines: Lines[Writer]) -> None:
         self._settings = settings
         self._server = server
         self._lines = lines
@@ -271,15 +271,14 @@ async def _serve(
         raise
     tune_interpreter()
     app = DrainingApp(RsgiApp(running.api, trusted_proxies=networks_of(settings.trusted_proxies)))
+    bounds, pages = _connection_bounds(settings), running.api.pages.prefix if running.api.pages is not None else ""
     try:
         listening = listen(address, settings.port) if passed is None else passed.dup()
         set_up_listening(listening, settings.write_seconds)
-    except OSError as error:
+        server = _servers(settings, app, pages, listening, bounds)
+    except (OSError, CannotListen) as error:
         await running.close()
-        raise _cannot_listen(settings, error) from None
-    tls = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
-    bounds = _connection_bounds(settings)
-    server = HttpServer(app, listening, connections_max=bounds.in_all, header_seconds=settings.header_seconds, tls=tls)
+        raise (error if isinstance(error, CannotListen) else _cannot_listen(settings, error)) from None
     connections = OpenConnections(settings.port, bounds, app.answering, settings.log_addresses == "on")
     watching = asyncio.ensure_future(connections.watch())
     asked, urged = _watch_signals(link)
@@ -323,6 +322,29 @@ async def _serve(
             visit.cancel()
             return
         visit.result()
+
+
+def _servers(settings: Settings, app: DrainingApp, pages: str, listening: socket.socket, bounds: Bounds) -> HttpServers:
+    """The server of the API and, where the settings name another address for it, that of the dashboard. Raises
+    `CannotListen`."""
+    tls = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
+    seconds, found = settings.header_seconds, address_of(settings.dashboard_listen)
+    if found is None or not pages:
+        return HttpServers([HttpServer(app, listening, connections_max=bounds.in_all, header_seconds=seconds, tls=tls)])
+    try:
+        own = listen(*found)
+        set_up_listening(own, settings.write_seconds)
+    except OSError as error:
+        raise CannotListen(
+            f"dashboard_listen {settings.dashboard_listen} cannot be listened on: {error.strerror}"
+        ) from None
+    sides = ((listening, OneSide(app, pages, shows_pages=False)), (own, OneSide(app, pages, shows_pages=True)))
+    return HttpServers(
+        [
+            HttpServer(side, place, connections_max=bounds.in_all, header_seconds=seconds, tls=tls)
+            for place, side in sides
+        ]
+    )
 
 
 def _watch_signals(link: workers.SupervisorLink | None) -> "tuple[asyncio.Future[None], asyncio.Future[None]]":

@@ -81,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     traces: Literal["off", "on"] = "off"
     trace_context: Literal["ignore", "accept", "pass"] = "accept"
     dashboard: Literal["on", "off"] = "on"
+    dashboard_listen: str = ""
+    dashboard_url: str = ""
     session_idle_minutes: int = 0
     oidc_issuer: str = ""
     oidc_client_id: str = ""
@@ -89,7 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def encrypts_or_is_local(self) -> bool:
         """Whether callers' requests are encrypted, here or by a proxy in front, or come from this host alone."""
         proxied = bool(self.trusted_proxies) or self.public_url.startswith("https://")
-        return self.tls_cert is not None or proxied or is_loopback(self.host)
+        listened = address_of(self.dashboard_listen)
+        local = is_loopback(self.host) and (listened is None or is_loopback(listened[0]))
+        return self.tls_cert is not None or proxied or local
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -216,6 +220,11 @@ TABLE = (
         "trace_context", "ignore callers' `traceparent`, accept it, or pass ours on to providers and webhooks as well."
     ),
     Setting("dashboard", "on, or off: the server has no pages at `/dashboard`."),
+    Setting(
+        "dashboard_listen",
+        "Address and port of the dashboard alone; if empty, it is at the server's own.",
+    ),
+    Setting("dashboard_url", "URL at which browsers reach it there; if empty, http(s)://dashboard_listen."),
     Setting("session_idle_minutes", "How long a session of the dashboard may be unused; 0 has no such limit.", 0, 720),
     Setting("oidc_issuer", "Identity provider (OpenID Connect) that signs operators in at the dashboard."),
     Setting("oidc_client_id", "The client id that the identity provider knows the dashboard by."),
@@ -269,6 +278,11 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         raise SettingsInvalid("tls_cert and tls_key must be set together; only one of them is set")
     if bool(settings.smtp_url) != bool(settings.smtp_from):
         raise SettingsInvalid("smtp_url and smtp_from must be set together; only one of them is set")
+    listened = address_of(settings.dashboard_listen)
+    if settings.dashboard_url and listened is None:
+        raise SettingsInvalid("dashboard_url needs dashboard_listen, the address that it leads to")
+    if listened is not None and listened[1] == 0:
+        raise SettingsInvalid("dashboard_listen needs a port: it cannot be 0")
     provider = (settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret_file)
     if any(provider) and not all(provider):
         raise SettingsInvalid("oidc_issuer, oidc_client_id and oidc_client_secret_file must be set together")
@@ -301,8 +315,8 @@ def _check_form(name: str, value: str, source: str) -> None:
         )
     if name == "smtp_from" and not _ADDRESS.fullmatch(value):
         raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
-    if name == "metrics_listen" and address_of(value) is None:
-        raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
+    if name in ("metrics_listen", "dashboard_listen") and address_of(value) is None:
+        raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be such as 127.0.0.1:9464")
     if name == "keys" and not (value == "file" or _SECRET.fullmatch(value)):
         raise SettingsInvalid(f"keys in {source} is {value!r}; it must be file, or such as secretsmanager:name")
     if name in ("trusted_proxies", "webhook_networks", "connections_exempt"):
@@ -339,8 +353,8 @@ def _check(name: str, value: Any, source: str) -> Any:
         return Path(value)
     if name == "host" and not value:
         raise SettingsInvalid(f"host in {source} is empty; it must be an address, such as 127.0.0.1")
-    if name == "public_url" and value:
-        return _url(str(value), source)
+    if name in ("public_url", "dashboard_url") and value:
+        return _url(name, str(value), source)
     if name == "store" and value:
         try:
             scheme_of(str(value))
@@ -404,12 +418,12 @@ def _private_url(name: str, value: str, source: str) -> str:
     return value.rstrip("/")
 
 
-def _url(value: str, source: str) -> str:
+def _url(name: str, value: str, source: str) -> str:
     try:
         parts = urlsplit(value)
         fit = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
     except ValueError:
         fit = False
     if not fit or any(character.isspace() for character in value):
-        raise SettingsInvalid(f"public_url in {source} is {value!r}; it must be such as https://pay.example.com")
+        raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be such as https://pay.example.com")
     return value.rstrip("/")

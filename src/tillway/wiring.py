@@ -48,7 +48,7 @@ from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
-from tillway.installation import head_signer, open_keys, open_store, public_url
+from tillway.installation import dashboard_url, head_signer, open_keys, open_store, public_url
 from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
 from tillway.operations.balance_check import check_slowly
@@ -149,6 +149,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         disbursement_connector=settings.disbursement_connector,
         mails_customers=bool(settings.smtp_url),
         public_url=public_url(settings),
+        dashboard_url=dashboard_url(settings),
     )
 
 
@@ -373,7 +374,7 @@ def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, r
     each look would be an invocation."""
     if settings.dashboard != "on":
         return None
-    base_url, secret = public_url(settings), _oidc_secret(settings)
+    base_url, secret = dashboard_url(settings), _oidc_secret(settings)
 
     def build() -> BrowserPages:
         from tillway.operations.passkeys import CHALLENGES_PURPOSE, Passkeys, origin_of

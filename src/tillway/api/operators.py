@@ -153,7 +153,8 @@ async def _shown(call: Call, id: str) -> dict[str, Any]:
 
 
 async def _linked(call: Call, made: Linked) -> dict[str, Any]:
-    address = f"{call.platform.engine.settings.public_url}/dashboard/sign-in/{made.token}"
+    settings = call.platform.engine.settings
+    address = f"{settings.dashboard_url or settings.public_url}/dashboard/sign-in/{made.token}"
     return {**await _shown(call, made.operator.id), "sign_in_url": address}
 
 

@@ -265,8 +265,10 @@ def served_url(settings: "Settings") -> str:
     import re
 
     from tillway.data_directory import holder
-    from tillway.installation import public_url
+    from tillway.installation import dashboard_url, public_url
 
+    if settings.dashboard_listen:
+        return dashboard_url(settings)
     told = re.search(r"tillway serve, (https?://\S+)\)", holder(settings.data_dir) or "")
     return told[1] if told is not None else public_url(settings)
 

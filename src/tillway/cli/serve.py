@@ -64,6 +64,8 @@ def serve(
     traces: Annotated[str | None, setting("traces")] = None,
     trace_context: Annotated[str | None, setting("trace_context")] = None,
     dashboard: Annotated[str | None, setting("dashboard")] = None,
+    dashboard_listen: Annotated[str | None, setting("dashboard_listen")] = None,
+    dashboard_url: Annotated[str | None, setting("dashboard_url")] = None,
     session_idle_minutes: Annotated[int | None, setting("session_idle_minutes")] = None,
     oidc_issuer: Annotated[str | None, setting("oidc_issuer")] = None,
     oidc_client_id: Annotated[str | None, setting("oidc_client_id")] = None,

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mails_customers: bool = False
     """Whether customers get e-mail about the outcome of their disbursements."""
     public_url: str = "http://127.0.0.1:8420"
+    dashboard_url: str = ""
+    """The URL of the dashboard; empty: `public_url`."""
     stored_amounts_on_v1: frozenset[str] = frozenset()
     """The accounts, made by earlier versions, to which `/v1` shows ISK, UGX and MGA as they are stored."""
     answer_seconds: int = LIFETIME_SECONDS
