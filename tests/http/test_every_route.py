@@ -60,3 +60,10 @@ async def test_a_star_is_no_id(objects: MerchantObjects, route: Route) -> None:
     stars = tuple("*" for part in route.path.split("/") if part.startswith("{"))
     answer = await objects.app.send(route.method, path_of(route, stars), key=objects.key_for(route))
     assert answer.status == 404, answer.body
+
+
+@pytest.mark.parametrize("path", ["/js/v1", "/v1/balance", "/healthz"])
+async def test_a_slash_at_the_end_changes_nothing(objects: MerchantObjects, path: str) -> None:
+    """Pages load `/js/v1/`."""
+    bare, slashed = [await objects.app.send("GET", each, key=objects.merchant.key) for each in (path, f"{path}/")]
+    assert (slashed.status, slashed.body) == (bare.status, bare.body) and bare.status == 200
