@@ -155,6 +155,18 @@ async def test_tokens_methods_and_what_is_missing(tillway_server: TillwayServer,
         paid = new_payment(tillway_server, payment_method=method["id"], payment_method_types=["card"])
         await page.look(f"tell(stripe.confirmCardPayment({paid['client_secret']!r}))")
         assert (await answer(page))["paymentIntent"]["status"] == "succeeded"
+
+        _, customer = tillway_server.call("POST", "/v1/customers", {"name": "Barbara B"})
+        wanted = {"customer": customer["id"], "payment_method_types": ["card"]}
+        _, setup = tillway_server.call("POST", "/v1/setup_intents", wanted)
+        confirmed = f"stripe.confirmCardSetup({setup['client_secret']!r}, {{ payment_method: {{ card }} }})"
+        await page.look(f"tell({confirmed})")
+        told = (await answer(page))["setupIntent"]
+        assert (told["id"], told["status"]) == (setup["id"], "succeeded")
+        _, kept = tillway_server.call("GET", f"/v1/payment_methods/{told['payment_method']}")
+        assert (kept["customer"], kept["card"]["last4"]) == (customer["id"], "4242")
+        await page.look(f"tell(stripe.retrieveSetupIntent({setup['client_secret']!r}))")
+        assert (await answer(page))["setupIntent"]["status"] == "succeeded"
         assert not page.complaints, page.complaints
 
 
