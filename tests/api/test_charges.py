@@ -176,3 +176,8 @@ async def test_early_fraud_warnings(objects: MerchantObjects) -> None:
     assert (await get(objects, "/v1/radar/early_fraud_warnings", charge=await objects.charge()))["data"] == []
     (event,) = (await get(objects, "/v1/events", type="radar.early_fraud_warning.created"))["data"]
     assert event["data"]["object"]["id"] == id
+    for amount, actionable in ((100, True), (None, False)):
+        await objects.post("/v1/refunds", payment_intent=payment, **({"amount": amount} if amount else {}))
+        assert (await get(objects, f"/v1/radar/early_fraud_warnings/{id}"))["actionable"] is actionable
+    (event,) = (await get(objects, "/v1/events", type="radar.early_fraud_warning.updated"))["data"]
+    assert event["data"]["previous_attributes"] == {"actionable": True}

@@ -209,6 +209,9 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "product.deleted": _then(_product, "DELETE", "/v1/products/{id}"),
     "product.updated": _then(_product, "POST", "/v1/products/{id}", name="Green tea"),
     "radar.early_fraud_warning.created": _pay("pm_card_createIssuerFraudRecord"),
+    "radar.early_fraud_warning.updated": _then(
+        _pay("pm_card_createIssuerFraudRecord"), "POST", "/v1/refunds", payment_intent="{id}"
+    ),
     "refund.created": _refunded,
     "refund.failed": _then(_pay("pm_card_refundFail"), "POST", "/v1/refunds", payment_intent="{id}"),
     "refund.updated": _then(_refunded, "POST", "/v1/refunds/{id}", metadata={"checked": "yes"}),

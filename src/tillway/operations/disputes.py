@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +15,7 @@ from tillway.domain.account import Scope, scope_of
 from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.dispute import Dispute, DisputeTask, Told
+from tillway.domain.early_fraud_warning import EarlyFraudWarning, warning_id
 from tillway.domain.open_item import OpenItem
 from tillway.domain.outcome import Declined, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
@@ -28,6 +30,8 @@ from tillway.engine.settlers import revoke_mandate
 from tillway.operations import files
 from tillway.store.codec import by_dispute, decode
 from tillway.store.port import Row
+
+R = TypeVar("R", bound=Record | None)
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +147,15 @@ async def _send(attempts: Attempts, scope: Scope, task: DisputeTask) -> Outcome:
     return await attempts.answer_dispute(connection, reply)
 
 
+async def follow_warning(load: Load, changes: Changes[R]) -> Changes[R]:
+    """The changes of a refund or dispute, with the early fraud warning about its charge, if there is one."""
+    charge = next((each for each in changes.records if isinstance(each, Charge) and each.fraud_details), None)
+    warning = await load.maybe(EarlyFraudWarning, warning_id(charge.id)) if charge is not None else None
+    if charge is None or warning is None:
+        return changes
+    return early_fraud_warning.end_action(warning, charge, changes)
+
+
 # Notices of the bank.
 
 
@@ -188,6 +201,7 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
         changes = domain.hear(charge, known, told, at)
         if isinstance(changes.result, OpenItem) and await load.maybe(OpenItem, changes.result.id) is not None:
             return NO_CHANGES
+        changes = await follow_warning(load, changes)
         if not changes.records or notice.stage == "inquiry":
             return changes
         return (await revoke_mandate(load, charge)).then(changes)

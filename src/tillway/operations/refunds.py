@@ -18,6 +18,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
+from tillway.operations.disputes import follow_warning
 
 
 async def create(platform: Platform, caller: Caller, command: CreateRefund) -> Done[Record | None]:
@@ -39,7 +40,7 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
         customer = await load.maybe(Customer, charge.customer) if paid_by_platform else None
         changes = refund.create(charge, command, at, idem=caller.idem, customer=customer)
         await platform.attempts.check_amounts(caller.scope, changes)
-        return await limit_refund(load, caller, changes, at)
+        return await limit_refund(load, caller, await follow_warning(load, changes), at)
 
     return await platform.attempts.operate(caller, work)
 
