@@ -5,6 +5,7 @@ Commands that need no more than these import this file and not `wiring.py`, whic
 
 import asyncio
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tillway.engine.clock import Clock
 from tillway.engine.key_binding import BINDING_PURPOSE, bind_or_compare
@@ -55,7 +56,14 @@ def key_file(settings: Settings) -> Path:
 
 def open_keys(settings: Settings) -> Keys:
     """Open the keys of an installation. Raises `KeyFileUnfit` with the remedy."""
-    return Keyring.load(place_of(settings.keys, key_file(settings)))
+    file, store = key_file(settings), urlsplit(settings.store)
+    if settings.keys == "file" and store.scheme == "dynamodb" and not file.exists():
+        raise KeyFileUnfit(
+            f"{file} does not exist. If {store.netloc} is the table of a stage on AWS, its keys are a secret: set "
+            f"TILLWAY_KEYS=secretsmanager:{store.netloc}/keys, with credentials that may read it. Else make a key file "
+            "with `tillway init`, or restore it from backup."
+        )
+    return Keyring.load(place_of(settings.keys, file))
 
 
 def create_keys(settings: Settings) -> Keys:

@@ -1,6 +1,7 @@
 """The function behind API Gateway: `tillway.aws.api.handler`."""
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 from tillway.aws import boot
 from tillway.aws.events import NotHttp, answer_of, public_url_of, request_of
@@ -11,6 +12,10 @@ from tillway.settings import networks_of
 from tillway.wiring import load_payments
 
 load_payments()  # While Lambda starts the environment, before its first request.
+
+
+TAKES_OVER_SECONDS: Final = 20.0
+"""How long a repeated request may work on payments that a killed function has left. Lambda ends it after 29."""
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
@@ -30,5 +35,10 @@ async def _answer(event: dict[str, Any]) -> dict[str, Any]:
     if len(request.body) > BODY_BYTES_MAX:
         return answer_of(event, running.api.refuse_unread(request.path, Refused("body_too_large")))
     response = await running.api.handle(request)
+    if response.refused is not None and response.refused.code == "idempotency_key_in_use":
+        # Its first try may have been killed. No loop of a server takes the payment over, so the repeat does.
+        until = asyncio.get_running_loop().time() + TAKES_OVER_SECONDS
+        if await running.runner.drain(("attempts",), until=until):
+            response = await running.api.handle(request)
     await boot.environment.end_invocation()
     return answer_of(event, response)
