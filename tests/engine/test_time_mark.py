@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tillway.domain.account import SYSTEM
 from tillway.domain.time_mark import MARK_ID
-from tillway.engine.time_mark import read_mark
+from tillway.engine.clock import Clock
+from tillway.engine.time_mark import TimeKeeper, read_mark
 from tillway.installation import KEY_FILE
 from tillway.settings import Settings
 from tillway.store.port import Write
 from tillway.testing.in_process import InProcessApp, Merchant, MovedClock, ReadableStore
+from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
 from tillway.wiring import assemble
 
@@ -88,3 +92,69 @@ async def test_a_host_ahead_of_the_store_s_clock_follows_that(tmp_path: Path) ->
     mark = await read_mark(app.store)
     assert mark is not None and abs(mark.mark_us / 1e6 - time.time()) < 60
     await app.close()
+
+
+class Host:
+    """A clock of a host that a table sets: the true time stands still, and only a test moves the wall clock."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0
+
+    def wall_ns(self) -> int:
+        return self.monotonic_ns() + self.ahead_seconds * 1_000_000_000
+
+    def monotonic_ns(self) -> int:
+        return 1_800_000_000 * 1_000_000_000
+
+
+class StoreOfATrueClock(MemoryStore):
+    async def clock_ms(self) -> int | None:
+        return Host().monotonic_ns() // 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "trouble"),
+    [
+        (300, ""),
+        (301, "the clock jumped forward by 301 s while the server ran"),
+        (-300, ""),
+        (-301, "the clock jumped back by 301 s while the server ran"),
+    ],
+)
+async def test_a_jump_of_the_allowed_skew_is_no_trouble(seconds: int, trouble: str) -> None:
+    host = Host()
+    keeper = TimeKeeper(MemoryStore(), Clock(host.wall_ns, monotonic_ns=host.monotonic_ns))
+    await keeper.refresh()
+    host.ahead_seconds = seconds
+    await keeper.refresh()
+    assert keeper.trouble == trouble
+
+
+@pytest.mark.parametrize(
+    ("seconds", "trouble"), [(300, ""), (301, "the clock is 301 s behind the newest records in the store")]
+)
+async def test_a_start_behind_the_mark_by_the_allowed_skew_is_no_trouble(seconds: int, trouble: str) -> None:
+    host, store = Host(), MemoryStore()
+    host.ahead_seconds = seconds
+    await TimeKeeper(store, Clock(host.wall_ns, monotonic_ns=host.monotonic_ns)).refresh()
+    host.ahead_seconds = 0
+    keeper = TimeKeeper(store, Clock(host.wall_ns, monotonic_ns=host.monotonic_ns))
+    await keeper.refresh()
+    assert keeper.trouble == trouble
+
+
+@pytest.mark.parametrize(
+    ("seconds", "trouble"),
+    [
+        (300, ""),
+        (301, "the clock is 301 s ahead of the database's"),
+        (-300, ""),
+        (-301, "the clock is 301 s behind the database's"),
+    ],
+)
+async def test_a_host_off_the_database_s_clock_by_the_allowed_skew_is_no_trouble(seconds: int, trouble: str) -> None:
+    host = Host()
+    host.ahead_seconds = seconds
+    keeper = TimeKeeper(StoreOfATrueClock(), Clock(host.wall_ns, monotonic_ns=host.monotonic_ns))
+    await keeper.refresh()
+    assert keeper.trouble == trouble
