@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 from http.client import HTTPException
 from pathlib import Path
 
@@ -214,12 +215,26 @@ def test_tls(tmp_path: Path) -> None:
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
     ):
         assert secured.version() in ("TLSv1.2", "TLSv1.3")
+    assert "_ALERT_" in _refusal_of_tls_1_1(server.port)
     with (
         pytest.raises((OSError, HTTPException)),
         urllib.request.urlopen(server.base_url.replace("https", "http"), timeout=10),
     ):
         pass
     assert server.stop() == 0
+
+
+def _refusal_of_tls_1_1(port: int) -> str:
+    """The reason of the failed handshake of a client that speaks TLS 1.1 at most: an alert is the server's."""
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain, pytest.raises(ssl.SSLError) as refused:
+        old.wrap_socket(plain)
+    return str(refused.value.reason)
 
 
 def test_sighup_reads_the_certificates_again(tmp_path: Path) -> None:
