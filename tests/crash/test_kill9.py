@@ -45,6 +45,26 @@ def test_shoppers_who_authenticate_at_the_bank_pay_once(tmp_path: Path) -> None:
     assert report.answers["authenticate 200"] > 20, told
 
 
+@pytest.mark.soak
+def test_clocks_that_jump_cost_no_cent(tmp_path: Path) -> None:
+    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, clocks=True)
+    report = asyncio.run(run(plan, say=print))
+    told = describe(report, plan)
+    print(told)
+    assert not report.violations, told
+    assert report.jumps > 10, told
+
+
+@pytest.mark.soak
+def test_a_full_disk_costs_no_cent(tmp_path: Path) -> None:
+    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, full_disk=True)
+    report = asyncio.run(run(plan, say=print))
+    told = describe(report, plan)
+    print(told)
+    assert not report.violations, told
+    assert report.full_disks > 10, told
+
+
 @pytest.mark.parametrize(
     ("store", "short", "soak"), [("sqlite_workers", 6, 100), ("postgresql", 6, 100), ("dynamodb", 4, 40)]
 )

@@ -6,7 +6,7 @@ Two files run them, so that two test workers can. A short run has one of each fi
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -27,6 +27,8 @@ class Bug(NamedTuple):
     rule: str
     store: StoreName = "sqlite"
     short: bool = False
+    fault: Literal["", "clocks", "full_disk"] = ""
+    """The kind of faults that the run has besides."""
 
     def __str__(self) -> str:
         return f"{self.mutant} on {self.store}"
@@ -50,6 +52,7 @@ OF_PROMISES = (
     Bug("forgets_the_key", 15, "one key, one payment"),
     Bug("loses_the_task", 15, "nothing is left under way"),
     Bug("settles_twice", 20, "events are told once", short=True),
+    Bug("takes_a_full_disk_for_done", 10, "a key is never forgotten", fault="full_disk"),
 )
 
 
@@ -69,6 +72,8 @@ def assert_caught(bug: Bug, directory: Path) -> None:
             seed=SEED + nth,
             mutant=MUTANTS / f"{bug.mutant}.py",
             last_lease_seconds=3,
+            clocks=bug.fault == "clocks",
+            full_disk=bug.fault == "full_disk",
         )
         report = asyncio.run(run(plan))
         if bug.rule in {violation.rule for violation in report.violations}:

@@ -35,7 +35,7 @@ BUSY_SECONDS = (0.3, 0.9)
 SEVERAL = 3
 """Most copies of one order that are sent at the same time."""
 
-BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit", "storage_full")
+BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit", "storage_full", "clock_off")
 CURRENCIES = ("usd", "eur", "jpy")
 DECLINED, NO_FUNDS, PENDING = 101, 102, 124
 """Amounts that the rules `ANSWERED` make the bank treat specially."""

@@ -82,9 +82,13 @@ class Word(msgspec.Struct, kw_only=True):
 class Issuer:
     """`words` are its contradictions, in order."""
 
-    def __init__(self, banks: Sequence[Bank], server_urls: Sequence[str], secret: str, seed: int) -> None:
+    def __init__(
+        self, banks: Sequence[Bank], server_urls: Sequence[str], secret: str, seed: int, *, denies: bool = True
+    ) -> None:
+        """`denies`: whether it denies authorizations before everything is at rest."""
         self.words: list[Word] = []
         self._banks = banks
+        self._denies = denies
         self._urls = server_urls
         self._secret = secret
         self._chance = random.Random(f"issuer {seed}")
@@ -115,7 +119,7 @@ class Issuer:
             await asyncio.sleep(POLL_SECONDS)
 
     async def finish(self) -> None:
-        """Tell what is left to tell, without pauses. The banks must be there."""
+        """Tell the rest, without pauses. The banks must be there."""
         self._closing = True
         while self._speaking:
             await asyncio.wait(set(self._speaking))
@@ -138,7 +142,7 @@ class Issuer:
         await self.finish()
 
     def _new_lines(self, bank: Bank) -> list[dict[str, Any]]:
-        """The lines of a journal since the last look. A bank that starts again cuts off only what is no whole line."""
+        """The lines of a journal since the last look. A bank that starts again cuts off only a broken line."""
         try:
             with bank.journal.open("rb") as file:
                 file.seek(self._read.get(bank.connector, 0))
@@ -161,7 +165,7 @@ class Issuer:
             self._cases += 1
             taken = line["amount"]
             self._start(self._dispute(bank, parent or line["reference"], taken, self._cases, self._chance.random()))
-        if line["kind"] not in ("capture", "void", "refund") or parent in self._denied:
+        if not self._denies or line["kind"] not in ("capture", "void", "refund") or parent in self._denied:
             return
         authorization = self._latest[bank.connector].get(parent or "")
         if authorization is not None and self._chance.random() < DENIED:

@@ -1,14 +1,16 @@
 """Starts commands of Tillway as processes quickly: it loads all modules once and then forks.
 
-`python -m tillway.crash.launcher [--mutant FILE]` reads one JSON object a line and answers each with one:
+`python -m tillway.crash.launcher [--clocks] [--mutant FILE]` reads one JSON object a line and answers each with one:
 
-    {"start": ["serve", "--data-dir", "d"], "log": "server.log"}  ->  {"pid": 4711}
+    {"start": ["serve", "--data-dir", "d"], "log": "server.log", "clock": "ahead"}  ->  {"pid": 4711}
     {"reap": 4711}                                                ->  {"status": -9}
 
 A child is an ordinary process with its own memory, event loop, sockets and locks, but starts without the half second of
 Python's imports. `status` is the exit code, or the negated signal. A dead child stays a zombie until it is reaped, so
 that no other process gets its number before. Each leads a process group, so that it can be killed together with its own
 workers.
+
+With `--clocks`, the wall clock of a child that has a `clock` is ahead by the seconds in that file (`host_clock.py`).
 
 `--mutant` runs a Python file after loading: it tests the harness on servers with seeded bugs. No production code has a
 part in it. When its input ends, the launcher kills its children and ends.
@@ -27,6 +29,8 @@ from typing import Any
 
 import msgspec
 
+from tillway.crash import host_clock
+
 PRELOADED = (
     "tillway.cli.main",
     "tillway.serve",
@@ -41,7 +45,11 @@ PRELOADED = (
 def main() -> None:
     options = argparse.ArgumentParser(description="Forks commands of Tillway on request.")
     options.add_argument("--mutant", help="a Python file that is run when everything is loaded")
-    mutant = options.parse_args().mutant
+    options.add_argument("--clocks", action="store_true", help="children may have a wall clock of their own")
+    given = options.parse_args()
+    mutant = given.mutant
+    if given.clocks:
+        host_clock.install()
     for name in PRELOADED:
         importlib.import_module(name)
     _warm_up()
@@ -70,7 +78,7 @@ def _warm_up() -> None:
 
 def _obey(order: dict[str, Any], running: set[int]) -> dict[str, int]:
     if "start" in order:
-        child = _fork(order["start"], order["log"])
+        child = _fork(order["start"], order["log"], order.get("clock"))
         running.add(child)
         return {"pid": child}
     _, status = os.waitpid(order["reap"], 0)
@@ -78,7 +86,7 @@ def _obey(order: dict[str, Any], running: set[int]) -> dict[str, int]:
     return {"status": os.waitstatus_to_exitcode(status)}
 
 
-def _fork(arguments: list[str], log: str) -> int:
+def _fork(arguments: list[str], log: str, clock: str | None) -> int:
     child = os.fork()
     if child:
         _lead(child)
@@ -91,6 +99,8 @@ def _fork(arguments: list[str], log: str) -> int:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for mine, theirs in ((nothing, 0), (written, 1), (written, 2)):
             os.dup2(mine, theirs)
+        if clock is not None:
+            host_clock.read_from(clock)
         from tillway.cli.main import app
 
         app(args=arguments, prog_name="tillway")

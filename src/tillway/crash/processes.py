@@ -32,8 +32,8 @@ class Launcher:
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def begin(cls, *, mutant: Path | None = None) -> "Launcher":
-        arguments = ["-m", "tillway.crash.launcher"]
+    async def begin(cls, *, mutant: Path | None = None, clocks: bool = False) -> "Launcher":
+        arguments = ["-m", "tillway.crash.launcher", *(["--clocks"] if clocks else [])]
         if mutant is not None:
             arguments += ["--mutant", str(mutant)]
         process = await asyncio.create_subprocess_exec(
@@ -60,8 +60,10 @@ class Launcher:
 class Daemon:
     """One command that listens on a port, and is started again after each kill. It may have workers."""
 
-    def __init__(self, launcher: Launcher, name: str, port: int, log: Path) -> None:
+    def __init__(self, launcher: Launcher, name: str, port: int, log: Path, clock: Path | None = None) -> None:
+        """`clock`: the file of its wall clock (`host_clock.py`); None: the real one."""
         self.name = name
+        self.clock = clock
         self.port = port
         self.log = log
         self.pid: int | None = None
@@ -70,7 +72,8 @@ class Daemon:
 
     async def start(self, arguments: Sequence[str]) -> None:
         assert self.pid is None, f"{self.name} is running already"
-        answer = await self._launcher.order({"start": list(arguments), "log": str(self.log)})
+        clock = None if self.clock is None else str(self.clock)
+        answer = await self._launcher.order({"start": list(arguments), "log": str(self.log), "clock": clock})
         self.pid = answer["pid"]
 
     async def ready(self) -> None:

@@ -25,7 +25,7 @@ def explain(
     names = {line["story"] for line in told} | {about for about in violation.about if re.fullmatch(r"\d+-\d+", about)}
     if not names:
         return []
-    whole = [line for line in map(msgspec.json.decode, _whole_lines(clients)) if line["story"] in names]
+    whole = [line for line in map(msgspec.json.decode, _lines_about(clients, names)) if line["story"] in names]
     events = [(line["at"], _describe_reply(line)) for line in whole]
     if events:
         first, last = events[0][0], events[-1][0]

@@ -12,6 +12,9 @@ the clients' answers, the API, the bank's journal and the store are compared (`r
 With `--failover` there are two banks, each behind a connector of its own. Payments fail over between them, every fault
 has a probability of 2 %, and one of the banks dies more often and for longer.
 
+With `--clocks`, the servers' wall clocks jump: by less than the allowed skew at any time, and by hours while they run.
+With `--full-disk`, the disk of a store in a file is full before many kills.
+
 docs/testing-crashes.md lists the checks and explains how to read a violation.
 """
 
@@ -35,6 +38,7 @@ from typing import Any, Literal, get_args
 import aiohttp
 import msgspec
 
+from tillway.crash import host_clock
 from tillway.crash.clients import ANSWERED, Order, Shop
 from tillway.crash.disputes import Case, find_unanswered, numbered, read_cases
 from tillway.crash.free_port import free_port
@@ -43,6 +47,7 @@ from tillway.crash.issuer import Bank, Issuer
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
 from tillway.crash.reconcile import Document, Performed, Platform, Said, name_by_ids, read_journal, reconcile
 from tillway.crash.report import explain
+from tillway.crash.small_disk import LEFT_BYTES, SmallDisk
 from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modified_ns, store_under_test
 from tillway.crash.violation import Violation
 from tillway.domain.account import Scope
@@ -114,6 +119,16 @@ AWAY_SECONDS = (0.0, 0.0, 0.3, 1.0)
 AWAY_SECONDS_WITH_FAILOVER = (0.0, 0.3, 1.5, 4.0)
 """The same of one of two banks: long enough that its breaker opens."""
 
+NEAR_SECONDS, FAR_SECONDS = (-60, -20, 0, 0, 20, 60), (-40_000, -3600, 3600, 40_000)
+"""How far the clock of a server is ahead: within the allowed skew at any time, and beyond it while the server runs. A
+store in a file believes the clock of a server that starts."""
+
+SETTLE_SECONDS_WITH_CLOCKS = SETTLE_SECONDS + max(NEAR_SECONDS) - min(NEAR_SECONDS)
+"""A task that was leased by a clock which was ahead waits so much longer."""
+
+STRIKES = 0.4
+"""The part of the kills before which a clock jumps or the disk becomes full."""
+
 AGED_SECONDS = 3600
 """By this far ahead of now, every entry of the audit trail is old enough to be linked."""
 
@@ -133,13 +148,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether there are two banks, between which payments fail over."""
     redirects: bool = False
     """Whether shoppers authenticate at the bank's page (3-D Secure)."""
+    clocks: bool = False
+    """Whether the servers' wall clocks jump."""
+    full_disk: bool = False
+    """Whether the disk of a store in a file becomes full."""
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, for which SETTLE_SECONDS is promised."""
 
     @property
     def settle_seconds(self) -> float:
         """How long after a restart all work may take."""
-        return SETTLE_SECONDS_WITH_REDIRECTS if self.redirects else SETTLE_SECONDS
+        within = SETTLE_SECONDS_WITH_CLOCKS if self.clocks else SETTLE_SECONDS
+        return max(within, SETTLE_SECONDS_WITH_REDIRECTS) if self.redirects else within
+
+    @property
+    def options(self) -> str:
+        """The options that chose the kinds of faults."""
+        names = ("failover", "redirects", "clocks", "full_disk")
+        return "".join(f" --{name.replace('_', '-')}" for name in names if getattr(self, name))
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -150,6 +176,9 @@ class Report(msgspec.Struct, kw_only=True):
     kills: Counter[str] = msgspec.field(default_factory=Counter)
     victims: Counter[str] = msgspec.field(default_factory=Counter)
     bank_kills: int = 0
+    jumps: int = 0
+    """Jumps of clocks beyond the allowed skew."""
+    full_disks: int = 0
     failovers: int = 0
     """Payments whose latest confirmation went on to another connector."""
     stories: int = 0
@@ -182,10 +211,14 @@ def main() -> None:
     options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
     options.add_argument("--failover", action="store_true", help="two banks, and failover between them")
     options.add_argument("--redirects", action="store_true", help="shoppers who authenticate at the bank's page")
+    options.add_argument("--clocks", action="store_true", help="servers whose wall clocks jump")
+    options.add_argument("--full-disk", action="store_true", help="a disk that becomes full (as root)")
     options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
     given = options.parse_args()
     seed = given.seed if given.seed is not None else int(time.time())
     directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
+    if (given.full_disk or given.clocks) and given.store != "sqlite":
+        options.error("--clocks and --full-disk are for --store sqlite.")
     if not _ours(directory):
         options.error(f"{directory} has files that are not of an earlier run. Name a new directory.")
     plan = Plan(
@@ -196,6 +229,8 @@ def main() -> None:
         mutant=given.mutant,
         failover=given.failover,
         redirects=given.redirects,
+        clocks=given.clocks,
+        full_disk=given.full_disk,
     )
     report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
     print(describe(report, plan))
@@ -264,6 +299,7 @@ class Stage(msgspec.Struct, kw_only=True):
     hook: Hook
     account: str
     session: aiohttp.ClientSession
+    disk: SmallDisk | None
     urls_in_turn: "itertools.cycle[str]"
     """The servers' URLs in turn: every server gives the same answer."""
 
@@ -309,15 +345,22 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     store = await asyncio.to_thread(store_under_test, plan.store, directory)
+    disk: SmallDisk | None = None
     try:
-        async with _open_stage(plan, store, directory, began) as stage:
+        if plan.full_disk:
+            disk = SmallDisk(directory / store.places[0].name)
+        async with _open_stage(plan, store, disk, directory, began) as stage:
             yield stage
     finally:
+        if disk is not None:
+            disk.close()
         await asyncio.to_thread(store.close)
 
 
 @asynccontextmanager
-async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began: float) -> AsyncIterator[Stage]:
+async def _open_stage(
+    plan: Plan, store: StoreUnderTest, disk: SmallDisk | None, directory: Path, began: float
+) -> AsyncIterator[Stage]:
     connectors = CONNECTORS if plan.failover else CONNECTORS[:1]
     ports = [free_port() for _ in (*connectors, *store.places)]
     bank_ports = dict(zip(connectors, ports, strict=False))
@@ -326,11 +369,9 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
     for other in data[1:]:
         other.mkdir(mode=0o700)
         shutil.copy(data[0] / "keys.json", other)
-    launcher = await Launcher.begin(mutant=plan.mutant)
+    launcher = await Launcher.begin(mutant=plan.mutant, clocks=plan.clocks)
     sites = tuple(
-        Site(
-            place, where, Daemon(launcher, f"the server on {place.name}", port, directory / f"server-{place.name}.log")
-        )
+        Site(place, where, _server(plan, launcher, place, port, directory))
         for place, where, port in zip(store.places, data, ports[len(connectors) :], strict=True)
     )
     banks = tuple(
@@ -348,7 +389,12 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         redirects=plan.redirects,
     )
     issuer = Issuer(
-        [Bank(bank.connector, _url(bank.daemon), bank.journal) for bank in banks], urls, NOTICE_SECRET, plan.seed
+        [Bank(bank.connector, _url(bank.daemon), bank.journal) for bank in banks],
+        urls,
+        NOTICE_SECRET,
+        plan.seed,
+        # A server with a clock that is hours ahead does not believe a notice, and asks.
+        denies=not plan.clocks,
     )
     hook = Hook()
     session = aiohttp.ClientSession(
@@ -364,6 +410,7 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
             shop=shop,
             issuer=issuer,
             hook=hook,
+            disk=disk,
             account=account,
             session=session,
             urls_in_turn=itertools.cycle(urls),
@@ -374,6 +421,13 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         await session.close()
         await launcher.end()
         await hook.close()
+
+
+def _server(plan: Plan, launcher: Launcher, place: Place, port: int, directory: Path) -> Daemon:
+    clock = directory / f"clock-{place.name}" if plan.clocks else None
+    if clock is not None:
+        host_clock.set_ahead(clock, 0)
+    return Daemon(launcher, f"the server on {place.name}", port, directory / f"server-{place.name}.log", clock)
 
 
 def journals_of(plan: Plan) -> list[Path]:
@@ -476,10 +530,13 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
             else:
                 victim = chance.choices(list(stage.store.victims), list(stage.store.victims.values()))[0]
                 victims = list(stage.sites) if victim == "all servers" else [chance.choice(stage.sites)]
+            if point != "while it starts":
+                await _trouble(stage, report, chance)
             await _moment(point, stage, chance)
             report.kills[point] += 1
             report.victims[victim] += 1
             await _strike(victim, victims, stage, report, chance, point)
+            _end_trouble(stage, chance)
             if number % (BANK_KILLED_EVERY_WITH_FAILOVER if plan.failover else BANK_KILLED_EVERY) == 0:
                 await _kill_a_bank(plan, stage, report, chance)
             for site in stage.sites:
@@ -494,6 +551,34 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
     finally:
         trading.cancel()
         speaking.cancel()
+
+
+async def _trouble(stage: Stage, report: Report, chance: random.Random) -> None:
+    """Perhaps let a server's clock jump beyond the allowed skew, or the disk be full, until the next kill. All servers
+    answer before: one that starts would believe its clock, and end where it can write nothing."""
+    if stage.disk is None and not stage.plan.clocks:
+        return
+    await stage.ready()
+    for server in stage.servers:
+        async with stage.session.get(f"{_url(server)}/healthz") as answer:
+            answer.raise_for_status()
+    if stage.plan.clocks and chance.random() < STRIKES:
+        clock = chance.choice(stage.servers).clock
+        assert clock is not None
+        host_clock.set_ahead(clock, chance.choice(FAR_SECONDS))
+        report.jumps += 1
+    if stage.disk is not None and chance.random() < STRIKES:
+        stage.disk.fill(chance.choice(LEFT_BYTES))
+        report.full_disks += 1
+
+
+def _end_trouble(stage: Stage, chance: random.Random | None = None) -> None:
+    """Bring the clocks near the true time, or without `chance` to it, and make room on the disk."""
+    for server in stage.servers:
+        if server.clock is not None:
+            host_clock.set_ahead(server.clock, chance.choice(NEAR_SECONDS) if chance is not None else 0)
+    if stage.disk is not None:
+        stage.disk.make_room()
 
 
 async def _kill_a_bank(plan: Plan, stage: Stage, report: Report, chance: random.Random) -> None:
@@ -576,7 +661,8 @@ async def _wait_until_written(written: Callable[[], int | None], times: int, cha
 
 async def _come_to_rest(stage: Stage, report: Report) -> None:
     """Stop the faults, kill once more, and check that nothing is under way SETTLE_SECONDS after the start. The banks
-    are killed too: when they start, they tell again what was not acknowledged."""
+    are killed too: when they start, they repeat all notices without acknowledgement."""
+    _end_trouble(stage)
     await asyncio.gather(*(server.kill() for server in (*stage.servers, *(bank.daemon for bank in stage.banks))))
     for bank in stage.banks:
         await stage.start_bank(bank, {"rules": []})
@@ -840,6 +926,8 @@ def describe(report: Report, plan: Plan) -> str:
         f"  {report.stories} shoppers; at rest {report.settled_after:.1f} s after the last start; "
         f"{report.replays} orders asked again",
         *([f"  {report.failovers} payments went on to the other bank"] if plan.failover else ()),
+        *([f"  clocks jumped {report.jumps} times beyond the allowed skew"] if plan.clocks else ()),
+        *([f"  the disk was full {report.full_disks} times"] if plan.full_disk else ()),
         f"  {report.deliveries} webhooks, {report.repeated} of them repeated",
         f"  {report.open_items} open items; disputes: "
         + (", ".join(f"{count} {status}" for status, count in report.disputes.most_common()) or "none"),
@@ -859,7 +947,7 @@ def describe(report: Report, plan: Plan) -> str:
         lines += [
             "",
             f"the same again, but for the chance of the moment: --store {plan.store} --kills {kills} "
-            f"--seed {plan.seed}{' --failover' if plan.failover else ''}{' --redirects' if plan.redirects else ''}",
+            f"--seed {plan.seed}{plan.options}",
         ]
     return "\n".join(lines)
 
