@@ -17,14 +17,15 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from bench import servers
+from bench import latency, servers
 from bench.flush import WHERES, flush_rate
 from bench.honesty import check, next_second
 from bench.load import Pressed
-from bench.payment import LOCALSTRIPE_KEY, SUCCEEDED, one_answer, payment, test_card
+from bench.payment import ALIVE, LOCALSTRIPE_KEY, SUCCEEDED, one_answer, payment, test_card
+from bench.payment import HEALTHZ as ASK_HEALTHZ
 from bench.servers import Merchant, Server
 from bench.stock import make_templates, multiply
-from bench.table import BARE, LOCALSTRIPE, STOCKED, TILLWAY, Cell, Facts, Report, markdown
+from bench.table import BARE, HEALTHZ, LOCALSTRIPE, STOCKED, TILLWAY, Cell, Facts, Report, markdown
 from tillway.domain.account import Scope
 from tillway.installation import DATABASE
 
@@ -34,6 +35,9 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 BYTES_PER_STORED = 8000
 """What a stored payment takes on the disk, at most, for the check before it is filled."""
+
+
+SHORT_STORED = 100_000
 
 
 def main() -> None:
@@ -58,6 +62,8 @@ def main() -> None:
     Bench(directory, given.connections, given.seconds, given.warm_up, report).run(
         given.rounds, with_localstripe=not given.without_localstripe
     )
+    if not given.without_latency:
+        report.latency = latency.markdown(latency.measured(latency.PARTS, given.seconds))
     (directory / "report.json").write_bytes(msgspec.json.encode(report))
     text = markdown(report)
     print(text)
@@ -73,12 +79,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stored", type=int, default=1_000_000, help="payments in the stocked database; 0 for none")
     parser.add_argument("--without-localstripe", action="store_true")
+    parser.add_argument("--without-latency", action="store_true", help="leave the parts of bench.latency out")
+    parser.add_argument(
+        "--short", action="store_true", help=f"5 minutes: 2 rounds of 3 seconds, {SHORT_STORED:,} stored"
+    )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; figures that mean little")
     given = parser.parse_args()
+    if given.short:
+        given.seconds, given.warm_up, given.rounds = 3.0, 0.5, 2
+        given.stored = min(given.stored, SHORT_STORED)
     if given.quick:
         given.connections, given.seconds, given.warm_up, given.rounds = (1, 64), 1.0, 0.2, 1
-        given.stored = min(given.stored, 5000)
+        given.stored, given.without_latency = min(given.stored, 5000), True
     return given
 
 
@@ -122,11 +135,14 @@ class Bench:
             bare = stack.enter_context(servers.bare(constant, self._directory))
             stocked = stack.enter_context(servers.tillway(STOCKED, stock[0])) if stock is not None else None
             # Every other round the other way about: none of them is always the one after the busiest.
-            turns = (BARE, TILLWAY, STOCKED) if round % 2 else (STOCKED, TILLWAY, BARE)
+            turns = (BARE, HEALTHZ, TILLWAY, STOCKED)
+            turns = turns if round % 2 else turns[::-1]
             for connections in self._connections:
                 for turn in turns:
                     if turn == BARE:
                         self._cell(round, connections, bare, BARE, request)
+                    elif turn == HEALTHZ:
+                        self._cell(round, connections, empty, HEALTHZ, ASK_HEALTHZ, ALIVE)
                     elif turn == TILLWAY:
                         self._payments(round, connections, empty, TILLWAY, data_dir, merchant)
                     elif stocked is not None and stock is not None:

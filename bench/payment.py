@@ -16,6 +16,9 @@ SUCCEEDED = b'"status":"succeeded"'
 LOCALSTRIPE_KEY = "sk_test_12345"
 """localstripe takes any key of this form."""
 
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+ALIVE = b'"status":"ok"'
+
 _FORM = "application/x-www-form-urlencoded"
 _SERVERS_OWN = ("date", "server", "content-length", "connection", "transfer-encoding")
 """Headers that every server sets by itself."""

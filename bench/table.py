@@ -8,6 +8,7 @@ import msgspec
 from bench.flush import WHERES, Flushed
 
 BARE, TILLWAY, STOCKED, LOCALSTRIPE = "bare server", "Tillway", "Tillway, stocked", "localstripe"
+HEALTHZ, REFUSED = "Tillway, /healthz", "Tillway, wrong key"
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -47,10 +48,13 @@ class Report(msgspec.Struct):
     flushes: list[Flushed]
     loads: list[float]
     """Load averages (one minute) before each round."""
+    latency: str = ""
+    """The table of `bench/latency.py`; empty if it was left out."""
 
 
 def markdown(report: Report) -> str:
-    return "\n\n".join((_provenance(report), _rates(report), _details(report), _rounds(report)))
+    texts = (_provenance(report), _rates(report), report.latency, _details(report), _rounds(report))
+    return "\n\n".join(text for text in texts if text)
 
 
 def _provenance(report: Report) -> str:
@@ -67,15 +71,16 @@ def _provenance(report: Report) -> str:
 def _rates(report: Report) -> str:
     """Payments a second, side by side."""
     stocked = f"with {report.stored:,} stored"
-    heads = ["connections", "bare server", "Tillway", "of bare", stocked, "of empty", "localstripe"]
+    heads = ["connections", "bare server", "/healthz", "Tillway", "of /healthz", stocked, "of empty", "localstripe"]
     rows = []
     for connections in _connections(report):
         rows.append(
             [
                 str(connections),
                 _rate(report, BARE, connections),
+                _rate(report, HEALTHZ, connections),
                 _rate(report, TILLWAY, connections),
-                _percent(ratios(report, TILLWAY, BARE, connections)),
+                _share(ratios(report, TILLWAY, HEALTHZ, connections)),
                 _rate(report, STOCKED, connections),
                 _percent(ratios(report, STOCKED, TILLWAY, connections)),
                 _rate(report, LOCALSTRIPE, connections),
@@ -117,11 +122,11 @@ def _details(report: Report) -> str:
 
 def _rounds(report: Report) -> str:
     """The ratios round by round: how much of a figure is noise."""
-    heads = ["connections", "Tillway of bare, by round", "stocked of empty, by round"]
+    heads = ["connections", "Tillway of its /healthz, by round", "stocked of empty, by round"]
     rows = [
         [
             str(connections),
-            ", ".join(f"{100 * ratio:.0f} %" for ratio in ratios(report, TILLWAY, BARE, connections)),
+            ", ".join(f"{ratio:.3f}" for ratio in ratios(report, TILLWAY, HEALTHZ, connections)),
             ", ".join(f"{100 * ratio:.0f} %" for ratio in ratios(report, STOCKED, TILLWAY, connections)) or "-",
         ]
         for connections in _connections(report)
@@ -154,6 +159,10 @@ def _median(cells: Iterable[Cell], figure: Callable[[Cell], float]) -> float:
 def _rate(report: Report, server: str, connections: int) -> str:
     cells = _cells(report, server, connections)
     return f"{_median(cells, lambda cell: cell.per_second):,.0f}" if cells else "-"
+
+
+def _share(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.3f}" if ratios else "-"
 
 
 def _percent(ratios: Sequence[float]) -> str:

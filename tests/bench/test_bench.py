@@ -16,10 +16,51 @@ def test_a_quick_run_measures_every_server_and_checks_every_payment() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rates = re.findall(
-        r"^\| +(1|64) \| +([\d,]+) \| +([\d,]+) \| +(\d+) % \| +([\d,]+) \| +(\d+) % \| +- \|$", done.stdout, re.M
+        r"^\| +(1|64) \| +([\d,]+) \| +([\d,]+) \| +([\d,]+) \| +0\.(\d+) \| +([\d,]+) \| +(\d+) % \| +- \|$",
+        done.stdout,
+        re.M,
     )
     assert [row[0] for row in rates] == ["1", "64"], done.stdout
     assert all(int(figure.replace(",", "")) > 0 for row in rates for figure in row), done.stdout
+
+
+REFUSING = """
+import sys
+from bench import servers
+
+servers.THROTTLES = ("--throttle-key-per-second", "1", "--throttle-key-burst", "5")
+sys.argv[1:] = ["--quick", "--stored", "0", "--without-localstripe"]
+from bench.__main__ import main
+
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc and pins processes to cores")
+def test_a_run_in_which_a_payment_is_refused_fails() -> None:
+    done = subprocess.run((sys.executable, "-c", REFUSING), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "| connections" not in done.stdout, done.stdout
+    assert re.search(r"RuntimeError: Tillway gave a wrong answer:\nHTTP/1.1 429 ", done.stderr), done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark pins processes to cores")
+def test_how_long_payments_wait_is_told() -> None:
+    command = (sys.executable, "-m", "bench.latency", "--seconds", "1")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| (.+?) \| [\d,]+ \| ([\d.]+) ms \| ([\d.]+) ms \|", done.stdout, re.M)
+    assert len(rows) == 8 and all(0 <= float(p50) <= float(p99) for _, p50, p99 in rows), done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark pins processes to cores")
+def test_calls_beside_a_stock_are_told() -> None:
+    command = (sys.executable, "-m", "bench.with_stock", "--stored", "3000")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| (.+?) \| [\d,.]+(?: ms)? \| [\d,.]+(?: ms)? \| (\d+\.\d\d) \|$", done.stdout, re.M)
+    assert len(rows) == 15, done.stdout
 
 
 @pytest.mark.soak
