@@ -37,6 +37,7 @@ _HEAD = re.compile(r"_([0-9A-Za-z]{15})[0-9A-Za-z]{2}\Z")
 
 _REQUEST = re.compile(rb'"request":"(req_\w+)"')
 _CREATED = re.compile(r'"created":\d+')
+_CHECKED = b'{"~":"'
 
 
 class Template(msgspec.Struct):
@@ -156,10 +157,18 @@ def _copy(template: Template, at: float) -> Iterator[tuple[Any, ...]]:
         yield tuple(
             next(fresh)
             if type(value) is str
-            else next(fresh).encode()
+            else _with_its_checksum(next(fresh).encode())
             if type(value) is bytes
             else expires_at
             if value == template.expires_at
             else value
             for value in row
         )
+
+
+def _with_its_checksum(body: bytes) -> bytes:
+    """The body of a row with the checksum of what it holds now, if it has one (`store/codec.py`)."""
+    if not body.startswith(_CHECKED):
+        return body
+    rest = body[len(_CHECKED) + 10 :]
+    return b'%b%08x",%b' % (_CHECKED, crc32(rest), rest)

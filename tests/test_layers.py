@@ -134,6 +134,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "http_server",
             "open_connections",
             "service_manager",
+            # The memory that a server's processes share.
+            "engine.siblings",
         )
     ),
     "cli": frozenset(

@@ -1,9 +1,14 @@
 """The supervisor of several processes: who is started again, and when it gives up."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tillway import workers
 
 SCRIPT = """
 import os, signal, sys, time
@@ -55,3 +60,10 @@ def test_one_that_cannot_start_is_tried_for_as_long_as_another_serves(tmp_path: 
 def test_where_none_ever_serves_the_supervisor_gives_up(tmp_path: Path) -> None:
     done = supervised(tmp_path / "starts", "99", "fails")
     assert done.returncode == 1 and "before one of them served" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+@pytest.mark.parametrize(("cores", "processes"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8), (64, 8)])
+def test_there_is_a_worker_for_every_two_cores(cores: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert workers.by_cores() == processes

@@ -20,6 +20,7 @@ import uvloop
 
 from tillway import service_manager, workers
 from tillway.data_directory import occupied
+from tillway.engine.siblings import Siblings
 from tillway.http.rsgi import RsgiApp
 from tillway.http.sockets import Sockets
 from tillway.http_server import HttpServer, HttpServers, OneSide, listen, set_up_listening
@@ -93,13 +94,15 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
         raise CannotListen(str(unusable)) from None
     settings, address = _resolve_address(settings) if passed is None else _address_of(passed, settings)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
-        if settings.workers > 1:
-            workers.supervise(
-                settings.workers,
-                lambda number, link: _serve_in_process(
-                    _settings_of_worker(settings, number), address, passed, None, link
-                ),
-            )
+        processes = settings.workers or workers.by_cores()
+        if processes > 1 and visitor is None:
+            siblings = Siblings()
+
+            def work(number: int, link: workers.SupervisorLink) -> None:
+                siblings.begin(number)
+                _serve_in_process(_settings_of_worker(settings, number), address, passed, None, link, siblings)
+
+            workers.supervise(processes, work)
         else:
             _serve_in_process(settings, address, passed, visitor)
 
@@ -126,9 +129,10 @@ def _serve_in_process(
     passed: socket.socket | None,
     visitor: Visitor | None,
     link: workers.SupervisorLink | None = None,
+    siblings: Siblings | None = None,
 ) -> None:
     """Serve in this process, on the socket that was passed if one was. `link` connects one of several processes to
-    their supervisor."""
+    their supervisor, `siblings` to the others."""
     traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
     writer = Writer(sys.stderr.fileno() if settings.log_file is None else _open_log(settings.log_file))
     lines = Lines(writer, settings.log_format)
@@ -140,7 +144,7 @@ def _serve_in_process(
         Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces, settings.metrics_merchants
     )
     try:
-        uvloop.run(_serve(settings, address, passed, visitor, recorder, lines, link))
+        uvloop.run(_serve(settings, address, passed, visitor, recorder, lines, link, siblings))
     finally:
         if traces is not None:
             traces.close()
@@ -261,8 +265,9 @@ async def _serve(
     recorder: Recorder,
     lines: Lines[Writer],
     link: workers.SupervisorLink | None,
+    siblings: Siblings | None,
 ) -> None:
-    running = await assemble(settings, recorder=recorder)
+    running = await assemble(settings, recorder=recorder, siblings=siblings)
     await _prepare(settings, running)
     try:
         scrape = await _serve_metrics(settings, recorder, running, lines)
@@ -283,8 +288,7 @@ async def _serve(
     watching = asyncio.ensure_future(connections.watch())
     asked, urged = _watch_signals(link)
     if visitor is None:
-        renewal = Renewal(settings, server, lines)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renewal.begin)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, Renewal(settings, server, lines).begin)
     running.runner.start()
     running.keep_notes()
     running.keep_settings_fresh()

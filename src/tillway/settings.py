@@ -134,7 +134,12 @@ TABLE = (
         "payout_delay_seconds", "How long a payout waits before it is sent; until then it can be cancelled.", 0, 604_800
     ),
     Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
-    Setting("workers", "Server processes on this host; they share the database, also one in a file.", 1, 64),
+    Setting(
+        "workers",
+        "Server processes on this host; they share the database, also one in a file. 0: one for every two cores.",
+        0,
+        64,
+    ),
     Setting("courier_url", "Delivery service for orders in live mode; if empty, none are taken there."),
     Setting("courier_key_file", "File that holds the key which courier_url's service asks for."),
     Setting(

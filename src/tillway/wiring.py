@@ -38,6 +38,7 @@ from tillway.engine.platform import Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
 from tillway.engine.runner import Runner
 from tillway.engine.scans import Scans
+from tillway.engine.siblings import Siblings
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.engine.webhooks.delivery_log import DeliveryLog
 from tillway.engine.webhooks.public_hosts import ANYWHERE, Reach, guarded_socket
@@ -47,7 +48,7 @@ from tillway.http.authentication import Authenticator
 from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
-from tillway.http.throttle import Limits, Rate, Throttle
+from tillway.http.throttle import Limits, MakeBuckets, Rate, SharedBuckets, Throttle, own_buckets
 from tillway.installation import dashboard_url, head_signer, open_keys, open_store, public_url
 from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
@@ -162,14 +163,15 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def card_tries_of(settings: Settings) -> CardTries:
-    return CardTries(
-        CardLimits(
-            tries_per_address=settings.card_tries_per_address,
-            failures_per_key=settings.card_failures_per_key,
-            failures_per_card=settings.card_failures_per_card,
-        )
+def _throttles(settings: Settings, siblings: Siblings | None) -> tuple[Throttle, CardTries]:
+    """The throttle, and the bounds on cards that are tried, which `siblings` share."""
+    buckets: MakeBuckets = own_buckets if siblings is None else partial(SharedBuckets, siblings)
+    tries = CardLimits(
+        tries_per_address=settings.card_tries_per_address,
+        failures_per_key=settings.card_failures_per_key,
+        failures_per_card=settings.card_failures_per_card,
     )
+    return Throttle(limits_of(settings), buckets=buckets), CardTries(tries, buckets=buckets)
 
 
 def mail_server(settings: Settings) -> "MailServer | None":
@@ -396,6 +398,33 @@ def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, r
     return late.LatePages("/dashboard", build) if late.are_left() else build()
 
 
+def _api_of(
+    settings: Settings,
+    platform: Platform,
+    renderer: Renderer,
+    authenticator: Authenticator,
+    request_log: RequestLog,
+    connections: ConfiguredConnections,
+    siblings: Siblings | None,
+) -> Api:
+    """The API, which tells the siblings of changed settings and hears of theirs."""
+    throttle, card_tries = _throttles(settings, siblings)
+    tells_addresses = settings.log_addresses == "on"
+    api = Api(platform, renderer, authenticator, request_log, throttle, card_tries, tells_addresses)
+    if siblings is not None:
+        api.siblings, engine = siblings, platform.engine
+        siblings.on_change = partial(_drop_settings, authenticator, connections, engine)
+        authenticator.tell = connections.tell = engine.tell_siblings = siblings.tell_change
+    return api
+
+
+def _drop_settings(authenticator: Authenticator, connections: ConfiguredConnections, engine: Engine) -> None:
+    """Read settings again that another process has changed: they count here at once, as they do there."""
+    authenticator.drop()
+    connections.drop()
+    engine.drop_endpoints()
+
+
 async def assemble(
     settings: Settings,
     store: Store | None = None,
@@ -405,11 +434,12 @@ async def assemble(
     bank_memory: Callable[[Store], BankMemory] | None = None,
     bank_reach: Reach = ANYWHERE,
     loads: Literal["all", "payments"] = "all",
+    siblings: Siblings | None = None,
 ) -> Running:
     """Build everything except the server. Call it in the event loop that will run it.
 
-    `loads`: the files with routes that are imported now, all or those of payments. Telemetry goes to `recorder`, the
-    simulated bank's operations to `bank_memory`; connectors stay within `bank_reach`.
+    `loads`: the files with routes that are imported now. Telemetry goes to `recorder`, the simulated bank's operations
+    to `bank_memory`; connectors stay within `bank_reach`; `siblings` are the other processes of the server.
     """
     _load(loads)
     clock = clock or Clock()
@@ -462,7 +492,6 @@ async def assemble(
         FileExchange(engine, attempts, partial(notices.book, attempts)),
         _nightly_close(settings, platform),
     )
-    throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
-    api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
+    api = _api_of(settings, platform, renderer, authenticator, request_log, connections, siblings)
     api.pages = _pages(settings, platform, api, keyring, refreshes=loads == "all")
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

@@ -17,6 +17,9 @@ DEATHS_MAX = 3
 PAUSE_SECONDS = (0.5, 5.0)
 """The pause before a worker that ended before it served is replaced: the first, doubled up to the second."""
 
+BY_CORES_MAX = 8
+"""Most workers that are started by the number of cores. More would wait for one another to commit."""
+
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -45,6 +48,13 @@ class _Worker(msgspec.Struct, frozen=True):
             return bool(os.read(self.report_fd, 1))
         except BlockingIOError:
             return False
+
+
+def by_cores() -> int:
+    """The number of workers for the cores that this process may use: one for every two, because the HTTP server and the
+    disk need some too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(1, cores // 2), BY_CORES_MAX)
 
 
 def supervise(number: int, work: Callable[[int, SupervisorLink], None]) -> None:

@@ -392,6 +392,29 @@ def test_twenty_orders_of_a_balance_in_two_processes_on_one_file_overdraw_nothin
     assert tillway("doctor", "--deep", "--data-dir", tmp_path / "data").returncode == 0
 
 
+def test_a_caller_cannot_tell_which_of_two_processes_answers(tmp_path: Path) -> None:
+    made = init(tmp_path / "data", "")
+    throttles = ["--throttle-key-per-second", "1", "--throttle-key-burst", "60"]
+    server = TillwayServer(tmp_path / "data", made, ["--workers", "2", *throttles])
+    try:
+        # Each call is a connection of its own, so that both processes get some and know that there is no endpoint.
+        for _ in range(8):
+            assert server.call("POST", "/v1/payment_intents", PAYMENT)[0] == 200
+        endpoint = {"url": "http://127.0.0.1:9/hook", "enabled_events": ["payment_intent.succeeded"]}
+        assert server.call("POST", "/v1/webhook_endpoints", endpoint)[0] == 200
+        for _ in range(12):
+            assert server.call("POST", "/v1/payment_intents", PAYMENT)[0] == 200
+        _, events = server.call("GET", "/v1/events?type=payment_intent.succeeded&limit=12")
+        assert [event["pending_webhooks"] for event in events["data"]] == [1] * 12
+        another = server.new_account()["secret_key"]
+        began = time.monotonic()
+        statuses = [server.call("GET", "/v1/balance", key=another)[0] for _ in range(150)]
+        accepted, seconds = statuses.count(200), time.monotonic() - began
+        assert set(statuses) <= {200, 429} and 60 <= accepted <= 60 + seconds + 2, (accepted, seconds)
+    finally:
+        assert server.stop() == 0
+
+
 def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:
     done = tillway("init", "--data-dir", tmp_path / "data", "--store", "mysql://joe:very-secret@db/shop")
     assert done.returncode == 2 and "postgresql://" in done.stderr and "very-secret" not in done.stderr

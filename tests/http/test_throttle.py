@@ -1,5 +1,6 @@
 """Throttling: buckets, whose they are, and what a refusal says."""
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import msgspec
 import pytest
 
 from tillway.domain.account import SYSTEM, Account
+from tillway.engine.siblings import SLOTS, Siblings
 from tillway.http.authentication import UNAUTHENTICATED_BODY_BYTES_MAX
-from tillway.http.throttle import BUCKETS_MAX, Buckets, Limits, Rate, Throttle, Throttled
+from tillway.http.throttle import BUCKETS_MAX, AnyBuckets, Buckets, Limits, Rate, SharedBuckets, Throttle, Throttled
 from tillway.store.codec import decode, write_of
 from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
@@ -24,7 +26,7 @@ class Now:
         return self.at
 
 
-def taken(buckets: Buckets, rate: Rate, times: int, now: Now) -> int:
+def taken(buckets: AnyBuckets, rate: Rate, times: int, now: Now) -> int:
     return sum(buckets.take("x", rate, now()) == 0.0 for _ in range(times))
 
 
@@ -40,6 +42,30 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     now.at += 3600
     assert taken(buckets, rate, 50, now) == 5, "a full bucket is full, however long it stood"
     assert buckets.take("another", rate, now()) == 0.0
+
+
+def test_buckets_that_processes_share_give_the_same() -> None:
+    now, drawn = Now(), random.Random(7)
+    siblings = Siblings()
+    one, other, own = SharedBuckets(siblings, "key"), SharedBuckets(siblings, "key"), Buckets()
+    another_kind = SharedBuckets(siblings, "account")
+    rates = {f"key {number}": Rate(per_second=drawn.choice((1, 20)), burst=drawn.choice((1, 4))) for number in range(9)}
+    for _ in range(3000):
+        name = drawn.choice(list(rates))
+        if drawn.random() < 0.1:
+            drawn.choice((one, other)).give_back(name, rates[name])
+            own.give_back(name, rates[name])
+        wait = drawn.choice((one, other)).take(name, rates[name], now())
+        assert wait == pytest.approx(own.take(name, rates[name], now()))
+        now.at += drawn.random() / 50
+    assert another_kind.take("key 1", Rate(per_second=1, burst=1), now()) == 0.0
+
+
+def test_buckets_that_processes_share_make_room_for_new_ones() -> None:
+    buckets, rate = SharedBuckets(Siblings(), "address"), Rate(per_second=1, burst=2)
+    for number in range(2 * SLOTS):
+        assert buckets.take(f"busy {number}", rate, 1000.0) == 0.0
+    assert taken(buckets, rate, 5, Now()) == 2
 
 
 def test_buckets_are_bounded_and_full_ones_go_first() -> None:

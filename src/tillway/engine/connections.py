@@ -16,6 +16,7 @@ from tillway.domain.routing import ConnectorTerms, Routes, Routing
 from tillway.engine.attempts import Connection
 from tillway.engine.clock import Clock
 from tillway.engine.health import ConnectorHealth
+from tillway.engine.siblings import Tell, tell_nobody
 from tillway.store.port import Store
 from tillway.store.walk import records_of
 from tillway.vault.port import Vault, VaultTampered
@@ -52,6 +53,7 @@ class ConfiguredConnections:
         self._outdated: list[Connection] = []
         self._broken: dict[tuple[str, str], str] = {}
         """Why a connector could not be set up, the last time."""
+        self.tell: Tell = tell_nobody
 
     async def for_payments(self, scope: Scope) -> Connection | Routes:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
@@ -213,7 +215,13 @@ class ConfiguredConnections:
         return {(routing.mode, routing.account): routing async for routing in records_of(self._store, SYSTEM, Routing)}
 
     def forget(self) -> None:
-        """Read the configuration again, after this process has changed it."""
+        """Read the configuration again, here and in the other processes of this server, after this one has changed
+        it."""
+        self.drop()
+        self.tell()
+
+    def drop(self) -> None:
+        """Read the configuration again in this process."""
         self._fresh_until_ns = 0
         self._forgotten += 1
 

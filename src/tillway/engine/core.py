@@ -30,6 +30,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.events import event_ids, event_of, find_event, keep_event, places_of_new
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
+from tillway.engine.siblings import Tell, tell_nobody
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
 from tillway.store.codec import (
@@ -162,6 +163,7 @@ class Engine:
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
         self._prices: dict[str, tuple[object, Fee | None, Price]] = {}
         """The last price asked for each account, with the read of the account and the connector's fee behind it."""
+        self.tell_siblings: Tell = tell_nobody
 
     async def price(self, scope: Scope, connector_fee: Fee | None = None) -> Price:
         """The terms of a merchant's charges: its own, or else those of the connector and the settings."""
@@ -584,8 +586,13 @@ class Engine:
         return until_ns, active
 
     def forget_endpoints(self, scope_key: str) -> None:
-        """Read the endpoints again, after this process has changed one."""
+        """Read the endpoints again, here and in the other processes of this server, after this one has changed one."""
         self._endpoints.pop(scope_key, None)
+        self.tell_siblings()
+
+    def drop_endpoints(self) -> None:
+        """Read the endpoints of every scope again in this process."""
+        self._endpoints.clear()
 
 
 def _check_expected(expects: Mapping[str, int], seen: Seen) -> None:

@@ -16,6 +16,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done
 from tillway.engine.platform import Platform
 from tillway.engine.restores import RETRY_AFTER_SECONDS
+from tillway.engine.siblings import Siblings
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
 from tillway.http import late
 from tillway.http.authentication import (
@@ -112,6 +113,8 @@ class Api:
         self.tells_addresses = tells_addresses
         self.pages: BrowserPages | None = None
         """The dashboard, if this process serves it."""
+        self.siblings: Siblings | None = None
+        """The other processes of this server, if there are any."""
         self._untold_refusals = 0
         self._told_refusals_at = -TELL_SECONDS
         self._misses_routes = late.are_left()
@@ -129,6 +132,8 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
+        if self.siblings is not None:
+            self.siblings.look()
         request_id = new_line_id("req", self.platform.engine.clock.now_ms())
         caller = _nobody(request_id)
         # The method of a request without a route may be any word.

@@ -20,6 +20,7 @@ from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.accounts import Accounts
 from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
+from tillway.engine.siblings import Tell, tell_nobody
 from tillway.http.capabilities import capability_of
 from tillway.http.contract import Dialect, is_named
 from tillway.http.messages import Request
@@ -83,6 +84,7 @@ class Authenticator:
         self._unknown: dict[bytes, tuple[float, str]] = {}
         """Until when each key counts as one that is nowhere, and how an error shows it."""
         self._accounts = accounts or Accounts(store, Clock())
+        self.tell: Tell = tell_nobody
         self.on_use: Callable[[str, float], None] | None = None
         """Called with the id of a credential that was found good, at most every CACHE_SECONDS for each. It must not
         raise."""
@@ -225,7 +227,13 @@ class Authenticator:
         return await self._accounts.get(id)
 
     def forget(self) -> None:
-        """Drop the cache. This process calls it after it has changed a credential or an account."""
+        """Drop the cache, here and in the other processes of this server. This process calls it after it has changed a
+        credential or an account."""
+        self.drop()
+        self.tell()
+
+    def drop(self) -> None:
+        """Drop the cache of this process."""
         self._known.clear()
         self._unknown.clear()
         self._accounts.forget()

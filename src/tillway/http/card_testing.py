@@ -22,7 +22,7 @@ from tillway.engine.platform import Platform
 from tillway.engine.webhooks.public_hosts import is_public
 from tillway.http.client_address import counted_address
 from tillway.http.routes import Answer, Call
-from tillway.http.throttle import Buckets, Rate, Throttled
+from tillway.http.throttle import MakeBuckets, Rate, Throttled, own_buckets
 
 SECONDS_PER_HOUR = 3600
 
@@ -36,13 +36,15 @@ class CardLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CardTries:
-    """Counts tries by address, publishable key and card. Each process counts for itself."""
+    """Counts tries by address, publishable key and card. The processes of one server count together."""
 
-    def __init__(self, limits: CardLimits, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: CardLimits, now: Callable[[], float] = time.monotonic, buckets: MakeBuckets = own_buckets
+    ) -> None:
         self._now = now
-        self._address = _Limit("card_address", limits.tries_per_address)
-        self._key = _Limit("card_key", limits.failures_per_key)
-        self._card = _Limit("card", limits.failures_per_card)
+        self._address = _Limit("card_address", limits.tries_per_address, buckets)
+        self._key = _Limit("card_key", limits.failures_per_key, buckets)
+        self._card = _Limit("card", limits.failures_per_card, buckets)
 
     async def watch(self, call: Call, handle: Callable[[], Any]) -> Answer:
         """Handle a call that a publishable key may make, and count it if it is a try. Raises `Throttled` before it is
@@ -80,10 +82,10 @@ class CardTries:
 
 
 class _Limit:
-    def __init__(self, name: str, per_hour: int) -> None:
+    def __init__(self, name: str, per_hour: int, buckets: MakeBuckets) -> None:
         self.rate = Rate(per_hour / SECONDS_PER_HOUR, per_hour)
         self._name = name
-        self._buckets = Buckets()
+        self._buckets = buckets(name)
 
     def count(self, name: str, now: float) -> None:
         """Raises `Throttled` if the bucket is empty."""

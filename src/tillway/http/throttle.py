@@ -2,8 +2,8 @@
 
 A bucket is one number, the time at which it will be full again (the generic cell rate algorithm). A request moves it
 on by one interval, and is refused if the new time lies further ahead than the burst allows. A time in the past is the
-same as no entry, so full buckets can be dropped. Each process has its own buckets: N processes let N times as much
-through.
+same as no entry, so full buckets can be dropped. The processes of one server share their buckets; those of N servers
+let N times as much through.
 """
 
 import time
@@ -13,6 +13,7 @@ import msgspec
 
 from tillway.domain.account import Mode
 from tillway.domain.refusal import Refused
+from tillway.engine.siblings import SharedTimes, Siblings
 from tillway.engine.webhooks.public_hosts import is_public
 from tillway.http.client_address import counted_address
 
@@ -94,6 +95,39 @@ class Buckets:
         return len(self._full_at)
 
 
+class SharedBuckets:
+    """The same in memory that the processes of a server share. `now` must come from a clock that they share too."""
+
+    def __init__(self, siblings: Siblings, kind: str) -> None:
+        self._full_at = SharedTimes(siblings, kind)
+
+    def take(self, name: str, rate: Rate, now: float) -> float:
+        full_at = self._full_at
+        slot = full_at.slot(name)
+        until = full_at[slot]
+        if until <= now:
+            full_at[slot] = now + rate.interval
+            return 0.0
+        wait = until - now - rate.slack
+        if wait > 0:
+            return wait
+        full_at[slot] = until + rate.interval
+        return 0.0
+
+    def give_back(self, name: str, rate: Rate) -> None:
+        self._full_at[self._full_at.slot(name)] -= rate.interval
+
+
+AnyBuckets = Buckets | SharedBuckets
+MakeBuckets = Callable[[str], AnyBuckets]
+"""Makes the buckets of one kind."""
+
+
+def own_buckets(kind: str) -> AnyBuckets:
+    """Buckets of this process alone."""
+    return Buckets()
+
+
 PAGE = Rate(2, 60)
 ADDRESS = Rate(5, 120)
 """The rates at which one payer's page may be asked for, and all of them from one public address. A payer needs a dozen
@@ -101,13 +135,15 @@ requests; the address may be that of a company or a mobile network."""
 
 
 class Throttle:
-    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, now: Callable[[], float] = time.monotonic, buckets: MakeBuckets = own_buckets
+    ) -> None:
         self._limits = limits
         self._now = now
-        self._accounts = Buckets()
-        self._keys = Buckets()
-        self._addresses = Buckets()
-        self._pages = Buckets()
+        self._accounts = buckets("account")
+        self._keys = buckets("key")
+        self._addresses = buckets("address")
+        self._pages = buckets("page")
 
     def count(self, scope_key: str, mode: Mode, key_id: str, own: Rate | None = None) -> None:
         """Count a request of a merchant with that key. Raises `Throttled`.
