@@ -11,11 +11,15 @@ the time with many: 1.00 is as fast, and the aim is at least 0.90, except of a b
 import argparse
 import asyncio
 import http.client
+import math
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -59,11 +63,17 @@ SEARCHES = (
 )
 
 
+class NotAnswered(RuntimeError):
+    """A call was answered with another status than expected."""
+
+
 class Timed(msgspec.Struct, frozen=True):
-    """Milliseconds of a call, or payments a second where `is_rate`."""
+    """Milliseconds of a call with few payments stored and with many, or payments a second where `is_rate`. Infinite
+    where the call was refused, as one is that reads more than the server allows."""
 
     name: str
-    figure: float
+    few: float
+    many: float
     is_rate: bool = False
 
 
@@ -73,10 +83,14 @@ def main() -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     try:
-        few, many = (_measured(directory / str(stored), stored, given.parts) for stored in (0, given.stored))
+        few, many = (_installed(directory / str(stored), stored) for stored in (0, given.stored))
+        timed = _measured(few, many, given.parts)
     finally:
         shutil.rmtree(directory)
-    print(markdown(few, many, given.stored))
+    print(markdown(timed, given.stored))
+    refused = [one.name for one in timed if math.inf in (one.few, one.many)]
+    if refused:
+        sys.exit(f"Refused: {', '.join(refused)}.")
 
 
 def _arguments() -> argparse.Namespace:
@@ -94,35 +108,75 @@ def _parts_in(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _measured(data_dir: Path, stored: int, parts: Sequence[str]) -> list[Timed]:
-    """Measure an installation of so many payments; 0: of those that `make_templates` makes. Raises RuntimeError for an
-    answer that is not a 200."""
+class Installed(msgspec.Struct, frozen=True):
+    data_dir: Path
+    merchant: Merchant
+    link: str
+    """The address that signs an operator in at the dashboard."""
+
+
+def _installed(data_dir: Path, stored: int) -> Installed:
+    """Make an installation of so many payments; 0: of those that `make_templates` makes."""
     merchant = servers.install(data_dir)
     asyncio.run(make_templates(data_dir, merchant))
     if stored:
         multiply(data_dir, Scope(account=merchant.account, mode="test").key, stored)
-    link = asyncio.run(_sign_in_link(data_dir))
-    began, timed = time.perf_counter(), []
-    with pinned(LOAD_CORE), servers.tillway("Tillway", data_dir) as server:
+    return Installed(data_dir, merchant, asyncio.run(_sign_in_link(data_dir)))
+
+
+def _measured(few: Installed, many: Installed, parts: Sequence[str]) -> list[Timed]:
+    """Measure both installations in turns, so that other load on the machine meets them alike."""
+    both, timed = (few, many), []
+    with pinned(LOAD_CORE), ExitStack() as stack:
+        started, ports = [], []
+        for each in both:
+            began = time.perf_counter()
+            ports.append(stack.enter_context(servers.tillway("Tillway", each.data_dir)).port)
+            started.append(1000 * (time.perf_counter() - began))
         if "start" in parts:
-            timed.append(Timed("start of the server", 1000 * (time.perf_counter() - began)))
-        ask = Asking(server.port, {"authorization": f"Bearer {merchant.secret_key}"})
+            timed.append(_timed("start of the server", started))
+        asking = [
+            Asking(port, {"authorization": f"Bearer {each.merchant.secret_key}"})
+            for port, each in zip(ports, both, strict=True)
+        ]
         for part, addresses in (("lists", LISTS), ("searches", SEARCHES), ("balance", ("/v1/balance",))):
             if part in parts:
-                timed += [Timed(f"`GET {address}`", ask.median_ms(address)) for address in addresses]
+                timed += [_reads(f"`GET {address}`", asking, [address] * 2) for address in addresses]
         if "lists" in parts:
-            oldest = ask.oldest("/v1/payment_intents?limit=100")
-            timed.append(
-                Timed("the page behind it", ask.median_ms(f"/v1/payment_intents?limit=100&starting_after={oldest}"))
-            )
+            page = "/v1/payment_intents?limit=100"
+            behind = [f"{page}&starting_after={ask.oldest(page)}" for ask in asking]
+            timed.append(_reads("the page behind the first", asking, behind))
         if "dashboard" in parts:
-            browser = Asking(server.port, {"cookie": ask.signed_in(link)})
-            timed.append(Timed("the dashboard's home", browser.median_ms("/dashboard")))
+            signed_in = [ask.signed_in(each.link) for ask, each in zip(asking, both, strict=True)]
+            browsers = [Asking(port, {"cookie": cookie}) for port, cookie in zip(ports, signed_in, strict=True)]
+            timed.append(_reads("the dashboard's home", browsers, ["/dashboard"] * 2))
         if "payments" in parts:
-            timed.append(Timed(f"payments a second, {CONNECTIONS} connections", _rate(server.port, merchant), True))
+            rates = [_rate(port, each.merchant) for port, each in zip(ports, both, strict=True)]
+            timed.append(_timed(f"payments a second, {CONNECTIONS} connections", rates, is_rate=True))
         if "backup" in parts:
-            timed.append(Timed("backup", _seconds_of(lambda: _back_up(data_dir)) * 1000))
+            copied = [1000 * _seconds_of(partial(_back_up, each.data_dir)) for each in both]
+            timed.append(_timed("backup", copied))
     return timed
+
+
+def _reads(name: str, asking: "Sequence[Asking]", addresses: Sequence[str]) -> Timed:
+    """The median of READS calls of each, in turns."""
+    took: tuple[list[float], ...] = ([], [])
+    for _ in range(READS_BEFORE + READS):
+        if math.inf in (times[-1] for times in took if times):
+            break
+        for times, ask, address in zip(took, asking, addresses, strict=True):
+            try:
+                times.append(1000 * _seconds_of(partial(ask.get, address)))
+            except NotAnswered as refused:
+                print(refused, file=sys.stderr)
+                times += [math.inf] * (READS_BEFORE + READS)
+    return _timed(name, [median(times[READS_BEFORE:] or times) for times in took])
+
+
+def _timed(name: str, figures: Sequence[float], *, is_rate: bool = False) -> Timed:
+    few, many = figures
+    return Timed(name, few, many, is_rate)
 
 
 class Asking:
@@ -134,10 +188,6 @@ class Asking:
 
     def get(self, address: str) -> bytes:
         return self._ask("GET", address, 200)[1]
-
-    def median_ms(self, address: str) -> float:
-        took = [_seconds_of(lambda: self.get(address)) for _ in range(READS_BEFORE + READS)][READS_BEFORE:]
-        return 1000 * median(took)
 
     def oldest(self, address: str) -> str:
         """The id of the last object of a page."""
@@ -154,7 +204,7 @@ class Asking:
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != expected:
-            raise RuntimeError(f"{method} {address} was answered with {answer.status}: {body[:1000]!r}")
+            raise NotAnswered(f"{method} {address} was answered with {answer.status}: {body[:1000]!r}")
         return answer.headers, body
 
 
@@ -194,12 +244,13 @@ def _seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def markdown(few: Sequence[Timed], many: Sequence[Timed], stored: int) -> str:
+def markdown(timed: Sequence[Timed], stored: int) -> str:
     rows = [f"| | few stored | {stored:,} stored | share |", "|---|--:|--:|--:|"]
-    for one, other in zip(few, many, strict=True):
-        share = other.figure / one.figure if one.is_rate else one.figure / other.figure
+    for one in timed:
+        share = one.many / one.few if one.is_rate else one.few / one.many
         unit = "" if one.is_rate else " ms"
-        rows.append(f"| {one.name} | {one.figure:,.1f}{unit} | {other.figure:,.1f}{unit} | {share:.2f} |")
+        few, many = (f"{figure:,.1f}{unit}" if figure < math.inf else "refused" for figure in (one.few, one.many))
+        rows.append(f"| {one.name} | {few} | {many} | {share:.2f} |")
     made = time.strftime("%Y-%m-%d", time.gmtime())
     facts = f"{made}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}. The aim is {SHARE_AIM:.2f}."
     return "\n".join((*rows, "", facts))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from msgspec.structs import force_setattr, replace
@@ -142,12 +143,16 @@ class Scope(Value, frozen=True, kw_only=True):
 
 SCOPE_KEY_LENGTH = 17
 
+SCOPES_KNOWN = 1000
+"""Scopes that are not made anew: a task asks for its own five times."""
+
 
 def is_live(scope_key: str) -> bool:
     """Whether the scope with that key is of live mode."""
     return scope_key[-1] == "l"
 
 
+@lru_cache(SCOPES_KNOWN)
 def scope_of(key: str) -> Scope:
     """The scope behind its key, as `Scope.key` made it."""
     assert len(key) == SCOPE_KEY_LENGTH and key[-1] in "tl", f"not a scope key: {key!r}"

@@ -396,7 +396,9 @@ class Webhooks:
         """Render the event for the endpoint's API version. None, and the cause in the log, if that fails: an event that
         cannot be rendered must not come back for ever."""
         caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
-        reading = EventReading.of(event, await self._pending(scope.key, event))
+        # An event with one delivery in all has this one, which is open. Sending it again would have counted one more.
+        pending = 1 if event.deliveries == 1 else await self._pending(scope.key, event)
+        reading = EventReading.of(event, pending)
         try:
             _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
         except Exception:
@@ -429,7 +431,8 @@ class Webhooks:
     # The end of a task.
 
     async def _record_success(self, load: Load, delivery: Delivery) -> None:
-        async def work(load: Load, at: Moment) -> Changes[None]:
+        # Quoted, because a return type is worked out each time that an inner function is made.
+        async def work(load: Load, at: Moment) -> "Changes[None]":
             # Another process may have claimed it by now: the endpoint has the event, so no process needs to send it.
             if await load.maybe(Delivery, delivery.id) is None:
                 return NO_CHANGES
