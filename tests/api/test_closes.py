@@ -172,6 +172,17 @@ async def test_a_settlement_report_books_what_reached_the_bank_once(shop: Routed
     assert await bank_and_receivable(shop) == (8210, 2000, 290)
 
 
+async def test_a_close_with_a_report_takes_its_idempotency_key(shop: RoutedShop) -> None:
+    day, key = over(shop), shop.merchant.operator_key
+    report = STRIPE + "po_1,eur,90.00,2.90,87.10,charge,ch_1\npo_2,eur,10.00,0,10.00,charge,ch_2\n"
+    params = {"day": day, "statements": [{"place": "a", "name": "payouts.csv", "content": report}]}
+    once = {"idempotency_key": "close of the day"}
+    made = [await shop.app.call(key, "POST", "/ops/v1/closes", params, **once) for _ in range(2)]
+    assert [one.status for one in made] == [200, 200], made[0].body
+    assert made[0].body == made[1].body and made[0].json["object"] == "close"
+    assert await bank_and_receivable(shop) == (9710, 500, 290)
+
+
 async def test_a_reported_settlement_of_too_much_is_a_difference_and_then_booked(shop: RoutedShop) -> None:
     day = over(shop)
     report = STRIPE + "po_1,eur,140.00,4.00,136.00,charge,ch_1\n"
