@@ -93,7 +93,7 @@ async def prove_again(
     if renewed is None:
         await tell_of_refusal(engine, signed.operator, "code" if proofs.totp else "password", browser.address)
         return "wrong"
-    await take_back(engine, counted)
+    await take_back(engine, counted, forgets=True)
     return renewed
 
 
@@ -144,7 +144,7 @@ async def change_password(engine: Engine, signed: SignedIn, present: str, new: s
         if not await asyncio.to_thread(is_password, proofs.password, present):
             await tell_of_refusal(engine, signed.operator, "password", browser.address)
             return "wrong"
-        await take_back(engine, counted)
+        await take_back(engine, counted, forgets=not proofs.totp)
     hashed = await asyncio.to_thread(hash_password, new)
     changed = False
 
@@ -219,7 +219,7 @@ async def confirm_authenticator(
     if step is None:
         await tell_of_refusal(engine, signed.operator, "code", browser.address)
         return "wrong"
-    await take_back(engine, counted)
+    await take_back(engine, counted, forgets=True)
     codes = new_codes()
     fields = {"totp": proofs.pending, "totp_step": step, "pending": "", "recovery": _digests(codes)}
     done = await _change(engine, signed, proofs, "dashboard authenticator", browser.address, **fields)

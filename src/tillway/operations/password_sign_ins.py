@@ -120,7 +120,7 @@ async def sign_in_by_password(engine: Engine, email: str, password: str, browser
     if proofs is None or operator is None or not known or not right or lacks:
         await tell_of_refusal(engine, operator, "password", browser.address)
         return "wrong"
-    await take_back(engine, counted)
+    await take_back(engine, counted, forgets=not proofs.totp)
     if proofs.totp:
         return await _ask_for_code(engine, operator, proofs, browser.address)
     return Opened(await open_session(engine, operator, "password", browser, strong=False))
@@ -170,7 +170,7 @@ async def sign_in_by_code(engine: Engine, vault: Vault, ticket: str, code: str, 
     if not rights[-1]:
         await tell_of_refusal(engine, operator, "code", browser.address)
         return "wrong"
-    await take_back(engine, counted)
+    await take_back(engine, counted, forgets=True)
     return Opened(await open_session(engine, operator, factor, browser, strong=True))
 
 

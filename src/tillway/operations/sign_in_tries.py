@@ -56,15 +56,19 @@ async def count_try(engine: Engine, *, email: str, source: str) -> CountedTry | 
     return counted[-1]
 
 
-async def take_back(engine: Engine, counted: CountedTry) -> None:
-    """The try was right: the account's wrong ones are forgotten, and the address has one less."""
+async def take_back(engine: Engine, counted: CountedTry, *, forgets: bool) -> None:
+    """The try was right: its address, and the account, have one less. `forgets`: it was the whole proof, so that the
+    account's wrong ones are forgotten. A password beside which a code is needed is none: the wrong codes count on."""
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         account = await load.maybe(SignInTries, counted.account) if counted.account else None
         address = await load.maybe(SignInTries, counted.address) if counted.address else None
-        rest = without_try(address, counted.at) if address is not None else None
-        gone = [tries.id for tries in (account, address if rest is None else None) if tries is not None]
-        return Changes(result=None, records=(rest,) if rest is not None else (), deletes=tuple(gone))
+        rests, gone = list[SignInTries](), list[str]()
+        for tries, forgotten in ((account, forgets), (address, False)):
+            rest = without_try(tries, counted.at) if tries is not None and not forgotten else None
+            rests += [rest] if rest is not None else []
+            gone += [tries.id] if tries is not None and rest is None else []
+        return Changes(result=None, records=tuple(rests), deletes=tuple(gone))
 
     await engine.run(_unknown(None), work)
 

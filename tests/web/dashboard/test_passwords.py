@@ -155,6 +155,21 @@ async def test_codes_that_come_together_are_tried_no_more_often(app: InProcessAp
     assert waits.status == 429, "not even the right one"
 
 
+async def test_the_password_takes_no_wrong_codes_back(app: InProcessApp) -> None:
+    """Who has the password could guess codes without end, with the password again after every fourth."""
+    made = await person(app, "admin")
+    visitor, right = Visitor(app), {code_of(app, made, later) for later in (-30, 0, 30, 60)}
+    wrong = [code for code in map(str, range(100_000, 100_020)) if code not in right][:ACCOUNT_TRIES_MAX]
+    for code in wrong:
+        page = await enter(visitor)
+        assert page.status == 200
+        assert (await visitor.post(CODE, {**form_of(page, CODE), "code": code})).status == 401
+    assert (await enter(visitor)).status == 429
+    app.clock.ahead_seconds += WINDOW_SECONDS
+    ticket = form_of(await enter(visitor), CODE)
+    assert (await visitor.post(CODE, {**ticket, "code": code_of(app, made)})).status == 303
+
+
 async def test_a_role_that_grew_needs_a_second_factor_first(app: InProcessApp) -> None:
     made = await person(app, "support")
     row = await app.store.get(f"{SYSTEM}/{made.proofs.operator}")
