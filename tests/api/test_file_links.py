@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from good_calls import MerchantObjects
 
+from tillway.domain.operator import Role
 from tillway.testing.in_process import Answer, InProcessApp
 
 PDF = b"%PDF-1.7 a receipt"
@@ -73,6 +74,16 @@ async def test_a_link_ends(objects: MerchantObjects) -> None:
     assert (await look(objects, url)).status == 200
     app.clock.ahead_seconds += 3601
     assert (await look(objects, url)).status == 404
+
+
+async def test_who_may_not_see_a_file_sees_no_link_to_it(objects: MerchantObjects) -> None:
+    """A viewer could read the address of a link, and with it the evidence whose contents are kept from viewers."""
+    link = (await objects.post("/v1/file_links", file=await upload(objects)))["id"]
+    statuses: dict[Role, int] = {"viewer": 403, "support": 200}
+    for role, status in statuses.items():
+        key = await objects.app.operator(role, objects.merchant.account)
+        for path in ("/v1/file_links", f"/v1/file_links/{link}"):
+            assert (await objects.app.send("GET", path, key=key)).status == status, (role, path)
 
 
 async def test_what_a_link_refuses(objects: MerchantObjects) -> None:

@@ -65,8 +65,10 @@ READS: Final[dict[str, Capability]] = {
     "GET /ops/v1/audit/{id}": "export_audit",
     "GET /ops/v1/operators": "configure",
     "GET /ops/v1/operators/{id}": "configure",
-    # No member of a file can be masked.
+    # No member of a file can be masked, and a link opens it to all who see its address.
     "GET /v1/files/{id}/contents": "personal",
+    "GET /v1/file_links": "personal",
+    "GET /v1/file_links/{id}": "personal",
 }
 """Calls that read and need more than `read`."""
 
