@@ -56,9 +56,9 @@ def read_settlements(content: bytes, *, name: str) -> list[Reported] | None:
         return _read_paypal(_records(content, name), name)
     columns = frozenset(column.strip().strip('"').strip() for column in first.decode("utf-8", "replace").split(","))
     if columns >= _STRIPE:
-        return _read_stripe(_rows(content, name), name)
+        return _read_stripe(_rows(content, name, _STRIPE), name)
     if columns >= _ADYEN:
-        return _read_adyen(_rows(content, name), name)
+        return _read_adyen(_rows(content, name, _ADYEN), name)
     return None
 
 
@@ -73,9 +73,12 @@ def _records(content: bytes, name: str) -> list[tuple[int, list[str]]]:
     return records
 
 
-def _rows(content: bytes, name: str) -> Rows:
-    (_, head), *records = _records(content, name)
+def _rows(content: bytes, name: str, needed: frozenset[str]) -> Rows:
+    (line, head), *records = _records(content, name)
     columns = [column.lower() for column in head]
+    missing = sorted(needed.difference(columns))
+    if missing:
+        raise FileRejected(f"{name}:{line}: the header cannot be read: it lacks {', '.join(missing)}")
     return [(line, _by_column(columns, record, f"{name}:{line}")) for line, record in records]
 
 
@@ -184,6 +187,8 @@ def _read_paypal(records: Sequence[tuple[int, list[str]]], name: str) -> list[Re
     for line, record in records:
         where, kind = f"{name}:{line}", record[0]
         if kind == "SH":
+            if len(record) < 2 or not record[1]:
+                raise FileRejected(f"{where}: the header of a section lacks its day")
             day = f"{record[1][:10]} {record[3] if len(record) > 3 else ''}".strip()
         elif kind == "CH":
             columns = [column.lower() for column in record]
@@ -191,7 +196,7 @@ def _read_paypal(records: Sequence[tuple[int, list[str]]], name: str) -> list[Re
             if missing:
                 raise FileRejected(f"{where}: the header lacks {', '.join(missing)}")
         elif kind == "SB":
-            if not columns:
+            if not columns or not day:
                 raise FileRejected(f"{where}: a transaction stands before the header of its section")
             row = {" ".join(column.split()): cell for column, cell in _by_column(columns, record, where).items()}
             _add_paypal(sums, row, day, where)
