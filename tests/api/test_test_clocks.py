@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from good_calls import MerchantObjects
 
+from tillway.domain import test_clock as domain
+from tillway.domain.account import Scope
+from tillway.operations import test_clocks
+from tillway.store.codec import decode
 from tillway.testing.in_process import InProcessApp
 
 CLOCKS = "/v1/test_helpers/test_clocks"
@@ -62,6 +66,26 @@ async def test_a_hold_expires_in_the_time_of_its_clock(objects: MerchantObjects)
     assert await types_of_events(objects, "charge.expired") == ["charge.expired"] * 2
     told = ["created", *["advancing", "ready"] * 3]
     assert await types_of_events(objects, "test_helpers") == [f"test_helpers.test_clock.{verb}" for verb in told]
+
+
+async def test_a_worker_that_is_late_ends_no_later_advance(objects: MerchantObjects) -> None:
+    """It has done what was due by the first target alone."""
+    clock, _ = await clock_with_customer(objects)
+    platform, scope = objects.app.running.platform, Scope(account=objects.merchant.account, mode="test")
+    load = platform.engine.load(scope.key)
+    await objects.post(f"{CLOCKS}/{clock}/advance", frozen_time=NOON + DAY)
+    row = await objects.app.store.get(f"{scope.key}/clockt_{clock.partition('_')[2]}.advance")
+    assert row is not None
+    found, task = await load.get(domain.TestClock, clock), decode(row.key.partition("/")[2], row.body)
+    assert isinstance(task, domain.TestClockTask)
+    await objects.app.running.runner.carry(row)
+    await test_clocks.carry(platform, row)
+    assert (await get(objects, f"{CLOCKS}/{clock}"))["frozen_time"] == NOON + DAY
+    await objects.post(f"{CLOCKS}/{clock}/advance", frozen_time=NOON + 2 * DAY)
+    again = await platform.engine.load(scope.key).get(domain.TestClock, clock)
+    at = platform.engine.clock.moment()
+    assert domain.arrive(again, task, NOON + DAY, at).records == ()
+    assert len(domain.arrive(found, task, NOON + DAY, at).records) == 1
 
 
 async def test_sessions_and_disputes_end_too(objects: MerchantObjects) -> None:

@@ -109,14 +109,16 @@ def advance(clock: TestClock, target: int, at: Moment) -> Changes[TestClock]:
     return Changes(result=after, records=(after,), tasks=(_task(clock, "advance", at.now),), events=(event,))
 
 
-def arrive(clock: TestClock, task: TestClockTask, at: Moment) -> Changes[TestClock]:
-    """End an advance: the clock shows its target."""
-    assert clock.target is not None, "a clock that advances has a target"
+def arrive(clock: TestClock, task: TestClockTask, target: int, at: Moment) -> Changes[TestClock]:
+    """End the advance to `target`: the clock shows it. Nothing where another worker has ended it, even if the clock
+    advances again since: what is due by its new target is not done yet."""
+    if clock.target != target:
+        return Changes(result=clock)
     since = at.new_suffix()
     after = msgspec.structs.replace(
         clock,
-        frozen_time=clock.target,
-        shown=(*clock.shown, Shown(since, clock.target)),
+        frozen_time=target,
+        shown=(*clock.shown, Shown(since, target)),
         status="ready",
         target=None,
     )
