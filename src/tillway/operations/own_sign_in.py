@@ -179,7 +179,10 @@ async def set_first_password(
     hashed = await asyncio.to_thread(hash_password, new)
 
     async def work(load: Load, at: Moment) -> Changes[None]:
-        if await load.maybe(SignInProofs, proofs_id(email)) is not None:
+        taken = await load.maybe(SignInProofs, proofs_id(email)) is not None or await _is_anothers(
+            engine, signed, email
+        )
+        if taken:
             raise Refused("email_invalid", "Another operator signs in with this address.", param="email")
         made = SignInProofs(
             id=proofs_id(email), created=at.created, operator=signed.operator.id, email=email, password=hashed
@@ -188,6 +191,14 @@ async def set_first_password(
 
     await engine.run(caller_of(signed.operator, "dashboard password", address), work)
     return "right"
+
+
+async def _is_anothers(engine: Engine, signed: SignedIn, email: str) -> bool:
+    """Whether another operator was invited with the address: by it, single sign-on finds that one."""
+    async for one in records_of(engine.store, SYSTEM, Operator):
+        if one.id != signed.operator.id and one.email.lower() == email.lower():
+            return True
+    return False
 
 
 async def begin_authenticator(

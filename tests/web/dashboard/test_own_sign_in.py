@@ -243,6 +243,19 @@ async def test_without_a_password_the_page_has_a_form_for_the_first_one(app: InP
     assert "tillway operators sign-in NAME" in text(await visitor.post(f"{PAGE}/authenticator", csrf))
 
 
+async def test_nobody_takes_the_address_that_another_was_invited_with(app: InProcessApp) -> None:
+    """Single sign-on would find two operators with it, and let neither in."""
+    boss = new_operator("Boss", "admin", None, created=app.clock.now_ms() // 1000, email="boss@shop.example")
+    await app.store.commit([system_write(boss)])
+    visitor = await Visitor.signed_in(app, "viewer", name="By address")
+    csrf = form_of(await visitor.get(PAGE), "/dashboard/sign-out")
+    fields = csrf | {"email": "Boss@shop.example", "password": OTHER}
+    refused = await visitor.post(f"{PAGE}/password/first", fields)
+    assert "Another operator signs in with this address." in text(refused)
+    made = await visitor.post(f"{PAGE}/password/first", fields | {"email": "mine@shop.example"})
+    assert "You have a password now" in text(made)
+
+
 async def test_keys_need_a_fresh_proof_and_the_form_is_sent_again(app: InProcessApp) -> None:
     made = await person(app, "admin")
     visitor, action = await enter(app, code=made.recovery_codes[0]), "/dashboard/developers"
