@@ -83,3 +83,15 @@ def test_functions_are_short(path: Path) -> None:
     }
     long = {name: lines for name, lines in found.items() if lines > FUNCTION_LINES_MAX}
     assert not long, f"more than {FUNCTION_LINES_MAX} lines: let helpers compute, and the parent branch"
+
+
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "build", "node_modules"}.intersection(path.parts))
+PROSE_WIDTH = 120
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_fits_the_width_of_the_code(path: Path) -> None:
+    """Outside of tables, samples, drawings and lines that one address or name fills."""
+    pieces = re.split(r"^\s*```.*?^\s*```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for piece in pieces for line in piece.splitlines() if not line.lstrip().startswith(("|", "<", "#"))]
+    assert not [line for line in lines if len(line) > PROSE_WIDTH and len(line.split()) > 3]
