@@ -126,3 +126,25 @@ def test_an_exception_that_nobody_asks_for_is_kept() -> None:
 
     loop.run(main())
     assert [str(unheard) for unheard in loop.unheard()] == ["nobody listens"]
+
+
+def test_an_exception_on_its_way_at_the_end_of_a_life_is_left_out() -> None:
+    """A crash may come between the end of a task and the callback that tells its awaiter."""
+    loop, life, alone = new_loop(Random(1)), Life(), Life()
+
+    async def fail_in(ending: Life) -> None:
+        ending.ended = True
+        raise ValueError("crashed")
+
+    async def wait_for_one() -> None:
+        await loop.create_task(fail_in(life))
+
+    async def main() -> None:
+        for own, work in ((life, wait_for_one), (alone, lambda: fail_in(Life()))):
+            context = copy_context()
+            context.run(LIFE.set, own)
+            loop.create_task(work(), context=context)
+        await asyncio.sleep(1.0)
+
+    loop.run(main())
+    assert [str(unheard) for unheard in loop.unheard()] == ["crashed"], "of the task that nothing awaited"
