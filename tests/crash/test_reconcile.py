@@ -9,7 +9,14 @@ import msgspec
 import pytest
 
 from tillway.crash.clients import Order, Reply
-from tillway.crash.disputes import Case, Heard, find_unanswered, numbered, read_cases
+from tillway.crash.disputes import (
+    Case,
+    Heard,
+    find_unanswered,
+    numbered,
+    read_cases,
+    unreturned_payments_are_disputed,
+)
 from tillway.crash.hook import EVENTS
 from tillway.crash.issuer import Word
 from tillway.crash.reconcile import Performed, Platform, Said, read_journal, reconcile
@@ -393,10 +400,12 @@ def test_the_disputes_of_a_journal_are_read_with_their_replies(tmp_path: Path) -
 
 def test_a_dispute_under_way_is_waited_for() -> None:
     now = 1_000_000.0
-    due, waiting = world(), case("Opened", evidence=1)
+    due, waiting = world(), case("Opened", evidence=1, acknowledged=True)
     assert find_unanswered(due["disputes"], numbered([waiting]), now=now) == []
     assert find_unanswered([], numbered([waiting]), now=now) == ["case-1 is not told"]
-    waiting.evidence = 0
+    waiting.acknowledged = False
+    assert find_unanswered(due["disputes"], numbered([waiting]), now=now) == ["case-1 is not told"]
+    waiting.acknowledged, waiting.evidence = True, 0
     assert find_unanswered(due["disputes"], numbered([waiting]), now=now) == [
         "the evidence of du_000000000000011 is not at the bank"
     ]
@@ -433,3 +442,11 @@ def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: P
     story = explain(violation, clients, [journal], [(0.5, "the bank"), (1.5, "the server, any moment")])
     assert [line.split()[0] for line in story] == ["1.000", "1.500", "2.000", "bank", "bank"]
     assert "*** the server, any moment dies" in story[1]
+
+
+def test_the_payment_of_a_failed_order_is_left_only_under_a_dispute() -> None:
+    item = {"id": "oi_1", "kind": "unreturned", "subject": "pi_1"}
+    charge, card = {"id": "ch_1", "payment_intent": "pi_1"}, {"card": {"case_type": "chargeback"}}
+    dispute = {"charge": "ch_1", "payment_method_details": card}
+    assert not list(unreturned_payments_are_disputed([dispute], [item], [charge]))
+    assert [found.about for found in unreturned_payments_are_disputed([], [item], [charge])] == [("oi_1",)]

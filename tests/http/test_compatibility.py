@@ -4,6 +4,7 @@
 """
 
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -68,7 +69,8 @@ def refused_table() -> str:
 
 def idle_table() -> str:
     names = {name for _, name, parameter in parameters() if isinstance(parameter, Ignored | Open)}
-    return ", ".join(f"`{name}`" for name in sorted(names)) + ".\n"
+    listed = ", ".join(f"`{name}`" for name in sorted(names))
+    return textwrap.fill(f"{listed}.", 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def errors_text() -> str:

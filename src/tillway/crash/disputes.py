@@ -54,6 +54,8 @@ class Case(msgspec.Struct, kw_only=True):
     verdict: str
     told: int
     reports: list[Heard] = msgspec.field(default_factory=list)
+    acknowledged: bool = False
+    """Whether Tillway has acknowledged the latest report."""
     evidence: int = 0
     accepted: int = 0
     closed: bool = False
@@ -106,6 +108,7 @@ def read_cases(path: Path, connector: str) -> dict[str, Case]:
         case.closed = case.closed or case.verdict in ENDED
         reports.setdefault(case.reference, []).append((case.told, case.stage, case.verdict))
     for case in cases.values():
+        case.acknowledged = noticed_report(case.reference, case.told) in noticed
         case.reports = [
             Heard(stage, verdict, told == case.told or noticed_report(case.reference, told) in noticed)
             for told, stage, verdict in reports[case.reference]
@@ -133,7 +136,7 @@ def find_unanswered(disputes: Iterable[Document], cases: Mapping[str, Case], *, 
     known = {number_of(dispute): dispute for dispute in disputes}
     for number, case in cases.items():
         dispute = known.get(number)
-        if dispute is None or not case.reports[-1].certain:
+        if dispute is None or not case.acknowledged:
             left.append(f"case-{number} is not told")
             continue
         if dispute["evidence_details"]["submission_count"] > case.evidence and not case.closed:
@@ -218,6 +221,8 @@ def words_are_kept(words: Iterable[Word], items: Iterable[Document], logs: str) 
     for item in items:
         if item["subject"] is not None and item["subject"].startswith("du_"):
             continue  # See `_contradictions_are_kept`.
+        if item["kind"] == "unreturned":
+            continue  # See `unreturned_payments_are_disputed`.
         place = (item["reference"], item["theirs"])
         found[place] += 1
         if place not in said or item["kind"] != "contradiction":
@@ -227,6 +232,17 @@ def words_are_kept(words: Iterable[Word], items: Iterable[Document], logs: str) 
     for place, word in said.items():
         if found[place] != 1:
             yield Violation(rule, f"{word} was heard, and there are {found[place]} open items", (word.reference,))
+
+
+def unreturned_payments_are_disputed(
+    disputes: Iterable[Document], items: Iterable[Document], charges: Iterable[Document]
+) -> Iterator[Violation]:
+    """Each open item of a failed order is about a payment whose money a dispute has withheld."""
+    withheld = {dispute["charge"] for dispute in disputes if not is_inquiry(dispute)}
+    payments = {charge["payment_intent"] for charge in charges if charge["id"] in withheld}
+    for item in items:
+        if item["kind"] == "unreturned" and item["subject"] not in payments:
+            yield Violation("contradictions are open items", f"no dispute explains {item}", (item["id"],))
 
 
 def withheld_by_the_bank(
