@@ -77,7 +77,7 @@ def test_other_modes_are_refused_with_the_command_that_mends_them(path, mode):
 def test_another_owner_is_refused(path):
     Keyring.create(path)
     os.chown(path, 12345, -1)
-    with pytest.raises(KeyFileUnfit, match="chown"):
+    with pytest.raises(KeyFileUnfit, match=r"Run as the former.*chown"):
         Keyring.load(path)
 
 

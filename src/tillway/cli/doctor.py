@@ -109,7 +109,7 @@ def _directory(settings: Settings) -> Iterator[Finding]:
     status = directory.stat()
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
-        remedy = f"Run as that user, or: chown -R {os.geteuid()} {directory}"
+        remedy = f"Run as that user. If the server runs as user {os.geteuid()}: chown -R {os.geteuid()} {directory}"
         yield Finding("directory", "fail", f"{directory} belongs to user {status.st_uid}", remedy)
     elif mode & 0o077:
         yield Finding("directory", "fail", f"{directory} has mode {mode:04o}", f"Run: chmod 700 {directory}")

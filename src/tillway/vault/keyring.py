@@ -341,7 +341,9 @@ def _read(path: Path) -> tuple[bytes, Stamp]:
         # Not blocking, so that a pipe in the file's place is refused below and not waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise KeyFileUnfit(f"{path} does not exist. Make one with `tillway init`, or restore it from backup.") from None
+        raise KeyFileUnfit(
+            f"{path} does not exist. Put its copy back. A new installation gets one by `tillway init`."
+        ) from None
     except OSError as error:
         raise KeyFileUnfit(
             f"{path} cannot be read: {error.strerror}. Run the server as the user that owns it."
@@ -353,8 +355,8 @@ def _read(path: Path) -> tuple[bytes, Stamp]:
             raise KeyFileUnfit(f"{path} is not a regular file.")
         if status.st_uid != os.geteuid():
             raise KeyFileUnfit(
-                f"{path} belongs to user {status.st_uid}, the server runs as {os.geteuid()}. "
-                f"Run: chown {os.geteuid()} {path}"
+                f"{path} belongs to user {status.st_uid}, and this process is of user {os.geteuid()}. "
+                f"Run as the former. If the server runs as user {os.geteuid()}: chown {os.geteuid()} {path}"
             )
         if mode & 0o077:
             raise KeyFileUnfit(f"{path} has mode {mode:04o}, so others can read the keys. Run: chmod 600 {path}")
