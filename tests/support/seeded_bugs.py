@@ -72,6 +72,7 @@ def assert_caught(bug: Bug, directory: Path) -> None:
             seed=SEED + nth,
             mutant=MUTANTS / f"{bug.mutant}.py",
             last_lease_seconds=3,
+            replies_seconds=10.0,
             clocks=bug.fault == "clocks",
             full_disk=bug.fault == "full_disk",
         )

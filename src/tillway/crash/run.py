@@ -154,6 +154,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the disk of a store in a file becomes full."""
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, for which SETTLE_SECONDS is promised."""
+    replies_seconds: float = REPLIES_SECONDS
+    """How long the reports and replies of disputes may take at rest."""
 
     @property
     def settle_seconds(self) -> float:
@@ -796,7 +798,7 @@ async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: S
 async def _wait_for_replies(stage: Stage, report: Report) -> None:
     """Wait until the merchant has heard of each dispute, and the bank of each reply."""
     began, left = time.monotonic(), [""]
-    while left and time.monotonic() - began < REPLIES_SECONDS:
+    while left and time.monotonic() - began < stage.plan.replies_seconds:
         for bank in stage.banks:
             # It answers when its journal is flushed, with the marks of the acknowledged reports.
             async with stage.session.get(f"{_url(bank.daemon)}/_journal") as answer:
@@ -807,7 +809,9 @@ async def _wait_for_replies(stage: Stage, report: Report) -> None:
             await asyncio.sleep(0.5)
     for what in left[:20]:
         report.violations.append(
-            Violation(f"disputes are at rest within {REPLIES_SECONDS:.0f} seconds", what, (what.split()[-1],))
+            Violation(
+                f"disputes are at rest within {stage.plan.replies_seconds:.0f} seconds", what, (what.split()[-1],)
+            )
         )
 
 
