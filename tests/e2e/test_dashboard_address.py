@@ -24,6 +24,7 @@ def test_the_dashboard_has_an_address_of_its_own(start_server: StartServer, tmp_
     (data_dir / "tillway.toml").write_text(f'dashboard_listen = "{own}"\n')
     server = start_server(data_dir, made)
     assert status(f"{server.base_url}/healthz") == 200 and status(f"{server.base_url}/dashboard/sign-in") == 404
+    assert status(f"{server.base_url}/dashboardpayments") == 404, "below no prefix of the pages"
     assert status(f"http://{own}/dashboard/sign-in") == 200
     assert [status(f"http://{own}{path}") for path in ("/healthz", "/v1/balance", "/", "/dashboardx")] == [404] * 4
     assert server.call("GET", "/v1/balance")[0] == 200

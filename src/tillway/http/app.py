@@ -129,6 +129,13 @@ class Api:
             found = self._router.find(path)
         return found
 
+    def _pages_at(self, path: str) -> BrowserPages | None:
+        """The dashboard, for a path at or below its prefix: `/dashboards` is none."""
+        pages = self.pages
+        if pages is None or not path.startswith(pages.prefix):
+            return None
+        return pages if path[len(pages.prefix) : len(pages.prefix) + 1] in ("", "/") else None
+
     async def handle(self, request: Request) -> Response:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
@@ -177,8 +184,8 @@ class Api:
         found = self._routes_at(request.path)
         route = found[0].get("GET" if request.method == "HEAD" else request.method) if found is not None else None
         if route is None:
-            pages = self.pages
-            return pages is not None and request.path.startswith(pages.prefix) and await pages.knows(request)
+            pages = self._pages_at(request.path)
+            return pages is not None and await pages.knows(request)
         if route.access == "anyone":
             return True
         try:
@@ -220,8 +227,9 @@ class Api:
 
     async def _respond(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
         """Return the response and the pattern of its route."""
-        if self.pages is not None and request.path.startswith(self.pages.prefix):
-            return await self.pages.respond(request)
+        pages = self._pages_at(request.path)
+        if pages is not None:
+            return await pages.respond(request)
         pattern = UNMATCHED
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
