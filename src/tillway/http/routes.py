@@ -184,7 +184,7 @@ class Router:
         parts = path.strip("/").split("/")
         if "*" in parts:
             return None  # In the table it stands for an id; no id is a `*`.
-        if path.endswith("/") and (methods := self._table.get(tuple(parts))) is not None:
+        if (path.endswith("/") or path.startswith("//")) and (methods := self._table.get(tuple(parts))) is not None:
             return methods, ()
         for places in self._wild.get(len(parts), ()):
             segments = list(parts)
