@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 import msgspec
 
 from tillway.domain.account import SYSTEM, Account
-from tillway.domain.dashboard import INVITED_SECONDS, DashboardSession, IdentityLink, SignInLink
+from tillway.domain.dashboard import INVITED_SECONDS, DashboardSession, IdentityLink, SignInLink, link_id
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.operator import NAME_MAX, Operator, OperatorKey, Role, lost_places
 from tillway.domain.passkey import Passkey
@@ -157,6 +157,7 @@ async def disable(engine: Engine, caller: Caller, id: str) -> Operator:
         return Changes(result=None, records=records, deletes=ended, detail=_told(before, ended))
 
     await engine.run(_for_installation(caller), work)
+    await _end_rest(engine, caller, disabled[-1], SignInLink, DashboardSession)
     return disabled[-1]
 
 
@@ -190,13 +191,16 @@ async def reset(engine: Engine, caller: Caller, id: str) -> Linked:
             if key.operator == id and key.revoked_at is None:
                 current = await load.maybe(OperatorKey, key.id)
                 revoked += [msgspec.structs.replace(current, revoked_at=at.now)] if current is not None else []
-        ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession, *PROOFS)
+        ended = await _belongings(engine.store, load, id, *PROOFS, SignInLink, DashboardSession)
         token, link = _invitation(operator, at)
         made.append(Linked(operator, token, link.expires_at))
         detail = _told(operator, ended) | {"keys": len(revoked)}
         return Changes(result=None, records=(*revoked, link), deletes=ended, detail=detail)
 
     await engine.run(_for_installation(caller), work)
+    await _end_rest(
+        engine, caller, made[-1].operator, *PROOFS, SignInLink, DashboardSession, but=link_id(made[-1].token)
+    )
     return made[-1]
 
 
@@ -217,7 +221,22 @@ async def sign_out(engine: Engine, caller: Caller, id: str, session: str | None)
         return Changes(result=None, deletes=ended, detail=_told(operator, ended) if ended else {})
 
     await engine.run(_for_installation(caller), work)
+    if session is None:
+        await _end_rest(engine, caller, found[-1], DashboardSession)
     return found[-1]
+
+
+async def _end_rest(engine: Engine, caller: Caller, operator: Operator, *kinds: type[Record], but: str = "") -> None:
+    """End the records of an operator that one commit had no room for, except `but`."""
+    left = [True]
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        ended = await _belongings(engine.store, load, operator.id, *kinds, but=but)
+        left.append(bool(ended))
+        return Changes(result=None, deletes=ended, detail=_told(operator, ended) if ended else {})
+
+    while left[-1]:
+        await engine.run(_for_installation(caller), work)
 
 
 def _invitation(operator: Operator, at: Moment) -> tuple[str, SignInLink]:
@@ -229,12 +248,13 @@ def _told(operator: Operator, ended: tuple[str, ...]) -> dict[str, object]:
     return {"operator": operator.id, "name": operator.name, "ended": len(ended)}
 
 
-async def _belongings(store: Store, load: Load, operator: str, *kinds: type[Record]) -> tuple[str, ...]:
-    """The ids of an operator's records of these types, at most BELONGINGS_MAX, read for the commit."""
+async def _belongings(store: Store, load: Load, operator: str, *kinds: type[Record], but: str = "") -> tuple[str, ...]:
+    """The ids of an operator's records of these types except `but`, at most BELONGINGS_MAX, read for the commit."""
     ids: list[str] = []
     for kind in kinds:
         async for record in records_of(store, SYSTEM, kind):
-            if getattr(record, "operator", "") == operator and len(ids) < BELONGINGS_MAX:
+            mine = getattr(record, "operator", "") == operator and record.id != but
+            if mine and len(ids) < BELONGINGS_MAX:
                 ids += [record.id] if await load.find(record.id) is not None else []
     return tuple(ids)
 

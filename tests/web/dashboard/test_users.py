@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dashboard_shop import DashboardShop
 from dashboard_visitor import Visitor, form_of, text
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.dashboard import DashboardSession
+from tillway.operations.accounts import system_write
+from tillway.operations.operator_changes import BELONGINGS_MAX
 from tillway.operations.sign_ins import change_session
 from tillway.store.walk import records_of
 from tillway.testing.in_process import Answer, InProcessApp
@@ -237,3 +240,21 @@ async def test_a_large_refund_needs_a_fresh_proof(shop: DashboardShop) -> None:
     assert asked.status == 200 and "Confirm that it is you" in text(asked), "501.00 of one payment"
     assert (await shop.get(f"/v1/payment_intents/{id}"))["amount_received"] == 90_000
     assert [one["amount"] for one in (await shop.get("/v1/refunds"))["data"]] == [50_000]
+
+
+async def test_a_reset_ends_more_than_one_commit_can(shop: DashboardShop) -> None:
+    mara = await shop.visitor()
+    jonas = Visitor(shop.app)
+    await jonas.post(await invited(shop, mara, "Jonas"))
+    fields = {"email": "jonas@shop.example", "password": PASSWORD}
+    await jonas.submit(await jonas.get("/dashboard/security"), "/dashboard/security/password/first", fields)
+    id = (await known(shop, "Jonas"))["id"]
+    mine = [one async for one in records_of(shop.app.store, SYSTEM, DashboardSession) if one.operator == id]
+    copies = [msgspec.structs.replace(mine[0], id=f"dss_{place:040x}") for place in range(BELONGINGS_MAX + 5)]
+    await shop.app.store.commit([system_write(one) for one in copies])
+    address = address_on(await mara.submit(await mara.get(f"{PAGE}/{id}"), f"{PAGE}/{id}/reset"))
+    assert (await jonas.get("/dashboard")).status == 303
+    assert (await Visitor(shop.app).post("/dashboard/sign-in", fields)).status == 401, "the password has ended too"
+    after = await known(shop, "Jonas")
+    assert after["sessions"] == [] and after["signs_in_with"] == []
+    assert (await Visitor(shop.app).post(address)).status == 303
