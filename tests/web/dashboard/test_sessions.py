@@ -242,3 +242,31 @@ async def test_while_the_database_is_away_the_last_page_is_shown_dimmed(tmp_path
     store.away = True
     assert "No payment matches" not in text(await one.get("/dashboard/payments?status=declined"))
     await app.close()
+
+
+async def test_a_form_of_one_merchant_does_nothing_at_another(app: InProcessApp) -> None:
+    second, mine = await app.merchant(), await app.operator("admin")
+    visitor = await Visitor.signed_in(app)
+    form, home = await visitor.get("/dashboard/links/new"), await visitor.get("/dashboard")
+    await visitor.submit(home, "/dashboard/merchant", {"account": second.account})
+    typed = {"name": "Tea", "amount": "12.50", "currency": "EUR"}
+    refused = await visitor.submit(form, "/dashboard/links/new", typed)
+    assert refused.status == 409 and "choose the merchant at the top" in text(refused)
+    fresh = await visitor.get("/dashboard/links/new")
+    await visitor.submit(home, "/dashboard/sign-out")
+    kept = await visitor.submit(fresh, "/dashboard/links/new", typed)
+    # The new session begins at the first merchant: what was typed for the second one is not done there.
+    two = await Visitor.signed_in(app, name="Two")
+    again = await two.submit(kept, "/dashboard/again")
+    assert (await two.submit(again, "/dashboard/links/new")).status == 409
+    for merchant in (form_of(form, "/dashboard/links/new")["merchant"], second.account):
+        assert (await app.ok(mine, "GET", "/v1/payment_links", tillway_account=merchant))["data"] == []
+    await two.submit(await two.get("/dashboard"), "/dashboard/merchant", {"account": second.account})
+    assert (await two.submit(again, "/dashboard/links/new")).status == 303
+
+
+async def test_only_its_own_addresses_lead_to_the_dashboard(app: InProcessApp) -> None:
+    visitor = await Visitor.signed_in(app)
+    assert (await visitor.get("/dashboard/payments")).status == 200
+    for path in ("/dashboardpayments", "/dashboardx", "/dashboard.html"):
+        assert (await visitor.get(path)).status == 404, path

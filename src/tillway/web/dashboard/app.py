@@ -71,7 +71,10 @@ KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""
 
 NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "password", "present", "proof", "passkey", "code", "ticket"))
-UNSEEN: Final = frozenset(("idempotency_key", "version", "preview", "previewed", "do"))
+UNSEEN: Final = frozenset(("merchant", "idempotency_key", "version", "preview", "previewed", "do"))
+OF_NO_MERCHANT: Final = ("/merchant", "/sign-out", "/security")
+"""Forms that do the same whichever merchant is shown."""
+
 SSO_SECONDS: Final = 10 * 60
 """How long a sign-in at the identity provider may take."""
 
@@ -158,6 +161,7 @@ class Dashboard:
         if path == AGAIN and request.method == "POST":
             return self._send_again(request, form, token, signed), AGAIN
         if signed is None:
+            self._kept.forget(token)
             return self._send_to_sign_in(request, path, form), BASE
         return await self._visit(request, path, form, files, token, signed)
 
@@ -186,11 +190,16 @@ class Dashboard:
             await sign_ins.end_session(self._platform.engine, signed, signed.session.id, request.client_ip)
             self._kept.forget(token)
             return self._redirect(f"{BASE}/sign-in", self._cookie_header("", 0)), f"{BASE}/sign-out"
+        if request.method == "POST" and inner == "/merchant":
+            self._kept.forget(token)
         methods, visit.ids = self._pages.find(inner)
         chosen = methods.get("GET" if request.method == "HEAD" else request.method)
         pattern = f"{BASE}{chosen.path}" if chosen is not None else f"{BASE}/*"
         try:
-            reply = await chosen.handler(visit) if chosen is not None else _no_page(visit, bool(methods))
+            if chosen is None:
+                reply: Reply = _no_page(visit, bool(methods))
+            else:
+                reply = _of_another_merchant(visit, inner) or await chosen.handler(visit)
         except CallRefused as refused:
             if request.method == "GET" and refused.code in STORE_CODES:
                 raise Refused(refused.code) from refused
@@ -483,6 +492,19 @@ def _typed(to: str, form: dict[str, list[str]]) -> dict[str, Any]:
     fields = [(name, value) for name, values in kept.items() for value in values]
     typed = [(name, value) for name, value in fields if name not in UNSEEN and value]
     return {"to": to, "fields": fields, "typed": typed}
+
+
+def _of_another_merchant(visit: Visit, inner: str) -> Shown | None:
+    """The refusal of a form that was shown for another merchant: another tab, or a new sign-in, has changed it."""
+    of = visit.sent("merchant")
+    if visit.request.method != "POST" or of in ("", visit.account.id) or inner.startswith(OF_NO_MERCHANT):
+        return None
+    name = next((one.name for one in visit.accounts if one.id == of), "") or of[:40]
+    told = (
+        f"This form is about {name}, and you are looking at {visit.account.name or visit.account.id} now. Nothing was "
+        "changed: choose the merchant at the top, and open the form again."
+    )
+    return Shown("error.html", {"message": told, "request": ""}, 409)
 
 
 def _no_page(visit: Visit, other_method: bool) -> Shown:
