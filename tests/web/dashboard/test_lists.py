@@ -113,6 +113,16 @@ async def test_a_large_sum_of_refunds_needs_a_fresh_proof(shop: DashboardShop) -
     assert "Nothing was changed" in text(refused) and (await shop.get("/v1/refunds"))["data"] == []
 
 
+async def test_the_rest_of_a_large_refund_needs_a_fresh_proof_too(shop: DashboardShop) -> None:
+    id = await shop.pay(50_100)
+    await shop.post("/v1/refunds", payment_intent=id, amount=50_000)
+    visitor = await shop.visitor("operator")
+    shop.app.clock.ahead_seconds += 301
+    asked = await visitor.get(f"/dashboard/payments/refunds?id={id}")
+    refused = await visitor.submit(asked, "/dashboard/payments/refunds")
+    assert "Confirm that it is you" in text(refused) and len((await shop.get("/v1/refunds"))["data"]) == 1
+
+
 async def test_csv_sums_are_those_of_the_totals_in_each_currency(shop: DashboardShop) -> None:
     paid = {"eur": (9900, 2050), "jpy": (700, 12_500), "kwd": (12_340, 5_010)}
     for currency, amounts in paid.items():

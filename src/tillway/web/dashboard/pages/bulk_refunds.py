@@ -38,15 +38,20 @@ def _sums(payments: list[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(sums.items()))
 
 
+def _is_large(payments: list[dict[str, Any]]) -> bool:
+    """Whether their refunds need a fresh proof: together, or with what a payment of them has given back before."""
+    whole = [(one["currency"], left_of(one) + int(one["amount_refunded"])) for one in payments if left_of(one) > 0]
+    amounts = [*_sums(payments).items(), *whole]
+    return any(minor > REAUTH_REFUND_MAJOR * 10 ** MINOR_UNITS[currency] for currency, minor in amounts)
+
+
 @page("POST", "/payments/refunds", place="/payments")
 async def refund_each(visit: Visit) -> Reply:
     """Refund each payment of the form once. One that changed since the form was shown is left as it is."""
     await visit.check_role("refund", "/v1/refunds")
     given = [text.partition(" ") for text in visit.form.get("payment", [])[:PAGE_ROWS]]
     chosen = [(await overview(visit, id), version) for id, _, version in given]
-    sums = _sums([payment for payment, _ in chosen])
-    large = any(minor > REAUTH_REFUND_MAJOR * 10 ** MINOR_UNITS[currency] for currency, minor in sums.items())
-    if large and (asked := await ask_proof(visit)) is not None:
+    if _is_large([payment for payment, _ in chosen]) and (asked := await ask_proof(visit)) is not None:
         return asked
     outcomes = [(payment, *await _refund(visit, payment, version)) for payment, version in chosen]
     return Shown("refunded-many.html", {"outcomes": outcomes, "good": sum(not wrong for *_, wrong in outcomes)})
