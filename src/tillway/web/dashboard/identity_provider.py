@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import logging
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,7 +23,7 @@ from tillway.domain.cards import Secret
 from tillway.domain.dashboard import STRONG_SECONDS
 
 if TYPE_CHECKING:
-    from joserfc.jwk import KeySet
+    from joserfc.jwk import Key, KeySet
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +164,7 @@ class IdentityProvider:
             waited = time.monotonic() - self._keys_at
             if self._keys is None or (again and waited > KEYS_AGAIN_SECONDS):
                 found = await self._ask("GET", str((await self._described())["jwks_uri"]))
-                usable = [key for key in found.get("keys", ()) if key.get("use", "sig") == "sig"]
-                self._keys, self._keys_at = KeySet.import_key_set({"keys": usable}), time.monotonic()
+                self._keys, self._keys_at = KeySet(list(_usable(found.get("keys")))), time.monotonic()
             return self._keys
 
     async def _described(self) -> dict[str, Any]:
@@ -202,6 +203,17 @@ class IdentityProvider:
         if not isinstance(found, dict):
             raise ProviderFailed(f"{urlsplit(address).path} answered no object")
         return found
+
+
+def _usable(keys: Any) -> Iterator[Key]:
+    """The keys of a set that can sign here. Others, such as those on a curve that is not known here, are left out."""
+    from joserfc.errors import JoseError
+    from joserfc.jwk import JWKRegistry
+
+    for key in keys if isinstance(keys, list) else ():
+        if isinstance(key, dict) and key.get("use", "sig") == "sig":
+            with contextlib.suppress(JoseError, LookupError, TypeError, ValueError):
+                yield JWKRegistry.import_key(key)
 
 
 def _derived(token: str, purpose: str) -> str:
