@@ -1,5 +1,6 @@
 """Settings that are read together, and when an answer may stand for a read."""
 
+import asyncio
 from collections.abc import Sequence
 
 from tillway.store.read_ahead import AHEAD_SECONDS, PLACES_MAX, UNUSED_MAX, Item, Place, ReadAhead
@@ -69,3 +70,26 @@ async def test_what_nobody_uses_any_more_is_not_read() -> None:
     table.ahead.forget()
     await table.read("n3")
     assert len(table.fetched[-1]) == PLACES_MAX and "a" not in table.fetched[-1]
+
+
+async def test_an_answer_that_is_overtaken_by_a_change_of_its_own_is_not_used() -> None:
+    table = Table()
+    await table.read("a", "b")
+    table.ahead.forget()
+    began, may_go = asyncio.Event(), asyncio.Event()
+    fetch = table.ahead._fetch
+
+    async def slow(places: Sequence[Place]) -> dict[Place, Item | None]:
+        found = await fetch(places)
+        began.set()
+        await may_go.wait()
+        return found
+
+    table.ahead._fetch = slow
+    reading = asyncio.create_task(table.read("a"))
+    await began.wait()
+    table.items["META", "b"] = {"v": 2}
+    table.ahead.forget(("META", "b"))
+    may_go.set()
+    assert await reading == [(None,)]
+    assert await table.read("b") == [None], "the caller reads it"

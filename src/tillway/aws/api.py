@@ -1,6 +1,7 @@
 """The function behind API Gateway: `tillway.aws.api.handler`."""
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 from tillway.aws import boot
@@ -9,6 +10,7 @@ from tillway.domain.refusal import Refused
 from tillway.http.client_address import client_address
 from tillway.http.wire import BODY_BYTES_MAX
 from tillway.settings import networks_of
+from tillway.store.port import Unavailable
 from tillway.wiring import load_payments
 
 load_payments()  # While Lambda starts the environment, before its first request.
@@ -38,7 +40,8 @@ async def _answer(event: dict[str, Any]) -> dict[str, Any]:
     if response.refused is not None and response.refused.code == "idempotency_key_in_use":
         # Its first try may have been killed. No loop of a server takes the payment over, so the repeat does.
         until = asyncio.get_running_loop().time() + TAKES_OVER_SECONDS
-        if await running.runner.drain(("attempts",), until=until):
-            response = await running.api.handle(request)
+        with contextlib.suppress(Unavailable):  # Then the answer stays that the first request still runs.
+            if await running.runner.drain(("attempts",), until=until):
+                response = await running.api.handle(request)
     await boot.environment.end_invocation()
     return answer_of(event, response)

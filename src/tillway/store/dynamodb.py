@@ -392,11 +392,17 @@ class DynamoStore:
             actions.append(action)
             before += ahead
             after += behind
+        self._forget_ahead(writes)
+        try:
+            await self._tracked(self._commit(writes, actions, before, after))
+        finally:
+            self._forget_ahead(writes)  # Once more: what was read meanwhile may be older than the commit.
+
+    def _forget_ahead(self, writes: Sequence[Write]) -> None:
         if self.ahead is not None:
             for write in writes:
                 self.ahead.forget(_place_of(self._key(write.key)))
                 self.ahead.forget(_place_of(_mark_key(_place(write.key, whole=True) or "")))
-        await self._tracked(self._commit(writes, actions, before, after))
 
     async def _commit(
         self, writes: Sequence[Write], actions: list[dict[str, Any]], before: list[Item], after: list[str]

@@ -33,6 +33,8 @@ class ReadAhead:
         self._unused: dict[Place, int] = {}
         """The known places, the last used ones at the end, and how often each was read for nobody."""
         self._answers: dict[Place, Item | None] = {}
+        self._changed: set[Place] = set()
+        """The places that this process has changed since the last fetch began."""
         self._until = -1.0
         self._one_at_a_time = asyncio.Lock()
 
@@ -59,6 +61,7 @@ class ReadAhead:
             self._until = -1.0
         else:
             self._answers.pop(place, None)
+            self._changed.add(place)
 
     def _drop(self) -> None:
         for place in self._answers:
@@ -72,4 +75,6 @@ class ReadAhead:
         self._unused = {place: self._unused[place] for place in places}
         if len(places) > 1:
             self._until = self._now() + AHEAD_SECONDS
-            self._answers = await self._fetch(places)
+            self._changed.clear()
+            answers = await self._fetch(places)
+            self._answers = {place: item for place, item in answers.items() if place not in self._changed}
