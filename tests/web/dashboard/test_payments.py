@@ -297,3 +297,12 @@ async def test_home_reads_counts_alone_however_slow_it_is(tmp_path: Path) -> Non
     home = await visitor.get("/dashboard")
     assert home.status == 200 and "102.00 EUR" in text(home), text(home)
     await app.close()
+
+
+async def test_home_stands_a_day_that_begins_while_it_is_made(shop: DashboardShop) -> None:
+    clock = shop.app.clock
+    clock.ahead_seconds += 86_400 - clock.now_ms() // 1000 % 86_400 + 1
+    visitor, _ = await shop.visitor(), await shop.pay(4200)  # On the next day.
+    clock.ahead_seconds -= 60
+    home = await visitor.get("/dashboard")
+    assert home.status == 200 and "Volume, 30 days" in text(home), text(home)

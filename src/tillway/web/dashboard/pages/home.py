@@ -125,7 +125,9 @@ def _month(month: Any, currency: str, days: list[int]) -> dict[str, Any]:
     places = {begin: place for place, begin in enumerate(days)}
     volume, ended, good = [0] * DAYS, [0] * DAYS, [0] * DAYS
     for one in month["intervals"]:
-        place = places[one["begin"]]
+        place = places.get(one["begin"])
+        if place is None:
+            continue  # A day has begun since the page asked for the time.
         ended[place] += one["ended"]
         good[place] += one["succeeded"]
         if one["currency"] == currency:
