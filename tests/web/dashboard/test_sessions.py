@@ -270,3 +270,10 @@ async def test_only_its_own_addresses_lead_to_the_dashboard(app: InProcessApp) -
     assert (await visitor.get("/dashboard/payments")).status == 200
     for path in ("/dashboardpayments", "/dashboardx", "/dashboard.html"):
         assert (await visitor.get(path)).status == 404, path
+
+
+async def test_a_form_with_a_file_is_not_sent_again_without_it(app: InProcessApp) -> None:
+    typed = {"uncategorized_text": "The parcel was signed for.", "do": "send"}
+    refused = await Visitor(app).post_file("/dashboard/disputes/du_1", typed, "receipt", "r.png", b"\x89PNG")
+    assert refused.status == 401 and "The parcel was signed for." in text(refused)
+    assert "Files are not kept" in text(refused) and "/dashboard/again" not in refused.body.decode()

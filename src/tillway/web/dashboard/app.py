@@ -162,7 +162,7 @@ class Dashboard:
             return self._send_again(request, form, token, signed), AGAIN
         if signed is None:
             self._kept.forget(token)
-            return self._send_to_sign_in(request, path, form), BASE
+            return self._send_to_sign_in(request, path, form, with_files=bool(files)), BASE
         return await self._visit(request, path, form, files, token, signed)
 
     async def _visit(
@@ -257,10 +257,14 @@ class Dashboard:
             return "", None
         return token, await sign_ins.signed_in(self._platform.engine, token, idle_seconds=self._idle_seconds)
 
-    def _send_to_sign_in(self, request: Request, path: str, form: dict[str, list[str]]) -> Response:
-        """A page leads to the sign-in and back; a form is answered there, with a way to send it again."""
+    def _send_to_sign_in(
+        self, request: Request, path: str, form: dict[str, list[str]], *, with_files: bool
+    ) -> Response:
+        """A page leads to the sign-in and back; a form is answered there, with a way to send it again. One with files
+        has none: it would be sent without them."""
         if request.method == "POST":
-            return self._page(request, Shown("signed-out.html", _typed(path, form), 401))
+            values = _typed(path, form) | {"with_files": with_files}
+            return self._page(request, Shown("signed-out.html", values, 401))
         query = f"?{request.query}" if request.query else ""
         after = quote(f"{path}{query}", safe="/?&=") if path != BASE or query else ""
         return self._redirect(f"{BASE}/sign-in{'?next=' + quote(after, safe='/') if after else ''}")
@@ -272,7 +276,7 @@ class Dashboard:
         to = own_address((form.get(KEPT_TO) or [BASE])[0])
         values = _typed(to, form)
         if signed is None:
-            return self._page(request, Shown("signed-out.html", values, 401))
+            return self._page(request, Shown("signed-out.html", values | {"with_files": False}, 401))
         values |= {"csrf": csrf_token(token), "name": signed.operator.name}
         return self._page(request, Shown("again.html", values))
 
