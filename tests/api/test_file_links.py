@@ -74,6 +74,8 @@ async def test_a_link_ends(objects: MerchantObjects) -> None:
     assert (await look(objects, url)).status == 200
     app.clock.ahead_seconds += 3601
     assert (await look(objects, url)).status == 404
+    await app.store.purge_expired(now=app.clock.now_ms() // 1000, limit=100)
+    assert (await app.ok(objects.merchant, "GET", path))["id"] == link["id"], "it is listed as expired"
 
 
 async def test_who_may_not_see_a_file_sees_no_link_to_it(objects: MerchantObjects) -> None:

@@ -215,6 +215,18 @@ async def test_a_session_expires_by_itself(shop: Shop) -> None:
     assert await shop.events() == ["checkout.session.expired"] * 2
 
 
+async def test_a_session_is_there_after_its_end(shop: Shop) -> None:
+    """The store deleted each at its `expires_at`, paid or not, and a debit that ended later had no session to end."""
+    paid, left = await shop.session(), await shop.session()
+    await shop.press(paid["url"])
+    shop.app.clock.ahead_seconds += 2 * 86_400
+    await shop.app.store.purge_expired(now=shop.app.clock.now_ms() // 1000, limit=100)
+    assert (await shop.get(f"/v1/checkout/sessions/{paid['id']}"))["status"] == "complete"
+    for row in await shop.app.store.claim("expiries", now_ms=shop.app.clock.now_ms(), lease_ms=1, limit=10):
+        await shop.app.running.runner.carry(row)
+    assert (await shop.get(f"/v1/checkout/sessions/{left['id']}"))["status"] == "expired"
+
+
 async def test_the_page_is_closed_to_everything_else(shop: Shop) -> None:
     session = await shop.session(success_url=SUCCESS)
     page = await shop.page(session["url"])

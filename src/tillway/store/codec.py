@@ -379,6 +379,8 @@ class RecordType(msgspec.Struct, frozen=True, kw_only=True):
 
     `object` is its name in answers of the API; where it has one, a file of `api/` registers its shape with `@shape`.
     `noun` is its name in errors ("No such charge: …"); the name of the class in lower case where it is left out.
+
+    The store forgets a record at its `expires_at`, unless the type `lasts`: then it only ends, and is still shown.
     """
 
     kind: type[Record]
@@ -388,6 +390,7 @@ class RecordType(msgspec.Struct, frozen=True, kw_only=True):
     entries: Callable[[str, Any], tuple[tuple[str, str], ...]] | None = None
     queue: str | None = None
     stored_queue: str | None = None
+    lasts: bool = False
 
     @property
     def name(self) -> str:
@@ -397,7 +400,7 @@ class RecordType(msgspec.Struct, frozen=True, kw_only=True):
 _ROWS: Final = (
     RecordType(kind=Account, prefixes=("acct",), object="merchant", noun="account"),
     RecordType(kind=Alias, prefixes=("als",)),
-    RecordType(kind=ApiKey, prefixes=("key",), entries=_key),
+    RecordType(kind=ApiKey, prefixes=("key",), entries=_key, lasts=True),
     # How far a trail is archived (one in each scope), and how long records are kept (one in all).
     RecordType(kind=Archived, prefixes=("arc",)),
     RecordType(kind=Retention, prefixes=("ret",)),
@@ -423,7 +426,12 @@ _ROWS: Final = (
     RecordType(kind=Charge, prefixes=("ch",), object="charge", entries=_charge),
     RecordType(kind=CheckoutExpiry, prefixes=("cse",), queue="expiries"),
     RecordType(
-        kind=CheckoutSession, prefixes=("cs",), object="checkout.session", noun="checkout.session", entries=_checkout
+        kind=CheckoutSession,
+        prefixes=("cs",),
+        object="checkout.session",
+        noun="checkout.session",
+        entries=_checkout,
+        lasts=True,
     ),
     RecordType(kind=ConfirmationToken, prefixes=("ctoken",), noun="confirmation token"),
     RecordType(kind=Close, prefixes=("cls",), object="close"),
@@ -468,7 +476,7 @@ _ROWS: Final = (
     RecordType(kind=ExternalAccount, prefixes=("ba",), object="bank_account"),
     RecordType(kind=File, prefixes=("file",), object="file"),
     RecordType(kind=FileChunk, prefixes=("fchk",)),
-    RecordType(kind=FileLink, prefixes=("link",), object="file_link", noun="file link"),
+    RecordType(kind=FileLink, prefixes=("link",), object="file_link", noun="file link", lasts=True),
     RecordType(kind=FiledOperation, prefixes=("fop",), noun="filed operation", entries=_filed),
     RecordType(kind=FileSeries, prefixes=("fsr",)),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
@@ -570,7 +578,7 @@ _FORMS = {
     row.kind: (
         row.entries,
         row.stored_queue or row.queue,
-        "expires_at" in row.kind.__struct_fields__ and row.queue is None,
+        "expires_at" in row.kind.__struct_fields__ and row.queue is None and not row.lasts,
         row.kind not in UNCHECKED,
     )
     for row in _ROWS
