@@ -94,6 +94,7 @@ def test_another_file_is_no_settlement_report() -> None:
         (PAYPAL.replace('"Fee Amount",', '"Fees",'), "the header lacks fee amount"),
         (PAYPAL.replace('"CH",', '"CX",'), "before the header"),
         (PAYPAL.replace('"SH",2026', '"SX",2026'), "before the header"),
+        (PAYPAL.replace('9000,"EUR"', '9000,"HUF"'), "report.csv:5: PayPal does not say whether its reports tell HUF"),
         ("RH,\nSH\n", "report.csv:2: the header of a section lacks its day"),
         (STRIPE.replace(",net,", ', "net",'), "report.csv:1: the header cannot be read: it lacks net"),
         (PAYPAL.replace('"5AB"', '""'), "the reference of a settlement has 1 to 100 characters"),

@@ -43,6 +43,8 @@ _PAYPAL = frozenset(
 _PAYPAL_BANK = ("T03", "T04")
 _PAYPAL_BANK_REVERSED = ("T1101", "T1104")
 _PAYPAL_FEES = "T01"
+_PAYPAL_UNCLEAR = ("huf", "twd")
+"""ISO 4217 has decimals of these, PayPal's API has none, and its reports do not say which of both they follow."""
 
 
 def read_settlements(content: bytes, *, name: str) -> list[Reported] | None:
@@ -207,6 +209,11 @@ def _add_paypal(sums: _Sums, row: Mapping[str, str], day: str, where: str) -> No
     code, id = row["transaction event code"], row["transaction id"]
     currency = read_currency(row["gross transaction currency"], where)
     came = _signed(row["gross transaction amount"], row["transaction debit or credit"], where)
+    if currency in _PAYPAL_UNCLEAR:
+        raise FileRejected(
+            f"{where}: PayPal does not say whether its reports tell {currency.upper()} with decimals. Book "
+            "its settlements by hand, and take its lines out of a copy of the file"
+        )
     if code.startswith(_PAYPAL_BANK) or code in _PAYPAL_BANK_REVERSED:
         sums.at(id, currency, where).amount_minor -= came
     if code.startswith(_PAYPAL_FEES) and came:
