@@ -63,12 +63,15 @@ async def test_it_refuses_what_a_page_would(objects: MerchantObjects) -> None:
     nameless = await method(objects, billing_details={"name": "Jenny"})
     account = await method(objects, "sepa_debit", sepa_debit={"iban": IBANS["pays"]})
     declined = await method(objects, card={"token": "tok_chargeDeclined"})
+    others = await method(objects)
+    await objects.post(f"/v1/payment_methods/{others}/attach", customer=(await objects.customer())["id"])
     for params, status, param in (
         ({}, 400, "payment_method"),
         ({"payment_method": "pm_none"}, 400, "payment_method"),
         ({"payment_method": good, "expected_amount": 499}, 400, "expected_amount"),
         ({"payment_method": nameless}, 400, "payment_method"),
         ({"payment_method": account}, 400, "payment_method"),
+        ({"payment_method": others}, 400, "payment_method"),
         ({"payment_method": declined}, 402, None),
     ):
         answer = await objects.app.call(objects.merchant, "POST", path, params)

@@ -51,6 +51,12 @@ async def confirm(call: Call) -> Answer:
             f"This session takes {', '.join(session.method_types)}; the payment method is of the type {method.type}.",
             param="payment_method",
         )
+    if method.customer != session.customer:
+        raise Refused(
+            "resource_missing",
+            f"No such PaymentMethod: '{method.id}' of the session's customer, or of none where it has none.",
+            param="payment_method",
+        )
     command = PayCheckout(
         turn=session.turn,
         email=await _email(load, session, method.billing_details),
