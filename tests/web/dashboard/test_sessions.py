@@ -13,6 +13,7 @@ from tillway.settings import Settings
 from tillway.store.port import Row, Unavailable
 from tillway.testing.in_process import InProcessApp, MovedClock, ReadableStore
 from tillway.vault.keyring import Keyring
+from tillway.web.dashboard.app import FIELDS_MAX
 from tillway.wiring import assemble
 
 POLICY = (
@@ -131,6 +132,12 @@ async def test_a_wrong_password_is_refused_in_the_same_words(app: InProcessApp) 
     wrong = await Visitor(app).post("/dashboard/sign-in", {"email": "ada@example.com", "password": "guess"})
     assert wrong.status == 401 and "E-mail or password is wrong" in text(wrong)
     assert 'value="ada@example.com"' in wrong.body.decode() and "guess" not in wrong.body.decode()
+
+
+async def test_an_address_with_too_many_fields_is_refused(app: InProcessApp) -> None:
+    visitor = await Visitor.signed_in(app)
+    refused = await visitor.get(f"/dashboard?{'&'.join(['a=1'] * (FIELDS_MAX + 1))}")
+    assert refused.status == 400 and f"at most {FIELDS_MAX} fields" in text(refused)
 
 
 async def test_the_theme_comes_from_a_cookie_and_leads_back(app: InProcessApp) -> None:

@@ -230,7 +230,7 @@ class Dashboard:
             accounts=operator.accounts,
         )
         door = Door(self._answer, grant, chosen.id, request.client_ip)
-        query = parse_qs(request.query, max_num_fields=FIELDS_MAX)
+        query = _query_of(request)
         visit = Visit(
             self._platform,
             request,
@@ -322,7 +322,7 @@ class Dashboard:
     async def _single_sign_on(self, request: Request, provider: IdentityProvider, *, begins: bool) -> Response:
         """Send the browser to the identity provider, or sign the person in who comes back from there."""
         cookie, now = f"{self.cookie}-sso", self._platform.engine.clock.now_ms() // 1000
-        query = {name: values[0] for name, values in parse_qs(request.query, max_num_fields=FIELDS_MAX).items()}
+        query = {name: values[0] for name, values in _query_of(request).items()}
         try:
             if begins:
                 token = random_text(TOKEN_LENGTH)
@@ -515,6 +515,14 @@ def _no_page(visit: Visit, other_method: bool) -> Shown:
     if other_method:
         return Shown("error.html", {"message": "This address takes a form.", "request": ""}, 405)
     return Shown("not-found.html", {"message": f"There is no page {visit.request.path[:100]}."}, 404)
+
+
+def _query_of(request: Request) -> dict[str, list[str]]:
+    """The fields of an address. Refused if there are too many."""
+    try:
+        return parse_qs(request.query, max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise Refused("parameter_invalid_string", f"An address has at most {FIELDS_MAX} fields.") from None
 
 
 def _form_of(request: Request) -> tuple[dict[str, list[str]], dict[str, Upload]]:
