@@ -93,6 +93,7 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     except service_manager.UnusableSocket as unusable:
         raise CannotListen(str(unusable)) from None
     settings, address = _resolve_address(settings) if passed is None else _address_of(passed, settings)
+    _check_dashboard_address(settings, address)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
         processes = settings.workers or workers.by_cores()
         if processes > 1 and visitor is None:
@@ -339,9 +340,7 @@ def _servers(settings: Settings, app: DrainingApp, pages: str, listening: socket
         own = listen(*found)
         set_up_listening(own, settings.write_seconds)
     except OSError as error:
-        raise CannotListen(
-            f"dashboard_listen {settings.dashboard_listen} cannot be listened on: {error.strerror}"
-        ) from None
+        raise _dashboard_cannot_listen(settings, error) from None
     sides = ((listening, OneSide(app, pages, shows_pages=False)), (own, OneSide(app, pages, shows_pages=True)))
     return HttpServers(
         [
@@ -453,6 +452,29 @@ def _address_of(passed: socket.socket, settings: Settings) -> tuple[Settings, st
     """Return the settings with the address and port of a socket that was passed in place of theirs, and the address."""
     address, port = passed.getsockname()[:2]
     return msgspec.structs.replace(settings, host=str(address), port=port), str(address)
+
+
+def _check_dashboard_address(settings: Settings, address: str) -> None:
+    """Refuse an address of the dashboard at which the server itself, at `address`, or another program listens.
+
+    With SO_REUSEPORT each would silently receive a part of the connections. Raises `CannotListen`.
+    """
+    found = address_of(settings.dashboard_listen)
+    if found is None or settings.dashboard != "on":
+        return
+    host, port = found
+    if port == settings.port and (host == address or {host, address} & {"0.0.0.0", "::"}):
+        raise CannotListen(f"dashboard_listen {settings.dashboard_listen} is the server's own address: choose another.")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise _dashboard_cannot_listen(settings, error) from None
+
+
+def _dashboard_cannot_listen(settings: Settings, error: OSError) -> CannotListen:
+    return CannotListen(f"dashboard_listen {settings.dashboard_listen} cannot be listened on: {error.strerror}")
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> CannotListen:

@@ -1,5 +1,6 @@
 """The dashboard at an address of its own: there the pages alone, and elsewhere none."""
 
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -48,3 +49,16 @@ def test_wrong_settings_are_named(tmp_path: Path, given: str, says: str) -> None
     (tmp_path / "tillway.toml").write_text(given)
     refused = invoked("serve", "--data-dir", tmp_path)
     assert refused.returncode == 2 and says in refused.stderr + refused.stdout, refused
+
+
+def test_an_address_where_something_listens_is_refused(tmp_path: Path) -> None:
+    init(tmp_path / "data")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken, own = other.getsockname()[1], free_port()
+        for port, says in ((taken, "cannot be listened on"), (own, "is the server's own address")):
+            (tmp_path / "data" / "tillway.toml").write_text(f'dashboard_listen = "127.0.0.1:{port}"\n')
+            refused = invoked("serve", "--data-dir", tmp_path / "data", "--port", str(own))
+            assert refused.returncode != 0 and says in refused.stderr + refused.stdout, refused
