@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from good_calls import MerchantObjects
 from routed_shop import routed_shop
 
 from tillway.domain.operator import Role
-from tillway.testing.in_process import InProcessApp
+from tillway.testing.in_process import LEASE_MS, InProcessApp
 
 
 @pytest.fixture
@@ -218,6 +219,42 @@ async def test_every_list_has_its_detail(shop: DashboardShop) -> None:
         row = re.search(r'<a class="go" href="([^"]*)"', page.body.decode())
         if row is not None:
             assert (await visitor.get(row[1])).status == 200, row[1]
+
+
+@pytest.mark.parametrize(
+    ("role", "offered"), [("viewer", []), ("operator", ["Payout"]), ("admin", ["Payment link", "Payout", "API key"])]
+)
+async def test_the_menu_of_new_things_offers_what_the_role_may(
+    shop: DashboardShop, role: Role, offered: list[str]
+) -> None:
+    page = (await (await shop.visitor(role)).get("/dashboard/payments")).body.decode()
+    menu = re.search(r"</svg>New</summary>(.*?)</details>", page)
+    assert re.findall(r"</svg>([^<]+)</a>", menu[1] if menu else "") == offered
+    assert ("New payment link" in page) == (role == "admin")
+
+
+async def test_an_event_about_no_record_stands_in_the_list(shop: DashboardShop) -> None:
+    await shop.pay(50_000, card="pm_card_bypassPending")
+    for row in await shop.app.store.claim("expiries", now_ms=shop.app.clock.now_ms(), lease_ms=LEASE_MS, limit=10):
+        await shop.app.running.runner.carry(row)
+    told = (await shop.get("/v1/events", type="balance.available"))["data"][0]
+    assert "id" not in told["data"]["object"]
+    visitor = await shop.visitor()
+    assert told["id"] in text(await visitor.get("/dashboard/events"))
+    assert (await visitor.get(f"/dashboard/events/{told['id']}")).status == 200
+
+
+REQUEST = re.compile(r'<a class="go" href="/dashboard/requests/req_')
+
+
+async def test_pages_of_requests_follow_each_other(shop: DashboardShop) -> None:
+    for _ in range(52):
+        await shop.get("/v1/balance")
+    visitor = await shop.visitor()
+    page = await visitor.get("/dashboard/requests?path=/v1/balance")
+    older = re.search(r'href="([^"]*)">Older', page.body.decode())
+    assert older is not None and len(REQUEST.findall(page.body.decode())) == 50
+    assert len(REQUEST.findall((await visitor.get(unescape(older[1]))).body.decode())) == 2
 
 
 ACTIONS: dict[str, dict[str, str]] = {

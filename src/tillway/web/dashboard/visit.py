@@ -129,7 +129,7 @@ class Visit(msgspec.Struct):
         if not self.may(capability):
             await self.door.post(path)
 
-    def url(self, path: str = "", **query: Any) -> str:
+    def url(self, path: str = "", /, **query: Any) -> str:
         """The address of a page of this mode; fields that are empty are left out."""
         given = {name: value for name, value in query.items() if value not in (None, "", [], ())}
         text = urlencode(given, doseq=True)
