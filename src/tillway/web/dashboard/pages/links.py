@@ -4,6 +4,7 @@ from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.refunds import read_amount
+from tillway.web.dashboard.qr_code import qr_path
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 AMOUNT_MOST = 99_999_999
@@ -59,9 +60,8 @@ async def make_link(visit: Visit) -> Reply:
 async def show_link(visit: Visit) -> Reply:
     link = await visit.door.get(f"/v1/payment_links/{visit.id}")
     lines = (await visit.door.get(f"/v1/payment_links/{visit.id}/line_items"))["data"]
-    return Shown(
-        "link.html", {"link": link, "lines": lines, "key": visit.idempotency_key, "text": words.document(link)}
-    )
+    values = {"link": link, "lines": lines, "key": visit.idempotency_key, "text": words.document(link)}
+    return Shown("link.html", values | {"code": qr_path(link["url"])})
 
 
 @page("POST", "/links/{id}", place="/links")
