@@ -142,6 +142,10 @@ async def test_no_page_is_wider_than_the_window(
     payment = pay(
         tillway_server, 9900, description="A description of some length, as people write them", capture_method="manual"
     )
+    hook = {"url": "http://127.0.0.1:9/a-hook-whose-address-is-of-some-length", "enabled_events": ["*"]}
+    tillway_server.call("POST", "/v1/webhook_endpoints", hook)
+    price = {"currency": "eur", "unit_amount": 100, "product_data": {"name": "Tea"}}
+    _, link = tillway_server.call("POST", "/v1/payment_links", {"line_items": [{"price_data": price, "quantity": 1}]})
     async with browsing(tmp_path / "profile", width=width, height=800) as page:
         await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         base = await sign_in(page, tillway_server, f"Wide {width} {scheme}")
@@ -157,7 +161,7 @@ async def test_no_page_is_wider_than_the_window(
             "search?q=nothing",
             "live",
         ]
-        more += [f"payments/{payment}/cancel", "payments?min=1&days=7", "nothing-like-it"]
+        more += [f"payments/{payment}/cancel", "payments?min=1&days=7", f"links/{link['id']}", "nothing-like-it"]
         wide = {}
         for address in [*(f"{tillway_server.base_url}{path}" for path in paths), *(f"{base}/{path}" for path in more)]:
             await page.open(address)
