@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_defaults_lie_within_their_bounds() -> None:
     for row in TABLE:
         if row.lowest is not None:
             assert row.lowest <= getattr(Settings(), row.name) <= row.highest
+
+
+def test_a_path_is_a_path_wherever_it_was_set() -> None:
+    paths = [name for name, kind in get_type_hints(Settings).items() if kind in (Path, Path | None)]
+    assert "statements_directory" in paths and "log_file" in paths
+    for name in (each for each in paths if not each.startswith("tls_") and each != "oidc_client_secret_file"):
+        [variable] = [row.variable for row in TABLE if row.name == name]
+        for settings in (load({name: "somewhere"}, {}), load({}, {variable: "somewhere"})):
+            assert getattr(settings, name) == Path("somewhere"), name
 
 
 def test_flags_win_over_the_environment_over_the_file_over_defaults(tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ _PATHS = (
     "tls_cert",
     "tls_key",
     "courier_key_file",
+    "statements_directory",
     "audit_heads_key_file",
     "smtp_password_file",
     "oidc_client_secret_file",
