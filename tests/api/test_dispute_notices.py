@@ -1,6 +1,7 @@
 """Disputes as a live bank tells them: stages, outcomes, amounts, and reports that cannot be true."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from live_bank import LiveMerchant, live_merchant
 
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.dispute import DisputeTask
+from tillway.operations.closes import movements_of
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT
 
@@ -223,6 +225,22 @@ async def test_a_reply_that_an_earlier_version_began_keeps_its_key(disputed: Dis
     await live.app.store.commit([write_of(disputed.reference[:SCOPE_KEY_LENGTH], task, ABSENT)])
     await live.run_due()
     assert [key for _, key, _ in live.replies] == ["evidence-d-1"]
+
+
+@pytest.mark.parametrize(("verdict", "moved"), [("Opened", [-4200]), ("Won", [-4200, 4200]), ("Lost", [-4200])])
+async def test_the_daily_close_has_it_when_the_bank_moved_the_money(
+    disputed: Disputed, verdict: str, moved: list[int]
+) -> None:
+    clock, scope_key = disputed.live.app.clock, disputed.reference[:SCOPE_KEY_LENGTH]
+    days = [datetime.fromtimestamp(clock.now_ms() / 1000, UTC).date().isoformat()]
+    await disputed.told()
+    await disputed.told(status=verdict)
+    days.append(datetime.fromtimestamp(clock.now_ms() / 1000, UTC).date().isoformat())
+    found = [
+        each for day in dict.fromkeys(days) for each in await movements_of(disputed.live.app.store, scope_key, day)
+    ]
+    of_dispute = [each for each in found if "d-1" in each.references]
+    assert [(each.place, each.amount_minor) for each in of_dispute] == [("bank", amount) for amount in moved]
 
 
 async def test_acceptance_goes_out(disputed: Disputed) -> None:

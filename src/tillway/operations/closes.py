@@ -5,6 +5,7 @@ result (`domain/close.py`)."""
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
@@ -49,6 +50,9 @@ NIGHTS: Final = 7
 """So many days back the task closes again where files came later."""
 
 _PREFIXES: Final = ("txn", "je")
+
+RECEIVABLE: Final = "receivable:"
+DISPUTES: Final = "disputes"
 
 
 async def close_day(platform: Platform, caller: Caller, day: str, statements: Statements) -> Done[Close]:
@@ -169,13 +173,9 @@ async def movements_of(store: Store, scope_key: str, day: str) -> list[Movement]
 
 
 async def _movements(store: Store, scope_key: str, day: str, entry: Entry) -> list[Movement]:
-    places = []
-    for posting in entry.postings:
-        place = posting.account.removeprefix("receivable:") if posting.account.startswith("receivable:") else None
-        place = BANK if posting.account == BANK else place
-        if place is not None and place != SIMULATOR and posting.amount_minor:
-            places.append((place, posting.amount_minor))
-    if not places or (entry.source or "").startswith("cls_"):
+    accounts = {posting.account for posting in entry.postings} - {f"{RECEIVABLE}{SIMULATOR}"}
+    moved = any(account in (BANK, DISPUTES) or account.startswith(RECEIVABLE) for account in accounts)
+    if not moved or (entry.source or "").startswith("cls_"):
         return []
     source = await _source(store, scope_key, entry.source)
     fee_minor = source.fee_minor if isinstance(source, Settlement) else 0
@@ -191,9 +191,28 @@ async def _movements(store: Store, scope_key: str, day: str, entry: Entry) -> li
             references=_references(scope_key, entry, source),
             fee_minor=0 if place == BANK else fee_minor,
         )
-        for place, amount_minor in places
+        for place, amount_minor in _came(entry, source).items()
     ]
     return [movement for movement in movements if movement.amount_minor]
+
+
+def _came(entry: Entry, source: Record | None) -> dict[str, int]:
+    """Sum the money that an entry brought to each place (negative: took from it), in minor units.
+
+    A provider takes disputed money when the dispute begins, and the books keep it on `disputes` until the dispute is
+    lost: that account is money at the provider, too.
+    """
+    came: Counter[str] = Counter()
+    for posting in entry.postings:
+        if posting.account == BANK:
+            came[BANK] += posting.amount_minor
+        elif posting.account.startswith(RECEIVABLE):
+            came[posting.account.removeprefix(RECEIVABLE)] += posting.amount_minor
+        elif posting.account == DISPUTES and isinstance(source, Dispute):
+            came[source.connector] += posting.amount_minor
+    return {
+        place: amount_minor for place, amount_minor in came.items() if amount_minor and place not in ("", SIMULATOR)
+    }
 
 
 async def _source(store: Store, scope_key: str, id: str | None) -> Record | None:
@@ -262,7 +281,7 @@ async def close_nights(platform: Platform, directory: Path) -> None:
                 continue
             if done.record.status != "tied":
                 log.warning(
-                    "a day is not tied: `tillway close list` shows why",
+                    "a day is not tied: `tillway closes show` says why",
                     extra={"scope": scope_key, "day": day, "status": done.record.status},
                 )
 
