@@ -252,9 +252,12 @@ async def test_while_the_database_is_away_the_last_page_is_shown_dimmed(tmp_path
 
 
 async def test_a_form_of_one_merchant_does_nothing_at_another(app: InProcessApp) -> None:
-    second, mine = await app.merchant(), await app.operator("admin")
+    merchants, mine = [await app.merchant() for _ in range(2)], await app.operator("admin")
     visitor = await Visitor.signed_in(app)
     form, home = await visitor.get("/dashboard/links/new"), await visitor.get("/dashboard")
+    # Merchants are in the order of their ids, which those of one second have by chance.
+    first = form_of(form, "/dashboard/links/new")["merchant"]
+    second = next(merchant for merchant in merchants if merchant.account != first)
     await visitor.submit(home, "/dashboard/merchant", {"account": second.account})
     typed = {"name": "Tea", "amount": "12.50", "currency": "EUR"}
     refused = await visitor.submit(form, "/dashboard/links/new", typed)
@@ -266,7 +269,7 @@ async def test_a_form_of_one_merchant_does_nothing_at_another(app: InProcessApp)
     two = await Visitor.signed_in(app, name="Two")
     again = await two.submit(kept, "/dashboard/again")
     assert (await two.submit(again, "/dashboard/links/new")).status == 409
-    for merchant in (form_of(form, "/dashboard/links/new")["merchant"], second.account):
+    for merchant in (first, second.account):
         assert (await app.ok(mine, "GET", "/v1/payment_links", tillway_account=merchant))["data"] == []
     await two.submit(await two.get("/dashboard"), "/dashboard/merchant", {"account": second.account})
     assert (await two.submit(again, "/dashboard/links/new")).status == 303
