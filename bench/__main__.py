@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import timeit
 from collections.abc import Sequence
@@ -261,7 +262,8 @@ def _write(text: str) -> None:
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert begin and end, f"{DOCUMENT} has no place for the tables, from {BEGIN} to {END}"
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    lines = [line if line.startswith("|") else textwrap.fill(line, 120) for line in text.splitlines()]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}")
 
 
 def _say(text: str) -> None:
