@@ -6,19 +6,25 @@ from pathlib import Path
 import pytest
 from doses import Dose
 
-from tillway.crash.run import Plan, describe, run
+from tillway.crash.run import Plan, Report, describe, run
 from tillway.crash.stores import StoreName
 
 SEED = 2027
 
 
-def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path, dose: Dose) -> None:
-    kills = dose(20, 300)
-    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=kills, seed=SEED)
+def run_without_violation(plan: Plan) -> tuple[Report, str]:
+    """The report of a run, which must break no rule, and its text."""
     report = asyncio.run(run(plan, say=print))
     told = describe(report, plan)
     print(told)
     assert not report.violations, told
+    return report, told
+
+
+def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path, dose: Dose) -> None:
+    kills = dose(20, 300)
+    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=kills, seed=SEED)
+    report, _ = run_without_violation(plan)
     assert sum(report.kills.values()) == kills
     assert report.operations["authorization Accepted"] > kills, "the clients did not get to trade"
 
@@ -27,10 +33,7 @@ def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path, dose: Dose) -> None:
 def test_failover_between_two_banks_takes_the_money_once(tmp_path: Path) -> None:
     """Payments, kills of either bank and of the server, and 2 % of every fault."""
     plan = Plan(directory=tmp_path / "run", store="sqlite", kills=150, seed=SEED, failover=True)
-    report = asyncio.run(run(plan, say=print))
-    told = describe(report, plan)
-    print(told)
-    assert not report.violations, told
+    report, _ = run_without_violation(plan)
     assert report.bank_kills == 37
     assert report.failovers > 10, "no payment went on to the other bank"
 
@@ -38,30 +41,21 @@ def test_failover_between_two_banks_takes_the_money_once(tmp_path: Path) -> None
 @pytest.mark.soak
 def test_shoppers_who_authenticate_at_the_bank_pay_once(tmp_path: Path) -> None:
     plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, redirects=True)
-    report = asyncio.run(run(plan, say=print))
-    told = describe(report, plan)
-    print(told)
-    assert not report.violations, told
+    report, told = run_without_violation(plan)
     assert report.answers["authenticate 200"] > 20, told
 
 
 @pytest.mark.soak
 def test_clocks_that_jump_cost_no_cent(tmp_path: Path) -> None:
     plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, clocks=True)
-    report = asyncio.run(run(plan, say=print))
-    told = describe(report, plan)
-    print(told)
-    assert not report.violations, told
+    report, told = run_without_violation(plan)
     assert report.jumps > 10, told
 
 
 @pytest.mark.soak
 def test_a_full_disk_costs_no_cent(tmp_path: Path) -> None:
     plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, full_disk=True)
-    report = asyncio.run(run(plan, say=print))
-    told = describe(report, plan)
-    print(told)
-    assert not report.violations, told
+    report, told = run_without_violation(plan)
     assert report.full_disks > 10, told
 
 
@@ -73,10 +67,7 @@ def test_a_store_that_many_share_costs_no_cent_either(
 ) -> None:
     kills = dose(short, soak)
     plan = Plan(directory=tmp_path / "run", store=store, kills=kills, seed=SEED, at_once=12, last_lease_seconds=3)
-    report = asyncio.run(run(plan))
-    told = describe(report, plan)
-    print(told)
-    assert not report.violations, told
+    report, _ = run_without_violation(plan)
     assert sum(report.kills.values()) == kills
     assert report.operations["authorization Accepted"] > kills // 2, "the clients did not get to trade"
     assert report.deliveries, "no event was delivered"

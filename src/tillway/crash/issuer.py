@@ -18,24 +18,13 @@ import msgspec
 
 from tillway.connectors.http_bank import signature
 from tillway.crash.disputes import noticed_report
+from tillway.sandbox.dispute_stories import STORIES
 
 DISPUTED = 0.12
 """The part of the captured payments that is disputed."""
 
 DENIED = 0.06
 """The part of the captures, voids and refunds after which the bank denies the authorization."""
-
-STORIES = (
-    "chargeback Opened",
-    *["inquiry Opened, chargeback Opened"] * 4,
-    "inquiry Opened, inquiry Lost",
-    "inquiry Opened, chargeback Opened, chargeback Accepted",
-    "chargeback Opened, chargeback Won",
-    "chargeback Lost",
-    "chargeback Opened, chargeback Lost, chargeback Won",
-    "chargeback Won, chargeback Lost",
-)
-"""The reports of a dispute by stage and outcome, oldest first. The last two contradict themselves."""
 
 DUE_SECONDS = (None, None, 2, 8)
 """How long a merchant may answer, drawn from these. None: the bank names no deadline, and it is in nine days."""

@@ -60,6 +60,7 @@ from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.sandbox.courier import SimulatedCourier
+from tillway.sandbox.dispute_stories import STORIES
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
 from tillway.simulation.clocks import JUMPS_SECONDS, WRONG_AT_START_SECONDS, HostClock
@@ -126,19 +127,6 @@ ANSWERS = [
     {"fault": "pend", "probability": 0.12},
 ]
 """Answers of the bank to orders besides `Accepted`, also in the calm. They are its decisions, not faults."""
-
-STORIES = (
-    "chargeback Opened",
-    *["inquiry Opened, chargeback Opened"] * 4,
-    "inquiry Opened, inquiry Lost",
-    "inquiry Opened, chargeback Opened, chargeback Accepted",
-    "chargeback Opened, chargeback Won",
-    "chargeback Lost",
-    "chargeback Opened, chargeback Lost, chargeback Won",
-    "chargeback Won, chargeback Lost",
-)
-"""The reports of a dispute by stage and outcome, oldest first. Four of twelve let a merchant answer twice. The last
-two contradict themselves. Notices of them come out of order too."""
 
 SKEWS_MS = ((0,), (0,), (0, -1500, -100, 100, 1500), (0, -140_000, 140_000))
 """How far the clocks of processes are apart, in one world or another: at most by the allowed skew."""
