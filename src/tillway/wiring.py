@@ -413,6 +413,7 @@ def _api_of(
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries, tells_addresses)
     if siblings is not None:
         api.siblings, engine = siblings, platform.engine
+        connections.marks_of = siblings.marks_of
         siblings.on_change = partial(_drop_settings, authenticator, connections, engine)
         authenticator.tell = connections.tell = engine.tell_siblings = siblings.tell_change
     return api

@@ -1,4 +1,7 @@
-"""Failover over real processes: two banks, of which one dies and returns, and a server that routes between them."""
+"""Failover over real processes: two banks, of which one dies and returns, and a server that routes between them.
+
+The server has two workers. The SDK's connection reaches one of them, each `connector()` either.
+"""
 
 import json
 import signal
@@ -32,7 +35,7 @@ class TwoBanks:
                 *("--data-dir", self.data_dir),
             )
         self.route({"otherwise": ["a", "b"]}, place)
-        self.server = TillwayServer(self.data_dir, made)
+        self.server = TillwayServer(self.data_dir, made, ["--workers", "2"])
         self.key = made["secret_key"]
         self.v1 = self.server.client_with(self.key).v1
 
@@ -56,6 +59,10 @@ class TwoBanks:
         status, listed = self.server.call("GET", "/ops/v1/connectors", key=self.key)
         assert status == 200
         return next(row for row in listed["data"] if row["name"] == name)
+
+    def breakers(self) -> set[str]:
+        """How the breaker of a looks, asked often enough that both workers answer."""
+        return {self.connector("a")["breaker"] for _ in range(8)}
 
     def close(self) -> None:
         self.server.stop()
@@ -82,17 +89,19 @@ def test_a_bank_that_dies_is_passed_over_until_it_returns(two: TwoBanks) -> None
     assert (route["candidates"], attempts(route)) == (["a", "b"], [("a", "succeeded")])
     two.banks["a"].stop(signal.SIGKILL)
     tries = 0
-    while two.connector("a")["breaker"] == "closed":
+    while two.breakers() == {"closed"}:
         payment = two.pay(2000 + tries)
         assert payment.status == "succeeded"
         assert attempts(two.route_of(payment.id)) == [("a", "not_sent"), ("b", "succeeded")]
         tries += 1
         assert tries <= 12
+    assert two.breakers() == {"open"}, "a caller cannot tell which worker answers"
     passed = two.pay(3000)
     assert attempts(two.route_of(passed.id)) == [("b", "succeeded")]
     # A refund goes to the bank that has the money, and waits for it.
     two.banks["a"].start()
-    eventually(lambda: two.connector("a")["breaker"], lambda state: state == "closed", 60)
+    # Nobody pays meanwhile.
+    eventually(two.breakers, lambda states: states == {"closed"}, 60)
     assert attempts(two.route_of(two.pay(4000).id)) == [("a", "succeeded")]
     two.v1.refunds.create({"payment_intent": first.id})
     amounts = {name: [line["amount"] for line in bank.operations().values()] for name, bank in two.banks.items()}

@@ -185,6 +185,11 @@ async def _answers(connection: Connection) -> bool | None:
     return not isinstance(answer, NotSent | Unknown)
 
 
+def watch(connection: Connection) -> None:
+    """See that a breaker closes which another process has opened, and that may have ended since."""
+    connection.health.watch(partial(_answers, connection))
+
+
 _OUTCOMES: dict[type, str] = {
     Succeeded: "succeeded",
     Pending: "pending",

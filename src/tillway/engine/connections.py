@@ -13,10 +13,10 @@ from tillway.domain.connector_config import ConnectorConfig, setting_owner
 from tillway.domain.ledger import Fee
 from tillway.domain.refusal import Refused
 from tillway.domain.routing import ConnectorTerms, Routes, Routing
-from tillway.engine.attempts import Connection
+from tillway.engine.attempts import Connection, watch
 from tillway.engine.clock import Clock
 from tillway.engine.health import ConnectorHealth
-from tillway.engine.siblings import Tell, tell_nobody
+from tillway.engine.siblings import Marks, Tell, own_marks, tell_nobody
 from tillway.store.port import Store
 from tillway.store.walk import records_of
 from tillway.vault.port import Vault, VaultTampered
@@ -54,6 +54,8 @@ class ConfiguredConnections:
         self._broken: dict[tuple[str, str], str] = {}
         """Why a connector could not be set up, the last time."""
         self.tell: Tell = tell_nobody
+        self.marks_of: Callable[[str], Marks] = lambda name: own_marks()
+        """Where the breaker of a connector stands, which the processes of one server share."""
 
     async def for_payments(self, scope: Scope) -> Connection | Routes:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
@@ -88,6 +90,7 @@ class ConfiguredConnections:
 
     def _terms_of(self, connection: Connection) -> ConnectorTerms:
         capabilities = connection.connector.capabilities
+        watch(connection)
         return ConnectorTerms(
             operations=capabilities.operations,
             debits=capabilities.debits,
@@ -169,13 +172,14 @@ class ConfiguredConnections:
         health = self.health_of(mode, name)
         connection = Connection(name, connector, transport, health, fee=config.fee, drained=config.drained)
         self._open[place] = (config, connection)
+        watch(connection)
         return connection
 
     def health_of(self, mode: Mode, name: str) -> ConnectorHealth:
         """The health of a connector, which outlives changes of its configuration."""
         place = (mode, name)
         if place not in self._health:
-            self._health[place] = ConnectorHealth(name)
+            self._health[place] = ConnectorHealth(name, self.marks_of(f"{mode}/{name}"))
         return self._health[place]
 
     async def _refreshed(self) -> None:

@@ -1,17 +1,22 @@
 """The health of connectors: how often and how fast they answer, and a breaker that passes over one that cannot be
 reached.
 
-Each process counts for itself. The breaker opens after OPEN_AFTER requests in a row that were not sent or not answered,
-counted over all payments. While it is open, other candidates go first. A question every PROBE_SECONDS finds out when
-the provider answers again: the first answer half-opens the breaker, so that payments go there again, the next one
-closes it, and a payment that cannot be sent meanwhile opens it at once.
+The breaker opens after OPEN_AFTER requests in a row that were not sent or not answered, counted over all payments.
+While it is open, other candidates go first. A question every PROBE_SECONDS finds out when the provider answers again:
+the first answer half-opens the breaker, so that payments go there again, the next one closes it, and a payment that
+cannot be sent meanwhile opens it at once.
+
+The processes of one server share the breaker, and each that has seen it open asks: if one ends, another closes it. The
+rates are each process's own.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from tillway.engine.siblings import Marks, own_marks
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +33,27 @@ BREAKER_OPENS = "a connector cannot be reached; others go first"
 
 BreakerState = Literal["closed", "open", "half_open"]
 
+_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
+_STATE, _FAILED, _CHANGES, _CHANGED_AT = range(4)
+"""The marks: the place of the state, requests that failed in a row, how often the state has changed, and when."""
+
 Probe = Callable[[], Awaitable[bool | None]]
 """Asks the provider something that moves no money. Returns whether it answered; None if it cannot be asked."""
 
 
 class ConnectorHealth:
-    """The health of one connector, as this process has seen it."""
+    """The health of one connector. `marks` has its breaker, which other processes may share."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, marks: Marks | None = None) -> None:
         self.name = name
-        self.state: BreakerState = "closed"
-        self._failed = 0
+        self._marks = own_marks() if marks is None else marks
         self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT_MAX)
         self._watch: asyncio.Task[None] | None = None
         self._probe: Probe | None = None
+
+    @property
+    def state(self) -> BreakerState:
+        return _STATES[int(self._marks[_STATE])]
 
     @property
     def open(self) -> bool:
@@ -51,16 +63,24 @@ class ConnectorHealth:
         """Count an exchange that moves money. `probe` is used if the breaker opens."""
         self._recent.append((outcome, seconds))
         if outcome == "not_sent" or outcome == "unknown":
-            self._failed += 1
-            if self._failed >= OPEN_AFTER and self.state != "open":
-                self._open(probe)
-        elif self._failed:
+            self._marks[_FAILED] += 1
+            if self._marks[_FAILED] >= OPEN_AFTER and not self.open:
+                log.warning(BREAKER_OPENS, extra={"connector": self.name})
+                self._change("open")
+            self.watch(probe)
+        elif self._marks[_FAILED]:
             self._close()
 
     def answered(self) -> None:
         """The provider has answered a question."""
-        if self._failed and self.state == "closed":
-            self._failed = 0
+        if self._marks[_FAILED] and self.state == "closed":
+            self._marks[_FAILED] = 0
+
+    def watch(self, probe: Probe) -> None:
+        """Ask by `probe` until the breaker is closed, whichever process opened it."""
+        if self.state != "closed" and (self._watch is None or self._watch.done()):
+            self._probe = probe
+            self._watch = asyncio.create_task(self._watch_until_closed())
 
     def describe(self) -> dict[str, Any]:
         """The state of the breaker, and rates over the last RECENT_MAX exchanges; None where there were none."""
@@ -84,16 +104,16 @@ class ConnectorHealth:
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
 
-    def _open(self, probe: Probe) -> None:
-        log.warning(BREAKER_OPENS, extra={"connector": self.name})
-        self.state, self._probe = "open", probe
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._watch_until_closed())
+    def _change(self, state: BreakerState) -> None:
+        marks = self._marks
+        marks[_STATE], marks[_CHANGED_AT] = _STATES.index(state), asyncio.get_running_loop().time()
+        marks[_CHANGES] += 1
 
     def _close(self) -> None:
+        self._marks[_FAILED] = 0
         if self.state != "closed":
             log.warning("a connector can be reached again", extra={"connector": self.name})
-        self.state, self._failed = "closed", 0
+            self._change("closed")
 
     async def _is_open_later(self) -> bool:
         """Wait, and return whether no payment has shown meanwhile that the provider answers."""
@@ -103,7 +123,8 @@ class ConnectorHealth:
     async def _watch_until_closed(self) -> None:
         blind = 0
         while await self._is_open_later():
-            assert self._probe is not None, "a breaker opens with its probe"
+            assert self._probe is not None, "a breaker is watched with its probe"
+            changes = self._marks[_CHANGES]
             try:
                 answered = await self._probe()
             except Exception:
@@ -114,13 +135,24 @@ class ConnectorHealth:
                 answered = blind % BLIND_PROBES == 0
                 if not answered:
                     continue
-            if not answered:
-                self.state = "open"
-            elif self.state == "open":
-                # One failure more opens it again.
-                self.state, self._failed = "half_open", OPEN_AFTER - 1
-            elif self.state == "half_open":
-                self._close()
+            # A payment or another process has changed the state during the question: that is newer than the answer.
+            if changes == self._marks[_CHANGES]:
+                self._take(answered)
+
+    def _take(self, answered: bool) -> None:
+        """Count the answer to a question. Two processes that ask in turn keep the breaker half open as long as one."""
+        settled_seconds = asyncio.get_running_loop().time() - self._marks[_CHANGED_AT]
+        if not answered:
+            if self.state == "half_open":
+                self._change("open")
+        elif settled_seconds < PROBE_SECONDS / 2:
+            pass
+        elif self.state == "open":
+            # One failure more opens it again.
+            self._marks[_FAILED] = OPEN_AFTER - 1
+            self._change("half_open")
+        else:
+            self._close()
 
 
 def _percentile(seconds: list[float], share: float) -> int | None:

@@ -1,13 +1,13 @@
 """Memory that the processes of one server share beside the store, so that a caller cannot tell which of them answers.
 
-Their supervisor makes it before it starts them, and they inherit it: the buckets of the throttles, and a count of the
-settings that each has changed. It ends with the server, and no process waits for another: of two counts at the same
-moment one may be lost, in a caller's favour.
+Their supervisor makes it before it starts them, and they inherit it: the buckets of the throttles, the breakers of the
+connectors, and a count of the settings that each has changed. It ends with the server, and no process waits for
+another: of two counts at the same moment one may be lost, in a caller's favour.
 """
 
 import mmap
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 PROCESSES_MAX: Final = 64
 _WORD: Final = 8
@@ -16,6 +16,26 @@ SLOTS: Final = 1 << 16
 """Buckets that are kept. Each has PROBES slots to lie in; where all are taken, the one goes that is full soonest."""
 
 PROBES: Final = 8
+
+
+MARKS: Final = 4
+"""Numbers that are kept of one thing that is marked."""
+
+MARKED_MAX: Final = 1_024
+"""Things that are marked. Each process keeps those beyond for itself."""
+
+
+class Marks(Protocol):
+    """The numbers of one thing, MARKS of them."""
+
+    def __getitem__(self, place: int, /) -> float: ...
+
+    def __setitem__(self, place: int, number: float, /) -> None: ...
+
+
+def own_marks() -> Marks:
+    """Marks of this process alone."""
+    return [0.0] * MARKS
 
 
 Tell = Callable[[], None]
@@ -38,6 +58,8 @@ class Siblings:
         """Drops the settings that this process knows."""
         self.names = memoryview(mmap.mmap(-1, SLOTS * _WORD)).cast("q")
         self.times = memoryview(mmap.mmap(-1, SLOTS * _WORD)).cast("d")
+        self._marked = memoryview(mmap.mmap(-1, MARKED_MAX * _WORD)).cast("q")
+        self._marks = memoryview(mmap.mmap(-1, MARKED_MAX * MARKS * _WORD)).cast("d")
 
     def begin(self, number: int) -> None:
         """Take part as the process of that number. Changes before that are in the store already."""
@@ -49,6 +71,16 @@ class Siblings:
         place = self._number * _WORD
         self._counts[self._number] += 1
         self._seen = self._seen[:place] + self._changes[place : place + _WORD] + self._seen[place + _WORD :]
+
+    def marks_of(self, name: str) -> Marks:
+        """The marks of that name, which all processes share. They begin as zeros."""
+        digest = hash(name) or 1
+        for probe in range(MARKED_MAX):
+            place = (digest + probe) % MARKED_MAX
+            if self._marked[place] in (0, digest):
+                self._marked[place] = digest
+                return self._marks[place * MARKS : (place + 1) * MARKS]
+        return own_marks()
 
     def look(self) -> None:
         """Call `on_change` if another process has told a change since the last look."""

@@ -1,0 +1,119 @@
+"""The breaker of a connector, as two processes of one server see it. Time is virtual."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from tillway.engine.health import BLIND_PROBES, OPEN_AFTER, PROBE_SECONDS, ConnectorHealth
+from tillway.engine.siblings import Siblings
+from tillway.simulation.virtual_loop import VirtualLoop
+
+
+class Provider:
+    """A provider that answers questions, or does not, after so many `seconds`."""
+
+    def __init__(self, *, answers: bool | None) -> None:
+        self.answers = answers
+        self.seconds = 0.0
+        self.asked = 0
+
+    async def ask(self) -> bool | None:
+        self.asked += 1
+        answers = self.answers
+        await asyncio.sleep(self.seconds)
+        return answers
+
+
+def two_processes() -> tuple[ConnectorHealth, ConnectorHealth]:
+    siblings = Siblings()
+    one, other = (ConnectorHealth("a", siblings.marks_of("test/a")) for _ in range(2))
+    return one, other
+
+
+def in_virtual_time(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    # It has those parts of an event loop that this needs.
+    VirtualLoop(Random(1)).run(work())  # type: ignore[abstract]
+
+
+def test_failures_of_both_processes_open_the_breaker_of_both() -> None:
+    async def work() -> None:
+        one, other = two_processes()
+        provider = Provider(answers=False)
+        for n in range(OPEN_AFTER):
+            assert (one.state, other.state) == ("closed", "closed")
+            (one, other)[n % 2].tell("not_sent", 0.1, provider.ask)
+        assert (one.state, other.state) == ("open", "open")
+        assert ConnectorHealth("b", Siblings().marks_of("test/b")).state == "closed"
+        await one.close()
+        await other.close()
+
+    in_virtual_time(work)
+
+
+def test_it_closes_by_itself_when_the_process_that_opened_it_has_ended() -> None:
+    async def work() -> None:
+        one, other = two_processes()
+        provider = Provider(answers=False)
+        for _ in range(OPEN_AFTER):
+            one.tell("not_sent", 0.1, provider.ask)
+        await one.close()
+        other.watch(provider.ask)
+        await asyncio.sleep(10.5 * PROBE_SECONDS)
+        assert other.state == "open"
+        provider.answers = True
+        await asyncio.sleep(PROBE_SECONDS)
+        assert other.state == "half_open"
+        await asyncio.sleep(PROBE_SECONDS)
+        assert other.state == "closed"
+        asked = provider.asked
+        await asyncio.sleep(10 * PROBE_SECONDS)
+        assert provider.asked == asked, "a closed breaker asks nothing"
+
+    in_virtual_time(work)
+
+
+def test_two_that_ask_leave_it_half_open_as_long_as_one() -> None:
+    async def work() -> None:
+        one, other = two_processes()
+        provider = Provider(answers=True)
+        for _ in range(OPEN_AFTER):
+            one.tell("unknown", 0.1, provider.ask)
+        await asyncio.sleep(0.1 * PROBE_SECONDS)
+        other.watch(provider.ask)
+        await asyncio.sleep(PROBE_SECONDS)
+        assert one.state == "half_open"
+        other.tell("not_sent", 0.1, provider.ask)
+        assert one.state == "open", "the first failure opens it again"
+        await asyncio.sleep(3 * PROBE_SECONDS)
+        assert one.state == "closed"
+
+    in_virtual_time(work)
+
+
+def test_an_old_question_does_not_open_it_again() -> None:
+    async def work() -> None:
+        one, other = two_processes()
+        provider = Provider(answers=False)
+        provider.seconds = 3 * PROBE_SECONDS
+        for _ in range(OPEN_AFTER):
+            one.tell("not_sent", 0.1, provider.ask)
+        await asyncio.sleep(2 * PROBE_SECONDS)
+        other.tell("succeeded", 0.1, provider.ask)
+        await asyncio.sleep(3 * PROBE_SECONDS)
+        assert one.state == "closed" and provider.asked == 1
+
+    in_virtual_time(work)
+
+
+def test_a_provider_that_cannot_be_asked_is_tried_again() -> None:
+    async def work() -> None:
+        one, _ = two_processes()
+        for _ in range(OPEN_AFTER):
+            one.tell("not_sent", 0.1, Provider(answers=None).ask)
+        await asyncio.sleep((BLIND_PROBES + 0.5) * PROBE_SECONDS)
+        assert one.state == "half_open"
+        await asyncio.sleep(BLIND_PROBES * PROBE_SECONDS)
+        assert one.state == "closed"
+
+    in_virtual_time(work)
