@@ -14,19 +14,8 @@ from tillway.cli.installation import (
     show_keys_once,
     with_store,
 )
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    StoreUrl,
-    WrongUsage,
-    day,
-    fail,
-    say,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, day, fail, say, show, table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,9 +29,8 @@ app = typer.Typer(help="The merchants of an installation.", no_args_is_help=True
 
 
 @app.command()
-def create(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, name: Name = "", as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def create(options: Options, name: Name = "") -> None:
     """Add a merchant with its keys. The keys are shown once; a running server accepts them at once."""
     from tillway.engine.time_mark import clock_above
     from tillway.operations.accounts import create_account, first_use
@@ -51,24 +39,23 @@ def create(
         clock = await clock_above(store)
         return first_use(*await create_account(store, clock, name=name, by=author("accounts create")))
 
-    settings = settings_from(context.params)
+    settings = options.settings
     made = with_store(settings, work)
     say("These keys are shown once; keep them.")
-    show_keys_once(made, lambda: forget_account(settings, "accounts create", made["account"]), as_json=as_json)
+    show_keys_once(made, lambda: forget_account(settings, "accounts create", made["account"]), as_json=options.as_json)
 
 
 @app.command("list")
-def list_accounts(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def list_accounts(options: Options) -> None:
     """List the merchants, deleted ones too."""
     from tillway.domain.account import Account
 
     async def work(store: "Store") -> "list[Account]":
         return [account for account, _ in await records(store, Account)]
 
-    accounts = sorted(with_store(settings_from(context.params), work), key=lambda account: account.created)
-    show(
+    accounts = sorted(with_store(options.settings, work), key=lambda account: account.created)
+    options.show(
         [
             {"account": one.id, "name": one.name, "handle": one.handle, "created": one.created, "status": one.status}
             for one in accounts
@@ -77,7 +64,6 @@ def list_accounts(
             ("account", "created", "status", "handle", "name"),
             [(a.id, day(a.created), a.status, a.handle, a.name) for a in accounts],
         ),
-        as_json=as_json,
     )
 
 
@@ -88,27 +74,21 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the audit 
 
 
 @app.command("show")
-def show_account(
-    context: typer.Context,
-    account: AccountArgument,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def show_account(options: Options, account: AccountArgument) -> None:
     """Show a merchant and its settings. A setting without a value is that of the installation."""
 
     async def work(store: "Store") -> "Account":
         return (await _find(store, account))[0]
 
-    _show_account(with_store(settings_from(context.params), work), as_json=as_json)
+    _show_account(with_store(options.settings, work), as_json=options.as_json)
 
 
 @app.command("set")
+@takes("as_json")
 def set_settings(
-    context: typer.Context,
+    options: Options,
     account: AccountArgument,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     name: Annotated[str | None, typer.Option(help="The name that payers see.")] = None,
     statement_descriptor: Annotated[
         str | None, typer.Option(help="The text on a payer's statement where the payment names none.")
@@ -130,7 +110,6 @@ def set_settings(
         list[str] | None,
         typer.Option(help="A setting to put back to its default, such as fee or origins; repeatable."),
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Set the settings of a merchant. They are in force within two seconds on every process."""
     from tillway.domain.account import SETTINGS, change_settings
@@ -160,18 +139,16 @@ def set_settings(
         fields = read_settings(given)
     except Refused as refused:
         raise WrongUsage(refused.message) from None
-    changed = _decide(context, account, "accounts set", lambda before, at: change_settings(before, fields))
-    _show_account(changed, as_json=as_json)
+    changed = _decide(options, account, "accounts set", lambda before, at: change_settings(before, fields))
+    _show_account(changed, as_json=options.as_json)
 
 
 @app.command()
+@takes("as_json")
 def rename(
-    context: typer.Context,
+    options: Options,
     account: AccountArgument,
     name: Annotated[str, typer.Argument(help="The new name, of 1 to 100 characters.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Give a merchant another name. Payers see it within two seconds."""
     from tillway.domain.account import change_settings
@@ -182,58 +159,40 @@ def rename(
         fields = read_settings({"name": name or " "})
     except Refused as refused:
         raise WrongUsage(refused.message) from None
-    changed = _decide(context, account, "accounts rename", lambda before, at: change_settings(before, fields))
-    show({"account": changed.id, "name": changed.name}, f"{changed.id} is {changed.name!r}", as_json=as_json)
+    changed = _decide(options, account, "accounts rename", lambda before, at: change_settings(before, fields))
+    options.show({"account": changed.id, "name": changed.name}, f"{changed.id} is {changed.name!r}")
 
 
 @app.command()
-def disable(
-    context: typer.Context,
-    account: AccountArgument,
-    reason: ReasonOption,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def disable(options: Options, account: AccountArgument, reason: ReasonOption) -> None:
     """Refuse a merchant's keys within two seconds. Its webhooks, payouts and settlement go on."""
     from tillway.domain.account import disable
 
-    _show_account(_decide(context, account, "accounts disable", disable, reason=reason), as_json=as_json)
+    _show_account(_decide(options, account, "accounts disable", disable, reason=reason), as_json=options.as_json)
 
 
 @app.command()
-def enable(
-    context: typer.Context,
-    account: AccountArgument,
-    reason: ReasonOption,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def enable(options: Options, account: AccountArgument, reason: ReasonOption) -> None:
     """Accept the keys of a disabled merchant again."""
     from tillway.domain.account import enable
 
-    changed = _decide(context, account, "accounts enable", lambda before, at: enable(before), reason=reason)
-    _show_account(changed, as_json=as_json)
+    changed = _decide(options, account, "accounts enable", lambda before, at: enable(before), reason=reason)
+    _show_account(changed, as_json=options.as_json)
 
 
 @app.command()
-def delete(
-    context: typer.Context,
-    account: AccountArgument,
-    reason: ReasonOption,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def delete(options: Options, account: AccountArgument, reason: ReasonOption) -> None:
     """Delete a disabled merchant with settled live books. Its keys end; books, records and audit trail stay."""
     from tillway.domain.account import delete
 
-    _show_account(_decide(context, account, "accounts delete", delete, reason=reason), as_json=as_json)
+    _show_account(_decide(options, account, "accounts delete", delete, reason=reason), as_json=options.as_json)
 
 
 def _decide(
-    context: typer.Context,
+    options: Options,
     account: str,
     command: str,
     decide: "Callable[[Account, Moment], Account]",
@@ -244,7 +203,6 @@ def _decide(
     refused."""
     from tillway.cli.installation import build_writes, repeat_conflicts
     from tillway.domain.operator import check_reason
-    from tillway.domain.refusal import Refused
     from tillway.engine.balance import StoredLedger
     from tillway.operations.account_settings import belongings_of, ended, refuse_unless_settled
 
@@ -265,10 +223,7 @@ def _decide(
 
         return await repeat_conflicts(alter, f"Other commands keep changing {account}. Try again.")
 
-    try:
-        return with_store(settings_from(context.params), work)
-    except Refused as refused:
-        raise fail(refused.message) from None
+    return with_store(options.settings, work)
 
 
 async def _find(store: "Store", account: str) -> "tuple[Account, int]":
@@ -301,42 +256,37 @@ def _text(value: Any) -> str:
 
 
 @app.command()
+@takes("as_json")
 def throttle(
-    context: typer.Context,
-    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    options: Options,
+    account: AccountArgument,
     per_second: Annotated[
         int | None, typer.Option(min=0, max=1_000_000, help="Requests a second; 0: no limit.")
     ] = None,
     burst: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many requests may come at once.")] = None,
     default: Annotated[bool, typer.Option("--default", help="Return to the rate of the settings.")] = False,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Set the request rate of a merchant and of each of its keys. A running server applies it within two seconds."""
     if default is not (per_second is None) or (burst is not None and per_second is None):
         raise WrongUsage("give either --per-second, with or without --burst, or --default")
     rates = {"requests_per_second": per_second, "requests_burst": burst or max(per_second or 1, 1)}
-    changed = _change_account(context, account, "accounts throttle", rates)
+    changed = _change_account(options, account, "accounts throttle", rates)
     rate = changed.requests_per_second
-    show(
+    options.show(
         {"account": changed.id, "per_second": rate, "burst": changed.requests_burst if rate else None},
         f"{changed.id} has {'the rate of the settings' if rate is None else 'no limit' if rate == 0 else ''}"
         + (f"{rate} requests a second, {changed.requests_burst} at once" if rate else ""),
-        as_json=as_json,
     )
 
 
 @app.command()
+@takes("as_json")
 def handle(
-    context: typer.Context,
-    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    options: Options,
+    account: AccountArgument,
     handle: Annotated[
         str, typer.Argument(help="At most 64 small letters, digits and dashes, a letter first; empty: none.")
     ],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Set the name of a merchant in requests of the dialects. A running server accepts it within two seconds."""
     from tillway.domain.account import Account, is_handle
@@ -350,43 +300,37 @@ def handle(
             raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
         return await _reassign_handle(store, before.handle, after)
 
-    changed = _change_account(context, account, "accounts handle", {"handle": handle}, beside=beside)
-    show(
+    changed = _change_account(options, account, "accounts handle", {"handle": handle}, beside=beside)
+    options.show(
         {"account": changed.id, "handle": changed.handle},
         f"{changed.id} goes by the name {changed.handle!r}" if changed.handle else f"{changed.id} has no handle",
-        as_json=as_json,
     )
 
 
 @app.command()
+@takes("as_json")
 def answers(
-    context: typer.Context,
-    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    options: Options,
+    account: AccountArgument,
     online_platform: Annotated[str, typer.Option(help="described or original.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Choose the answers of the online payment platform's calls. A running server applies it within two seconds."""
     if online_platform not in ("described", "original"):
         raise WrongUsage(f"--online-platform is {online_platform!r}; it must be described or original")
-    changed = _change_account(context, account, "accounts answers", {"online_platform_answers": online_platform})
-    show(
+    changed = _change_account(options, account, "accounts answers", {"online_platform_answers": online_platform})
+    options.show(
         {"account": changed.id, "online_platform": changed.online_platform_answers},
         f"{changed.id} gets the {changed.online_platform_answers} answers of the online payment platform",
-        as_json=as_json,
     )
 
 
 @app.command()
+@takes("as_json")
 def brand(
-    context: typer.Context,
-    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    options: Options,
+    account: AccountArgument,
     name: Annotated[str | None, typer.Option(help="The name that payers see.")] = None,
     colour: Annotated[str | None, typer.Option(help="Such as #2f4f3a; empty: Tillway's own.")] = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Set the name and colour of a merchant's checkout pages. A running server shows them at once."""
     from tillway.domain.account import is_colour
@@ -399,23 +343,20 @@ def brand(
         raise WrongUsage(f"--colour is {colour!r}; it must be # and six hexadecimal digits")
     fields = {"name": name and name.strip(), "brand_colour": colour and colour.lower()}
     changed = _change_account(
-        context, account, "accounts brand", {field: value for field, value in fields.items() if value is not None}
+        options, account, "accounts brand", {field: value for field, value in fields.items() if value is not None}
     )
     document = {"account": changed.id, "name": changed.name, "colour": changed.brand_colour}
-    show(
+    options.show(
         document,
         f"{changed.id} is {changed.name!r}, {changed.brand_colour or 'in the colour of Tillway'}",
-        as_json=as_json,
     )
 
 
 @app.command()
+@takes("as_json")
 def amounts(
-    context: typer.Context,
-    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
+    options: Options,
+    account: AccountArgument,
 ) -> None:
     """Let /v1 write a merchant's ISK, UGX and MGA as Stripe does. Restart the server after it."""
     from tillway.domain.account import Account
@@ -427,13 +368,13 @@ def amounts(
         return []
 
     fields = {"amounts_on_v1": "stripe"}
-    changed = _change_account(context, account, "accounts amounts", fields, beside=refuse_if_used)
+    changed = _change_account(options, account, "accounts amounts", fields, beside=refuse_if_used)
     document = {"account": changed.id, "amounts": changed.amounts_on_v1}
-    show(document, f"{changed.id} has Stripe's amounts on /v1", as_json=as_json)
+    options.show(document, f"{changed.id} has Stripe's amounts on /v1")
 
 
 def _change_account(
-    context: typer.Context,
+    options: Options,
     account: str,
     operation: str,
     fields: dict[str, Any],
@@ -447,7 +388,7 @@ def _change_account(
     from tillway.domain.account import Account
 
     return alter_record(
-        settings_from(context.params),
+        options.settings,
         operation,
         Account,
         account,

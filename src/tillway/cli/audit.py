@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tillway.cli.installation import build_writes, find_account_id, moment_above, with_store
-from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, say, settings_from, show, table
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import WrongUsage, fail, moment, say, table
 
 if TYPE_CHECKING:
     from tillway.engine.audit.chain import Walked
@@ -34,16 +35,14 @@ AccountOption = Annotated[str | None, typer.Option("--account", help="Only this 
 
 
 @app.command()
+@takes("as_json")
 def verify(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     heads: HeadsOption = None,
     public_key: PublicKeyOption = None,
     archive: Annotated[
         Path | None, typer.Option(help="Directory of the archive: read the archived entries there.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Walk the whole trail and compare the stored records with it. Name the first entry and each record that was
     edited, deleted or inserted. The server may run."""
@@ -55,7 +54,7 @@ def verify(
     from tillway.engine.audit.records import compare, exports_of
     from tillway.store.walk import all_scopes
 
-    settings = settings_from(context.params)
+    settings = options.settings
     verifier = _verifier(settings, public_key)
     if archive is not None and not archive.is_dir():
         raise WrongUsage(f"--archive {archive} is no directory")
@@ -84,13 +83,12 @@ def verify(
         )
         for found in walked
     ]
-    show(
+    options.show(
         [
             {**_owner(found.scope), **msgspec.to_builtins(compared[found.scope]), **msgspec.to_builtins(found)}
             for found in walked
         ],
         table(("account", "batches", "entries", "waiting", "trail", "records", "compared"), rows),
-        as_json=as_json,
     )
     for scope, difference in differing:
         say(f"{_name_of_scope(scope)}: {difference.text}")
@@ -104,15 +102,13 @@ def verify(
 
 
 @app.command()
+@takes("as_json")
 def heads(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     outside: Annotated[
         str | None, typer.Option("--from", help="File or https address with heads kept outside: compare these.")
     ] = None,
     public_key: PublicKeyOption = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show the last head of every trail and check its signature. Keep the heads elsewhere: with --from, they show
     whether a trail was cut off or rewritten."""
@@ -122,7 +118,7 @@ def heads(
     from tillway.engine.audit.heads import Head, compare_heads, signature_fault
     from tillway.engine.audit.heads import heads as heads_of
 
-    settings = settings_from(context.params)
+    settings = options.settings
     verifier = _verifier(settings, public_key)
 
     async def work(store: "Store") -> "tuple[list[Head], list[Fault]]":
@@ -154,10 +150,9 @@ def heads(
         )
         for head in found
     ]
-    show(
+    options.show(
         [{**_owner(head.scope), **msgspec.to_builtins(head)} for head in found],
         table(("account", "batch", "entries", "head", "signature"), rows),
-        as_json=as_json,
     )
     if verifier is not None:
         say(f"The public key is {verifier.public}. Keep it with the heads.")
@@ -169,10 +164,9 @@ def heads(
 
 
 @app.command()
+@takes()
 def export(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     form: Annotated[
         Literal["ndjson", "csv"], typer.Option("--format", help="ndjson: one entry a line; csv: one change a row.")
     ] = "ndjson",
@@ -231,7 +225,7 @@ def export(
         await _note_export(store, {"account": account or "all", "from": since or "", "to": to or "", "format": form})
         await (as_rows if form == "csv" else as_lines)(store)
 
-    with_store(settings_from(context.params), export)
+    with_store(options.settings, export)
     if unreadable:
         raise fail(
             f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. Find the damage "

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import author, build_writes, moment_above, with_store
-from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, run, say, settings_from, show
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, run, say
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,16 +18,14 @@ if TYPE_CHECKING:
 Directory = Annotated[Path, typer.Argument(help="The directory of the backup.", show_default=False)]
 
 
+@takes("as_json")
 def backup(
-    context: typer.Context,
+    options: Options,
     directory: Directory,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check an existing backup; make none.")] = False,
     with_keys: Annotated[
         bool, typer.Option("--with-keys", help="Copy the key file too: the backup then opens its own cards.")
     ] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Copy the database and the settings into a new directory, while the server runs; the key file only if asked."""
     from tillway.installation import DATABASE, key_file
@@ -35,9 +34,12 @@ def backup(
 
     if verify:
         manifest = backups.verify(directory)
-        show(_manifest_document(manifest, directory), f"{directory} is whole, made {manifest.made_at}", as_json=as_json)
+        options.show(
+            _manifest_document(manifest, directory),
+            f"{directory} is whole, made {manifest.made_at}",
+        )
         return
-    settings = settings_from(context.params)
+    settings = options.settings
     _refuse_without_file(settings)
     database = settings.data_dir / DATABASE
     beside = [settings.data_dir / FILE_NAME, *([key_file(settings)] if with_keys else [])]
@@ -54,25 +56,23 @@ def backup(
             "card can be opened."
         )
     size = sum(file.bytes for file in manifest.files)
-    show(_manifest_document(manifest, directory), f"{directory}: {size} bytes, checked", as_json=as_json)
+    options.show(_manifest_document(manifest, directory), f"{directory}: {size} bytes, checked")
 
 
+@takes("as_json")
 def restore(
-    context: typer.Context,
+    options: Options,
     directory: Directory,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Rename existing files to NAME.before-restore-TIME.")
     ] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Check a backup and put it into a data directory that no server uses."""
     from tillway.data_directory import make_private, occupied
     from tillway.installation import key_file
     from tillway.store import backup as backups
 
-    settings = settings_from(context.params)
+    settings = options.settings
     _refuse_without_file(settings)
     backups.verify(directory)
     make_private(settings.data_dir)
@@ -83,16 +83,17 @@ def restore(
         say(f"The backup has no key file. Put the one of its time at {key_file(settings)} before you start the server.")
     shown = _manifest_document(manifest, settings.data_dir)
     say("Payouts, and requests that move money under an Idempotency-Key, wait until you run `tillway recover`.")
-    show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
+    options.show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}")
 
 
-def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+@takes("as_json")
+def migrate(options: Options) -> None:
     """Migrate the store to this version's schema. Make a backup first; with an embedded database, stop the server."""
     from tillway.data_directory import occupied
     from tillway.engine.restores import set_form
     from tillway.installation import migrate_store
 
-    settings = settings_from(context.params)
+    settings = options.settings
     # Other stores are migrated while processes of the previous version keep working.
     with nullcontext() if settings.store else occupied(settings.data_dir, "tillway migrate"):
         version = run(lambda: migrate_store(settings))
@@ -100,7 +101,7 @@ def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
         # Until then, records are written so that processes of the previous version find them.
         with_store(settings, lambda store: set_form(store, "before" if settings.store else "now"))
         _seal(settings)
-    show({"schema_version": version}, f"schema {version}", as_json=as_json)
+    options.show({"schema_version": version}, f"schema {version}")
 
 
 def _seal(settings: Settings) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from tillway.cli.installation import author, repeat_conflicts, with_store
-from tillway.cli.terminal import AsJson, DataDir, StoreUrl, fail, settings_from, show
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import fail
 
 if TYPE_CHECKING:
     from tillway.cli.terminal import Document
@@ -17,21 +18,21 @@ app = typer.Typer(help="The clock: show, accept.", no_args_is_help=True)
 
 
 @app.command("show")
-def show_clock(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def show_clock(options: Options) -> None:
     """Show the host's clock beside the store's mark; every new id lies above the mark."""
     from tillway.engine.time_mark import read_mark
 
     async def read(store: "Store") -> "Document":
         return _document(await read_mark(store))
 
-    document = with_store(settings_from(context.params), read)
-    show(document, _text(document), as_json=as_json)
+    document = with_store(options.settings, read)
+    options.show(document, _text(document))
 
 
 @app.command()
-def accept(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+@takes("as_json")
+def accept(options: Options) -> None:
     """Accept the host's clock as right, although the store's mark lies in the future or the clock has jumped.
 
     New ids continue from the mark; due times follow the clock. Running servers notice within seconds.
@@ -52,8 +53,8 @@ def accept(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
         return await repeat_conflicts(raise_mark, "The mark is being raised by servers all the time. Try again.")
 
-    document = with_store(settings_from(context.params), work)
-    show(document, f"accepted: {_text(document)}", as_json=as_json)
+    document = with_store(options.settings, work)
+    options.show(document, f"accepted: {_text(document)}")
 
 
 def _document(mark: "TimeMark | None") -> "Document":

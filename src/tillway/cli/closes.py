@@ -5,20 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import author, find_account_id, with_platform
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    OfAccount,
-    StoreUrl,
-    WrongUsage,
-    fail,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.installation import caller_of, scope_of_merchant, with_platform
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, fail, given_reason, table
 
 if TYPE_CHECKING:
     from tillway.domain.close import Close
@@ -29,8 +18,9 @@ app = typer.Typer(help="Closed days: list, show, decide a difference.", no_args_
 Day = Annotated[str, typer.Option("--day", help="The day (UTC), as in 2026-05-12.")]
 
 
+@takes("mode", "account", "as_json")
 def close(
-    context: typer.Context,
+    options: Options,
     day: Day,
     statement: Annotated[
         list[Path] | None, typer.Option(help="A statement of the bank, camt.053 or CSV; repeatable.")
@@ -38,57 +28,38 @@ def close(
     report: Annotated[
         list[str] | None, typer.Option(help="CONNECTOR=FILE: a provider's report in CSV; repeatable.")
     ] = None,
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Close a day: compare the books with the statements of the bank and the providers.
 
     Exit code 0 if all ties to the cent, 1 if something differs or a statement is missing.
     """
-    from tillway.domain.account import Scope
-    from tillway.domain.refusal import Refused
-    from tillway.engine.caller import Caller
     from tillway.operations import closes
 
     statements = _read(statement or [], report or [])
 
     async def work(running: "Running") -> "Close":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
-        caller = Caller.system(scope, "tillway close", actor=author("close").actor)
-        try:
-            done = await closes.close_day(running.platform, caller, day, statements)
-        except Refused as refused:
-            raise fail(refused.message) from None
-        return done.record
+        scope = await scope_of_merchant(running.store, options)
+        caller = caller_of(scope, "close")
+        return (await closes.close_day(running.platform, caller, day, statements)).record
 
-    made = with_platform(settings_from(context.params), work)
-    show(_document(made), _text(made), as_json=as_json)
+    made = with_platform(options.settings, work)
+    options.show(_document(made), _text(made))
     if made.status != "tied":
         raise typer.Exit(1)
 
 
 @app.command("list")
-def list_closes(
-    context: typer.Context,
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "account", "as_json")
+def list_closes(options: Options) -> None:
     """List a merchant's closed days, oldest first."""
-    from tillway.domain.account import Scope
     from tillway.domain.close import Close
     from tillway.store.walk import records_of
 
     async def work(running: "Running") -> "list[Close]":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        scope = await scope_of_merchant(running.store, options)
         return [close async for close in records_of(running.store, scope.key, Close)]
 
-    found = with_platform(settings_from(context.params), work)
+    found = with_platform(options.settings, work)
     rows = [
         (
             *(each.day, each.status, str(sum(part.decision is None for part in each.differences))),
@@ -98,36 +69,32 @@ def list_closes(
     ]
     heads = ("day", "status", "open differences", "waiting", "without statement")
     text = table(heads, rows) if rows else "No day is closed."
-    show([_document(each) for each in found], text, as_json=as_json)
+    options.show([_document(each) for each in found], text)
 
 
 @app.command("show")
+@takes("mode", "account", "as_json")
 def show_close(
-    context: typer.Context,
+    options: Options,
     day: Annotated[str, typer.Argument(help="The day (UTC), as in 2026-05-12.")],
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show the close of a day."""
-    from tillway.domain.account import Scope
     from tillway.domain.close import Close, close_id
 
     async def work(running: "Running") -> "Close | None":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        scope = await scope_of_merchant(running.store, options)
         return await running.platform.engine.load(scope.key).maybe(Close, close_id(day))
 
-    found = with_platform(settings_from(context.params), work)
+    found = with_platform(options.settings, work)
     if found is None:
         raise fail(f"{day} is not closed: `tillway close --day {day}` does it.")
-    show(_document(found), _text(found), as_json=as_json)
+    options.show(_document(found), _text(found))
 
 
 @app.command()
+@takes("mode", "account", "as_json")
 def decide(
-    context: typer.Context,
+    options: Options,
     day: Annotated[str, typer.Argument(help="The day (UTC), as in 2026-05-12.")],
     difference: Annotated[str, typer.Argument(help="The difference (dif_…).")],
     decision: Annotated[
@@ -135,33 +102,19 @@ def decide(
         typer.Option("--as", help="difference: book it; explained: the books are right."),
     ],
     reason: Annotated[str, typer.Option(help="How you know that, for the audit trail.")],
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Decide a difference of a close, once, with a reason."""
-    from tillway.domain.account import Scope
-    from tillway.domain.operator import REASON_MAX
-    from tillway.domain.refusal import Refused
-    from tillway.engine.caller import Caller
     from tillway.operations import closes
 
-    if not 0 < len(reason.strip()) <= REASON_MAX:
-        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+    why = given_reason(reason)
 
     async def work(running: "Running") -> "Close":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
-        caller = Caller.system(scope, "tillway closes decide", actor=author("closes decide").actor)
-        caller.reason = reason.strip()
-        try:
-            return (await closes.decide(running.platform, caller, day, difference, decision)).record
-        except Refused as refused:
-            raise fail(refused.message) from None
+        scope = await scope_of_merchant(running.store, options)
+        caller = caller_of(scope, "closes decide", why)
+        return (await closes.decide(running.platform, caller, day, difference, decision)).record
 
-    decided = with_platform(settings_from(context.params), work)
-    show(_document(decided), _text(decided), as_json=as_json)
+    decided = with_platform(options.settings, work)
+    options.show(_document(decided), _text(decided))
 
 
 def _read(statement: list[Path], report: list[str]) -> dict[str, list[tuple[str, bytes]]]:

@@ -6,21 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import alter_record, build_writes, moment_above, records, repeat_conflicts, with_store
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    StoreUrl,
-    WrongUsage,
-    fail,
-    given_value,
-    run,
-    say,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.options import AsJson, Options, takes
+from tillway.cli.terminal import Document, WrongUsage, fail, given_value, run, say, show, table
 
 if TYPE_CHECKING:
     from tillway.domain.connector_config import ConnectorConfig
@@ -39,8 +26,9 @@ Named = Annotated[str, typer.Argument(help="Name of the connector in this instal
 
 
 @app.command()
+@takes("mode", "as_json")
 def add(
-    context: typer.Context,
+    options: Options,
     name: Named,
     kind: Annotated[str, typer.Option(help="One of `tillway connectors kinds`.")],
     given: Annotated[
@@ -54,10 +42,6 @@ def add(
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Send payments of this mode through it.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Change the settings of an existing connector.")] = False,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Add a connector. A running server uses it within two seconds."""
     from tillway.domain.connector_config import ConnectorConfig
@@ -66,13 +50,13 @@ def add(
 
     if not NAME.fullmatch(name):
         raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
-    installation, settings = settings_from(context.params), _settings(given or [])
+    installation, settings = options.settings, _settings(given or [])
     wanted = ConnectorConfig(
-        id=f"con_{mode}_{name}",
+        id=f"con_{options.mode}_{name}",
         created=0,
         name=name,
         kind=kind,
-        mode=mode,
+        mode=options.mode,
         fee=_read_fee(settings, installation),
         settings={name: value for name, value in settings.items() if name not in FEE_SETTINGS},
         default=default,
@@ -88,7 +72,8 @@ def add(
             before, version = there.get(wanted.id, (None, 0))
             if before is not None and not replace:
                 raise fail(
-                    f"{mode.capitalize()} mode has a connector {name!r} already. Use another name, or --replace."
+                    f"{options.mode.capitalize()} mode has a connector {name!r} already. "
+                    "Use another name, or --replace."
                 )
             at = await moment_above(store)
             config = _successor(sealed, before, at.created)
@@ -101,13 +86,12 @@ def add(
     added = with_store(installation, work)
     if not added.default:
         _say_what_goes_through(added, files)
-    show(describe(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}", as_json=as_json)
+    options.show(describe(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}")
 
 
 @app.command("list")
-def list_connectors(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def list_connectors(options: Options) -> None:
     """List the connectors, without the values of their settings."""
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.engine.connections import describe
@@ -115,10 +99,10 @@ def list_connectors(
     async def work(store: "Store") -> "list[ConnectorConfig]":
         return [config for config, _ in await records(store, ConnectorConfig)]
 
-    found = with_store(settings_from(context.params), work)
+    found = with_store(options.settings, work)
     if not any(config.mode == "test" and config.default for config in found):
         say("Test payments go through the built-in simulator.")
-    show(
+    options.show(
         [describe(config) for config in found],
         table(
             ("name", "mode", "kind", "default", "drained", "settings"),
@@ -130,25 +114,18 @@ def list_connectors(
                 for c in found
             ],
         ),
-        as_json=as_json,
     )
 
 
 @app.command("show")
-def show_connector(
-    context: typer.Context,
-    name: Named,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "as_json")
+def show_connector(options: Options, name: Named) -> None:
     """Show a connector, without the values of its settings."""
     from tillway.engine.connections import describe
 
-    document = describe(with_store(settings_from(context.params), lambda store: _find(store, name, mode)))
+    document = describe(with_store(options.settings, lambda store: _find(store, name, options.mode)))
     rows = [(field, _display_text(value)) for field, value in document.items()]
-    show(document, table(("field", "value"), rows), as_json=as_json)
+    options.show(document, table(("field", "value"), rows))
 
 
 def _display_text(value: object) -> str:
@@ -160,14 +137,8 @@ def _display_text(value: object) -> str:
 
 
 @app.command()
-def test(
-    context: typer.Context,
-    name: Named,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "as_json")
+def test(options: Options, name: Named) -> None:
     """Ask the provider about an operation that does not exist: whether it answers. No money moves."""
     import time
 
@@ -177,17 +148,17 @@ def test(
     from tillway.engine.connections import open_settings
     from tillway.installation import open_vault
 
-    installation = settings_from(context.params)
+    installation = options.settings
 
     async def work(store: "Store") -> Document:
-        config = await _find(store, name, mode)
+        config = await _find(store, name, options.mode)
         settings = open_settings(await open_vault(installation, store), config)
         connector, transport = registry.build(config.kind, settings)
         if not connector.capabilities.looks_up:
             await transport.close()
             return {"name": name, "answers": None, "milliseconds": None, "why": f"{config.kind} takes no questions"}
         nothing = Operation(
-            reference="probe", kind="authorize", amount_minor=1, currency="usd", livemode=mode == "live"
+            reference="probe", kind="authorize", amount_minor=1, currency="usd", livemode=options.mode == "live"
         )
         began = time.perf_counter()
         try:
@@ -202,20 +173,17 @@ def test(
 
     found = with_store(installation, work)
     text = f"{name} answers in {found['milliseconds']} ms" if found["answers"] else f"{name}: {found['why']}"
-    show(found, text, as_json=as_json)
+    options.show(found, text)
     if found["answers"] is False:
         raise typer.Exit(1)
 
 
 @app.command()
+@takes("mode", "as_json")
 def drain(
-    context: typer.Context,
+    options: Options,
     name: Named,
     off: Annotated[bool, typer.Option("--off", help="Let it take new payments again.")] = False,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Send no new payments through a connector. Captures, refunds and payouts go on. A running server notices within
     two seconds."""
@@ -225,16 +193,16 @@ def drain(
     from tillway.engine.connections import describe
 
     drained = alter_record(
-        settings_from(context.params),
+        options.settings,
         "connectors drain",
         ConnectorConfig,
-        f"con_{mode}_{name}",
+        f"con_{options.mode}_{name}",
         lambda config: msgspec.structs.replace(config, drained=not off),
-        noun=f"connector of {mode} mode",
+        noun=f"connector of {options.mode} mode",
         listing="connectors list",
     )
     text = f"{name!r} takes new payments again." if off else f"{name!r} takes no new payments."
-    show(describe(drained), text, as_json=as_json)
+    options.show(describe(drained), text)
     if drained.drained and drained.default:
         say("It is the default: payments that no routing sends elsewhere are refused.")
 
@@ -249,40 +217,42 @@ async def _find(store: "Store", name: str, mode: str) -> "ConnectorConfig":
 
 
 @app.command()
+@takes("mode")
 def remove(
-    context: typer.Context,
+    options: Options,
     name: Named,
-    mode: Mode = "test",
     force: Annotated[bool, typer.Option("--force", help="Remove it even if operations wait for its answer.")] = False,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
 ) -> None:
     """Remove a connector. Payments made through it can no longer be captured or refunded; `drain` keeps that."""
     from tillway.domain.connector_config import ConnectorConfig
 
-    id = f"con_{mode}_{name}"
+    id = f"con_{options.mode}_{name}"
 
     async def work(store: "Store") -> "ConnectorConfig":
         there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
         if id not in there:
-            raise fail(f"There is no connector {name!r} in {mode} mode. `tillway connectors list` shows them.")
-        waiting = None if force else await _open_attempt(store, name, mode)
+            raise fail(f"There is no connector {name!r} in {options.mode} mode. `tillway connectors list` shows them.")
+        waiting = None if force else await _open_attempt(store, name, options.mode)
         if waiting is not None:
             raise fail(
                 f"{waiting} still waits for an answer of {name!r}. "
                 f"Wait for the answer, settle it by hand (/ops/v1/doubts), or use --force."
             )
-        routed = None if force else await _routing_that_names(store, name, mode)
+        routed = None if force else await _routing_that_names(store, name, options.mode)
         if routed is not None:
             raise fail(f"The routing of {routed} names {name!r}. Change it (`tillway routing set`), or use --force.")
         config, version = there[id]
         await store.commit(build_writes("connectors remove", await moment_above(store), (version, config, None)))
         return config
 
-    removed = with_store(settings_from(context.params), work)
-    say(f"{name!r} is removed from {mode} mode. Add it again to capture or refund payments made through it.")
+    removed = with_store(options.settings, work)
+    say(f"{name!r} is removed from {options.mode} mode. Add it again to capture or refund payments made through it.")
     if removed.default:
-        say("Payments go through the simulator now." if mode == "test" else "Payments in live mode are refused now.")
+        say(
+            "Payments go through the simulator now."
+            if options.mode == "test"
+            else "Payments in live mode are refused now."
+        )
 
 
 @app.command()

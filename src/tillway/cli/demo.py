@@ -8,7 +8,8 @@ import msgspec
 import typer
 
 from tillway.cli.installation import DEMO_FILE, build_writes, create, moment_above, records, with_store
-from tillway.cli.terminal import DataDir, StoreUrl, fail, say, setting, settings_from
+from tillway.cli.options import DataDir, StoreUrl
+from tillway.cli.terminal import fail, say, setting, settings_from
 from tillway.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import msgspec
 import typer
 
 from tillway.cli.installation import records, with_store
-from tillway.cli.terminal import FAILED, AsJson, DataDir, StoreUrl, run, settings_from, show
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import FAILED, run
 from tillway.settings import WITHOUT_TLS_REMEDY, Settings
 
 if TYPE_CHECKING:
@@ -47,25 +48,22 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
+@takes("as_json")
 def doctor(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also read every record and page, and add the whole ledger up.")
     ] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Check durability, key file, clock, disk, versions and connectors. The exit code is 1 if a check fails."""
-    settings = settings_from(context.params)
+    settings = options.settings
     findings = list(examine(settings))
     if deep:
         findings += examine_deeply(settings)
     failed = any(finding.state == "fail" for finding in findings)
-    show(
+    options.show(
         {"ok": not failed, "data_dir": str(settings.data_dir.absolute()), "findings": msgspec.to_builtins(findings)},
         "\n".join(_line(finding) for finding in findings),
-        as_json=as_json,
     )
     if failed:
         raise typer.Exit(FAILED)

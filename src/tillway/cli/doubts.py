@@ -4,20 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import author, with_platform
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    StoreUrl,
-    WrongUsage,
-    fail,
-    given_reason,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.installation import caller_of, with_platform
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, fail, given_reason, table
 
 if TYPE_CHECKING:
     from tillway.domain.account import Scope
@@ -30,13 +19,8 @@ Id = Annotated[str, typer.Argument(help="The id of the doubt, att_….")]
 
 
 @app.command("list")
-def list_doubts(
-    context: typer.Context,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "as_json")
+def list_doubts(options: Options) -> None:
     """List the operations of all merchants whose outcome is unknown, oldest first."""
     from tillway.domain.account import scope_of
     from tillway.domain.attempt import Attempt
@@ -49,7 +33,7 @@ def list_doubts(
         now = running.platform.engine.clock.now_ms() // 1000
         for scope_key in await merchant_scopes(running.store):
             scope = scope_of(scope_key)
-            if scope.mode != mode:
+            if scope.mode != options.mode:
                 continue
             async for attempt in records_of(running.store, scope_key, Attempt):
                 if attempt.in_doubt(now):
@@ -57,7 +41,7 @@ def list_doubts(
                     found.append({"account": scope.account, **shown})
         return sorted(found, key=lambda doubt: (doubt["created"], doubt["id"]))
 
-    found = with_platform(settings_from(context.params), work)
+    found = with_platform(options.settings, work)
     rows = [
         (
             *(doubt["id"], doubt["subject"], f"{doubt['amount']} {doubt['currency']}", doubt["connector"]),
@@ -66,47 +50,36 @@ def list_doubts(
         for doubt in found
     ]
     heads = ("id", "subject", "amount", "connector", "kind", "state", "age", "reason")
-    show(found, table(heads, rows) if rows else "No money is in doubt.", as_json=as_json)
+    options.show(found, table(heads, rows) if rows else "No money is in doubt.")
 
 
 @app.command("show")
-def show_doubt(
-    context: typer.Context,
-    id: Id,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "as_json")
+def show_doubt(options: Options, id: Id) -> None:
     """Show a doubt: the request that was sent, and the answer of the provider, which is asked now."""
     from tillway.engine.core import Load
     from tillway.operations.doubts import ask_now, row_of
 
     async def work(running: "Running") -> Document:
-        scope, attempt = await _find(running, id, mode)
+        scope, attempt = await _find(running, id, options.mode)
         row = await row_of(Load(running.store, scope.key), attempt, running.platform.engine.clock.now_ms() // 1000)
         says = await ask_now(running.platform.attempts, scope, attempt)
         return {"account": scope.account, **row, "provider_says": says}
 
-    found = with_platform(settings_from(context.params), work)
-    show(found, table(("field", "value"), [(name, str(value)) for name, value in found.items()]), as_json=as_json)
+    found = with_platform(options.settings, work)
+    options.show(found, table(("field", "value"), [(name, str(value)) for name, value in found.items()]))
 
 
 @app.command()
+@takes("mode", "as_json")
 def resolve(
-    context: typer.Context,
+    options: Options,
     id: Id,
     outcome: Annotated[str, typer.Option(help="succeeded or failed, as the provider told you.")],
     reason: Annotated[str, typer.Option(help="Why you know that, for the audit trail.")],
     provider_reference: Annotated[str | None, typer.Option(help="The provider's own id of the operation.")] = None,
-    mode: Mode = "test",
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Settle a doubt as the provider told you. It cannot be undone."""
-    from tillway.domain.refusal import Refused
-    from tillway.engine.caller import Caller
     from tillway.operations import doubts
 
     if outcome not in ("succeeded", "failed"):
@@ -115,17 +88,13 @@ def resolve(
     decided: Literal["succeeded", "failed"] = "succeeded" if outcome == "succeeded" else "failed"
 
     async def work(running: "Running") -> Document:
-        scope, attempt = await _find(running, id, mode)
-        caller = Caller.system(scope, "tillway doubts resolve", actor=author("doubts resolve").actor)
-        caller.reason = why
-        try:
-            await doubts.resolve(running.platform.attempts, caller, attempt, decided, provider_reference)
-        except Refused as refused:
-            raise fail(refused.message) from None
+        scope, attempt = await _find(running, id, options.mode)
+        caller = caller_of(scope, "doubts resolve", why)
+        await doubts.resolve(running.platform.attempts, caller, attempt, decided, provider_reference)
         return {"id": id, "object": "doubt", "subject": attempt.subject, "resolved": decided, "account": scope.account}
 
-    found = with_platform(settings_from(context.params), work)
-    show(found, f"{found['subject']} is settled as {decided}.", as_json=as_json)
+    found = with_platform(options.settings, work)
+    options.show(found, f"{found['subject']} is settled as {decided}.")
 
 
 async def _find(running: "Running", id: str, mode: str) -> "tuple[Scope, Attempt]":

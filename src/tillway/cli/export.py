@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import build_writes, moment_above, with_store
-from tillway.cli.terminal import AsJson, DataDir, StoreUrl, run, say, settings_from, show
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import run, say, show
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,18 +21,13 @@ BAR_WIDTH = 40
 File = Annotated[Path, typer.Argument(help="The file of the export.", show_default=False)]
 
 
-def export(
-    context: typer.Context,
-    file: File,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def export(options: Options, file: File) -> None:
     """Write every record of a store to a file for `tillway import`. Stop the servers first. Repeat it after an
     interruption."""
     from tillway.store import export
 
-    settings = settings_from(context.params)
+    settings = options.settings
 
     async def work(store: "Store") -> "Tally":
         if not file.exists() and not export.part_of(file).exists():
@@ -44,21 +40,16 @@ def export(
     with _alone(settings, "tillway export"):
         tally = with_store(settings, work)
     say("Copy the key file too: the other installation cannot open cards without it.")
-    _tell(tally, f"{file}: {tally.records} records, checksummed", as_json=as_json)
+    _tell(tally, f"{file}: {tally.records} records, checksummed", as_json=options.as_json)
 
 
-def bring_in(
-    context: typer.Context,
-    file: File,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def bring_in(options: Options, file: File) -> None:
     """Write an export to an empty store and prove that all of it arrived. Repeat it after an interruption."""
     from tillway.installation import open_store
     from tillway.store import export
 
-    settings = settings_from(context.params)
+    settings = options.settings
 
     async def work() -> "Tally":
         target = await open_store(settings, create=True)
@@ -71,7 +62,7 @@ def bring_in(
     with _alone(settings, "tillway import"):
         tally = run(work)
     text = f"{tally.records} records are there: their counts, the ledger's sums and samples are as they were"
-    _tell(tally, text, as_json=as_json)
+    _tell(tally, text, as_json=options.as_json)
 
 
 def _alone(settings: Settings, what: str) -> AbstractContextManager[None]:

@@ -5,25 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    StoreUrl,
-    WrongUsage,
-    fail,
-    run,
-    say,
-    settings_from,
-    show_once,
-)
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, fail, run, say, show_once
 from tillway.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
+    from tillway.domain.account import Scope
     from tillway.domain.api_key import ApiKey
     from tillway.domain.credentials import OAuthClient
     from tillway.domain.record import Moment, Record
     from tillway.engine.audit.entries import Author
+    from tillway.engine.caller import Caller
     from tillway.store.port import Store, Write
     from tillway.wiring import Running
 
@@ -40,15 +32,10 @@ TRIES_MAX = 20
 """Tries of a commit that other commands or servers are faster with."""
 
 
-def init(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    name: Name = "",
-    as_json: AsJson = False,
-) -> None:
+@takes("as_json")
+def init(options: Options, name: Name = "") -> None:
     """Make a data directory, the first account and its keys. The keys are shown once."""
-    settings = settings_from(context.params)
+    settings = options.settings
     made = create(settings, name=name)
     if made is None and settings.store:
         raise fail(
@@ -61,7 +48,7 @@ def init(
             f"make new ones with: tillway keys create --data-dir {settings.data_dir}"
         )
     say(f"Made {settings.data_dir}. These keys are shown once; keep them.")
-    show_keys_once(made, lambda: forget_account(settings, "init", made["account"]), as_json=as_json)
+    show_keys_once(made, lambda: forget_account(settings, "init", made["account"]), as_json=options.as_json)
 
 
 def create(settings: Settings, *, name: str = "") -> Document | None:
@@ -271,6 +258,23 @@ async def find_account_id(store: "Store", named: str | None) -> str:
     if len(accounts) != 1:
         raise WrongUsage(f"there are {len(accounts)} accounts; name one with --account (`tillway accounts list`)")
     return accounts[0]
+
+
+async def scope_of_merchant(store: "Store", options: Options) -> "Scope":
+    """The scope of a command: the merchant of `--account`, or the only one, in the mode of `--mode`."""
+    from tillway.domain.account import Scope
+
+    return Scope(account=await find_account_id(store, options.account), mode=options.mode)
+
+
+def caller_of(scope: "Scope", command: str, reason: str = "") -> "Caller":
+    """The command as a caller of operations, with the operating system's user as actor for the audit trail."""
+    from tillway.engine.caller import Caller
+
+    by = author(command)
+    caller = Caller.system(scope, by.operation, actor=by.actor)
+    caller.reason = reason
+    return caller
 
 
 async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:

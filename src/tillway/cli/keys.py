@@ -16,22 +16,8 @@ from tillway.cli.installation import (
     moment_above,
     with_store,
 )
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    StoreUrl,
-    WrongUsage,
-    day,
-    fail,
-    moment,
-    say,
-    settings_from,
-    show,
-    show_once,
-    table,
-)
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, day, fail, moment, say, show_once, table
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,23 +33,18 @@ AccountOption = Annotated[str | None, typer.Option("--account", help="The mercha
 
 
 @app.command("list")
-def list_keys(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    account: AccountOption = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("account", "as_json")
+def list_keys(options: Options) -> None:
     """List the keys, without their secrets."""
     from tillway.domain.api_key import ApiKey
 
     async def work(store: "Store") -> "tuple[list[ApiKey], dict[str, int]]":
-        return await list_records_of(store, ApiKey, account), await last_uses(store)
+        return await list_records_of(store, ApiKey, options.account), await last_uses(store)
 
-    keys, used = with_store(settings_from(context.params), work)
+    keys, used = with_store(options.settings, work)
     now = int(time.time())
     documents = [_key_document(key, now) | {"last_used_at": used.get(key.id)} for key in keys]
-    show(
+    options.show(
         documents,
         table(
             ("id", "account", "key", "made", "last used", "state", "name"),
@@ -72,17 +53,13 @@ def list_keys(
                 for key in documents
             ],
         ),
-        as_json=as_json,
     )
 
 
 @app.command()
+@takes("mode", "account", "as_json")
 def create(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    account: AccountOption = None,
-    mode: Mode = "test",
+    options: Options,
     kind: Annotated[str, typer.Option(help="secret or publishable.")] = "secret",
     name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
     expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until the key expires.")] = None,
@@ -92,7 +69,6 @@ def create(
     scope: Annotated[
         list[str] | None, typer.Option(help="Permission of the key, such as payments:write; if left out, all.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is shown once; a running server accepts it at once."""
     from tillway.operations.accounts import new_key
@@ -108,29 +84,29 @@ def create(
         raise WrongUsage("--scope is for secret keys; every publishable key has the same few permissions")
 
     async def work(store: "Store") -> Document:
-        owner = await find_account_id(store, account)
+        owner = await find_account_id(store, options.account)
         at = await moment_above(store)
         expires_at = at.now + expires_in_days * 86_400 if expires_in_days is not None else until
-        made = new_key(owner, mode, kind, created=at.created, name=name, expires_at=expires_at, scopes=scopes)
+        made = new_key(owner, options.mode, kind, created=at.created, name=name, expires_at=expires_at, scopes=scopes)
         await store.commit(build_writes("keys create", at, (ABSENT, None, made.record)))
         return _key_document(made.record, at.now) | {"secret": made.secret}
 
-    settings = settings_from(context.params)
+    settings = options.settings
     made = with_store(settings, work)
     say("This key is shown once; keep it.")
-    show_once(made, f"{made['id']}  {made['secret']}", lambda: _end_unseen(settings, made["id"]), as_json=as_json)
+    show_once(
+        made, f"{made['id']}  {made['secret']}", lambda: _end_unseen(settings, made["id"]), as_json=options.as_json
+    )
 
 
 @app.command()
+@takes("as_json")
 def revoke(
-    context: typer.Context,
+    options: Options,
     key: Annotated[str, typer.Argument(help="The key's id (key_…), as `tillway keys list` shows it.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     after_seconds: Annotated[
         int, typer.Option(min=0, max=30 * 86_400, help="How long the key still works, while its users change over.")
     ] = 0,
-    as_json: AsJson = False,
 ) -> None:
     """Revoke a key. A running server refuses it within two seconds."""
     import msgspec
@@ -144,25 +120,21 @@ def revoke(
             return found
         return msgspec.structs.replace(found, revoked_at=revoked_at)
 
-    revoked = alter_record(
-        settings_from(context.params), "keys revoke", ApiKey, key, end, noun="key", listing="keys list"
-    )
+    revoked = alter_record(options.settings, "keys revoke", ApiKey, key, end, noun="key", listing="keys list")
     assert revoked.revoked_at is not None
     ends = max(revoked.revoked_at - int(time.time()), 0)
     say(f"{revoked.hint} ends in {ends} seconds." if ends else f"{revoked.hint} is refused from now on.")
-    show(_key_document(revoked, int(time.time())), revoked.id, as_json=as_json)
+    options.show(_key_document(revoked, int(time.time())), revoked.id)
 
 
 @app.command()
+@takes("as_json")
 def roll(
-    context: typer.Context,
+    options: Options,
     key: Annotated[str, typer.Argument(help="The key's id (key_…), as `tillway keys list` shows it.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     overlap_seconds: Annotated[
         int, typer.Option(min=0, max=30 * 86_400, help="How long the old key works beside the new one.")
     ] = 86_400,
-    as_json: AsJson = False,
 ) -> None:
     """Replace a key by a new one with the same permissions. The old one ends after the overlap."""
     import msgspec
@@ -195,7 +167,7 @@ def roll(
         rolled[:] = [new]
         return [(ABSENT, None, rolled[0].record)]
 
-    settings = settings_from(context.params)
+    settings = options.settings
     alter_record(settings, "keys roll", ApiKey, key, end, noun="key", listing="keys list", beside=begin)
     made = rolled[0]
     say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
@@ -214,7 +186,7 @@ def roll(
 
         _end_unseen(settings, made.record.id, bring_back)
 
-    show_once(shown, text, undo, as_json=as_json)
+    show_once(shown, text, undo, as_json=options.as_json)
 
 
 def _end_unseen(settings: Settings, id: str, beside: "Beside | None" = None) -> None:
@@ -237,16 +209,14 @@ def _end_unseen(settings: Settings, id: str, beside: "Beside | None" = None) -> 
 
 
 @app.command()
+@takes("as_json")
 def origins(
-    context: typer.Context,
+    options: Options,
     key: Annotated[str, typer.Argument(help="The publishable key's id (key_…), as `tillway keys list` shows it.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     add: Annotated[
         list[str] | None, typer.Option("--add", help="An origin of the shop, such as https://shop.example; repeatable.")
     ] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="An origin to take away; repeatable.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show or change the origins where the card frame of a publishable key shows itself."""
     import msgspec
@@ -269,20 +239,19 @@ def origins(
             raise fail(f"A key has at most {ORIGINS_MAX} origins. Make another key: tillway keys create")
         return msgspec.structs.replace(found, origins=kept)
 
-    settings = settings_from(context.params)
+    settings = options.settings
     altered = alter_record(settings, "keys origins", ApiKey, key, change, noun="key", listing="keys list")
     if add or remove:
         say("A running server goes by this at the next page that loads the frame.")
     if altered.mode == "test":
         say("A test key also allows every port of localhost and 127.0.0.1.")
     document = {"id": altered.id, "mode": altered.mode, "origins": list(altered.origins)}
-    show(document, "\n".join(altered.origins), as_json=as_json)
+    options.show(document, "\n".join(altered.origins))
 
 
 @app.command("rotate-signing")
-def rotate_signing(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def rotate_signing(options: Options) -> None:
     """Make a new key that signs access tokens. The old one verifies until its last token has expired."""
     from tillway.domain.credentials import SigningKey
     from tillway.engine.access_tokens import AccessTokens
@@ -290,7 +259,7 @@ def rotate_signing(
     from tillway.installation import check_key_file, open_keys, public_url
     from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
 
-    settings = settings_from(context.params)
+    settings = options.settings
     keys = open_keys(settings)
     signer = Es256Signer(keys.derive(SIGNING_PURPOSE))
 
@@ -306,7 +275,7 @@ def rotate_signing(
         "created": new.created,
         "replaced": [{"id": key.id, "verifies_until": key.expires_at} for key in replaced],
     }
-    show(document, new.id, as_json=as_json)
+    options.show(document, new.id)
 
 
 def checked_scopes(named: list[str]) -> tuple[str, ...]:

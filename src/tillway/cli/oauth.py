@@ -14,22 +14,9 @@ from tillway.cli.installation import (
     moment_above,
     with_store,
 )
-from tillway.cli.keys import AccountOption, checked_scopes
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    StoreUrl,
-    WrongUsage,
-    day,
-    fail,
-    say,
-    settings_from,
-    show,
-    show_once,
-    table,
-)
+from tillway.cli.keys import checked_scopes
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, day, fail, say, show_once, table
 
 if TYPE_CHECKING:
     from tillway.domain.credentials import OAuthClient
@@ -44,15 +31,11 @@ ClientId = Annotated[str, typer.Argument(help="The client's id (oac_…), as `ti
 
 
 @clients.command()
+@takes("mode", "account", "as_json")
 def add(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    account: AccountOption = None,
-    mode: Mode = "test",
+    options: Options,
     scope: Annotated[list[str] | None, typer.Option(help="Permission of its tokens; at least one.")] = None,
     name: Annotated[str, typer.Option(help="Name of the client.")] = "",
-    as_json: AsJson = False,
 ) -> None:
     """Add a client. Its secret is shown once; a running server accepts it at once."""
     from tillway.domain.credentials import SCOPES
@@ -64,52 +47,46 @@ def add(
     scopes = checked_scopes(scope)
 
     async def work(store: "Store") -> Document:
-        owner = await find_account_id(store, account)
+        owner = await find_account_id(store, options.account)
         at = await moment_above(store)
-        made = new_client(owner, mode, scopes, created=at.created, name=name)
+        made = new_client(owner, options.mode, scopes, created=at.created, name=name)
         await store.commit(build_writes("oauth clients add", at, (ABSENT, None, made.record)))
         return _client_document(made.record, int(time.time())) | {"client_secret": made.secret}
 
-    settings = settings_from(context.params)
+    settings = options.settings
     made = with_store(settings, work)
     say("This secret is shown once; keep it.")
     text = f"{made['client_id']}  {made['client_secret']}"
-    show_once(made, text, lambda: _end_unseen(settings, made["client_id"], made["client_secret"]), as_json=as_json)
+    show_once(
+        made, text, lambda: _end_unseen(settings, made["client_id"], made["client_secret"]), as_json=options.as_json
+    )
 
 
 @clients.command("list")
-def list_clients(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    account: AccountOption = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("account", "as_json")
+def list_clients(options: Options) -> None:
     """List the clients, without their secrets."""
     from tillway.domain.credentials import OAuthClient
 
-    found = with_store(settings_from(context.params), lambda store: list_records_of(store, OAuthClient, account))
+    found = with_store(options.settings, lambda store: list_records_of(store, OAuthClient, options.account))
     now = int(time.time())
-    show(
+    options.show(
         [_client_document(client, now) for client in found],
         table(
             ("client_id", "account", "mode", "made", "state", "scopes", "name"),
             [(c.id, c.account, c.mode, day(c.created), _state(c, now), " ".join(c.scopes), c.name) for c in found],
         ),
-        as_json=as_json,
     )
 
 
 @clients.command()
+@takes("as_json")
 def rotate(
-    context: typer.Context,
+    options: Options,
     client: ClientId,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     overlap_seconds: Annotated[
         int, typer.Option(min=0, max=30 * 86_400, help="How long the old secret works beside the new one.")
     ] = 86_400,
-    as_json: AsJson = False,
 ) -> None:
     """Give a client a new secret. The old one ends after the overlap."""
     import msgspec
@@ -130,18 +107,17 @@ def rotate(
         ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
         return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
 
-    settings = settings_from(context.params)
+    settings = options.settings
     changed = _change_client(settings, "oauth clients rotate", client, change)
     say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
     shown = _client_document(changed, now) | {"client_secret": secret}
     text = f"{changed.id}  {secret}"
-    show_once(shown, text, lambda: _end_unseen(settings, changed.id, secret), as_json=as_json)
+    show_once(shown, text, lambda: _end_unseen(settings, changed.id, secret), as_json=options.as_json)
 
 
 @clients.command()
-def revoke(
-    context: typer.Context, client: ClientId, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def revoke(options: Options, client: ClientId) -> None:
     """Revoke a client and all its tokens. A running server refuses them within two seconds."""
     import msgspec
 
@@ -150,9 +126,9 @@ def revoke(
     def change(found: "OAuthClient") -> "OAuthClient":
         return found if found.revoked_at is not None else msgspec.structs.replace(found, revoked_at=now)
 
-    revoked = _change_client(settings_from(context.params), "oauth clients revoke", client, change)
+    revoked = _change_client(options.settings, "oauth clients revoke", client, change)
     say(f"{client} and its tokens are refused from now on.")
-    show(_client_document(revoked, now), revoked.id, as_json=as_json)
+    options.show(_client_document(revoked, now), revoked.id)
 
 
 def _end_unseen(settings: "Settings", id: str, secret: str) -> None:

@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import build_writes, find_account_id, moment_above, records, show_keys_once, with_store
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    StoreUrl,
-    WrongUsage,
-    day,
-    fail,
-    given_value,
-    say,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, day, fail, given_value, say, table
 
 if TYPE_CHECKING:
     from tillway.domain.operator import Operator, OperatorKey
@@ -34,16 +22,14 @@ Name = Annotated[str, typer.Argument(help="The operator's name.")]
 
 
 @app.command()
+@takes("as_json")
 def add(
-    context: typer.Context,
+    options: Options,
     name: Name,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
     role: Annotated[str, typer.Option(help="viewer, support, operator or admin.")] = "viewer",
     account: Annotated[
         str | None, typer.Option("--account", help="The merchant to work for; if left out, the whole installation.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Add an operator. Its test key and live key are shown once."""
     from tillway.domain.operator import ROLES, Operator
@@ -66,25 +52,24 @@ def add(
         await store.commit(build_writes("operators add", at, *writes))
         return {"operator": made.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
-    settings = settings_from(context.params)
+    settings = options.settings
     document = with_store(settings, work)
-    if not as_json:
+    if not options.as_json:
         say(f"{name} is an operator with the role {role}. These keys are shown once; keep them.")
-    show_keys_once(document, lambda: _forget_operator(settings, document["operator"]), as_json=as_json)
+    show_keys_once(document, lambda: _forget_operator(settings, document["operator"]), as_json=options.as_json)
 
 
 @app.command("list")
-def list_operators(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def list_operators(options: Options) -> None:
     """List the operators, with their roles and merchants."""
     from tillway.domain.operator import Operator
 
     async def work(store: "Store") -> "list[Operator]":
         return [operator for operator, _ in await records(store, Operator)]
 
-    found = with_store(settings_from(context.params), work)
-    show(
+    found = with_store(options.settings, work)
+    options.show(
         [_document(operator) for operator in found],
         table(
             ("id", "name", "role", "merchants", "made", "state"),
@@ -100,14 +85,12 @@ def list_operators(
                 for operator in found
             ],
         ),
-        as_json=as_json,
     )
 
 
 @app.command()
-def reset(
-    context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def reset(options: Options, name: Name) -> None:
     """Revoke an operator's keys and make new ones, which are shown once. Password, passkeys, second factor and sessions
     of the dashboard end. A running server notices within two seconds."""
     from tillway.domain.dashboard import DashboardSession, IdentityLink
@@ -143,17 +126,16 @@ def reset(
         )
         return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
-    settings = settings_from(context.params)
+    settings = options.settings
     document = with_store(settings, work)
-    if not as_json:
+    if not options.as_json:
         say("The keys before are revoked. These are shown once; keep them.")
-    show_keys_once(document, lambda: _revoke_keys(settings, document["operator"]), as_json=as_json)
+    show_keys_once(document, lambda: _revoke_keys(settings, document["operator"]), as_json=options.as_json)
 
 
 @app.command()
-def disable(
-    context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def disable(options: Options, name: Name) -> None:
     """Disable an operator. A running server refuses the operator's keys within two seconds. The last admin cannot be
     disabled."""
 
@@ -176,14 +158,15 @@ def disable(
             await store.commit(build_writes("operators disable", at, (version, operator, after)))
         return after
 
-    disabled = with_store(settings_from(context.params), work)
-    show(_document(disabled), f"{disabled.name} is disabled", as_json=as_json)
+    disabled = with_store(options.settings, work)
+    options.show(_document(disabled), f"{disabled.name} is disabled")
 
 
 @app.command("sign-in")
-def sign_in(context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None) -> None:
+@takes()
+def sign_in(options: Options, name: Name) -> None:
     """Print an address that signs the operator in to the dashboard, once and within an hour. The server must run."""
-    settings = settings_from(context.params)
+    settings = options.settings
 
     async def work(store: "Store") -> str:
         operator, _ = await _find(store, name)
@@ -195,24 +178,22 @@ def sign_in(context: typer.Context, name: Name, data_dir: DataDir = None, store:
 
 
 @app.command()
+@takes("as_json")
 def password(
-    context: typer.Context,
+    options: Options,
     name: Name,
     email: Annotated[str, typer.Option(help="The e-mail address to sign in with.")],
     password: Annotated[
         str, typer.Option(help="@FILE, or - for standard input: a secret on the command line can be seen.")
     ] = "-",
     second_factor: Annotated[bool, typer.Option(help="A second factor; operators and admins always have one.")] = False,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Give an operator a password for the dashboard, in place of an earlier one. The address for an authenticator app
     and the recovery codes are shown once."""
     from tillway.domain.refusal import Refused
     from tillway.domain.sign_in_proofs import SignInProofs
 
-    settings = settings_from(context.params)
+    settings = options.settings
     given = given_value(password, "--password")
 
     async def work(store: "Store") -> Document:
@@ -245,7 +226,7 @@ def password(
     codes = "".join(f"\n  {code}" for code in told["recovery_codes"])
     factor = f"\n\nFor the authenticator app, shown once:\n  {told['authenticator']}" if told["authenticator"] else ""
     kept = f"\n\nRecovery codes, shown once; each is good once:{codes}" if codes else ""
-    show(told, f"{name} signs in with {told['email']}.{factor}{kept}", as_json=as_json)
+    options.show(told, f"{name} signs in with {told['email']}.{factor}{kept}")
 
 
 async def new_sign_in_address(store: "Store", operator: "Operator", url: str) -> str:

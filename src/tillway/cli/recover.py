@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tillway.cli.installation import author, records, repeat_conflicts, with_platform
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    StoreUrl,
-    WrongUsage,
-    fail,
-    moment,
-    say,
-    settings_from,
-    show,
-)
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, fail, moment, say
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,10 +20,9 @@ SHOWN_MAX = 200
 """Most operations that the text shows for a connector; the document has all."""
 
 
+@takes("as_json")
 def recover(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     yes: Annotated[bool, typer.Option("--yes", help="Book what was found, and end the recovery.")] = False,
     since: Annotated[
         str | None, typer.Option(help="List operations from this day or time on; default: an hour before the backup.")
@@ -44,19 +33,18 @@ def recover(
     send: Annotated[
         list[str] | None, typer.Option(help="Let this payout that is held be sent. Can be repeated.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show the providers' operations since the backup; with --yes, book them and end the recovery.
 
     Payouts, and requests that move money under an Idempotency-Key, wait until then. Payouts that were scheduled at the
     backup are held afterwards, until each is cancelled or released with --send.
     """
-    settings = settings_from(context.params)
+    settings = options.settings
     begin = moment(since, "--since") if since is not None else None
     document = with_platform(
         settings, lambda running: _recover(running, settings, begin, skip or [], send or [], book=yes)
     )
-    show(document, _text(document), as_json=as_json)
+    options.show(document, _text(document))
     if document["errors"]:
         raise fail("Not every provider could be asked, so nothing has ended. Try again, or leave one out with --skip.")
     if document["decide"]:

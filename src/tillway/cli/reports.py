@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tillway.cli.installation import find_account_id, with_store
-from tillway.cli.terminal import DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import WrongUsage, fail, moment, show, table
 
 if TYPE_CHECKING:
     from tillway.operations.reports import Line
@@ -25,10 +26,9 @@ def main() -> None:
 
 
 @app.command()
+@takes()
 def transactions(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     since: Annotated[str | None, typer.Option("--from", help="From this day or time on (UTC).")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Before this day or time (UTC); now if left out.")] = None,
     account: Annotated[str | None, typer.Option("--account", help="Only this merchant's.")] = None,
@@ -65,7 +65,7 @@ def transactions(
         return found
 
     try:
-        lines = with_store(settings_from(context.params), work)
+        lines = with_store(options.settings, work)
     except reports.TooManyGroups:
         text = f"The report would have more than {reports.GROUPS_MAX} rows. Name fewer columns, or shorten the time."
         raise fail(text) from None

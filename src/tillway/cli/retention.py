@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import author, build_writes, moment_above, repeat_conflicts, with_store
-from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, fail, settings_from, show, table
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, fail, show, table
 
 if TYPE_CHECKING:
     from tillway.domain.retention import Retention
@@ -18,29 +19,26 @@ app = typer.Typer(help="How long records are kept: show, set, archive.", no_args
 
 
 @app.command("show")
-def show_policy(
-    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
-) -> None:
+@takes("as_json")
+def show_policy(options: Options) -> None:
     """Show how long events, the audit trail, logged requests and answers of idempotency keys are kept."""
-    settings = settings_from(context.params)
+    settings = options.settings
 
     async def work(store: "Store") -> "Retention":
         return (await _policy(store))[0]
 
-    _show(with_store(settings, work), settings, as_json=as_json)
+    _show(with_store(settings, work), settings, as_json=options.as_json)
 
 
 @app.command("set")
+@takes("as_json")
 def set_policy(
-    context: typer.Context,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
+    options: Options,
     journal: Annotated[
         int | None, typer.Option(help="Days for the audit trail and the events in it, 30 or more; 0: for ever.")
     ] = None,
     requests: Annotated[int | None, typer.Option(help="Days for the request log; 0: none is kept.")] = None,
     answers: Annotated[int | None, typer.Option(help="Hours for answers of idempotency keys, 24 to 720.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Set how long they are kept. Servers go by it from their next start on; `archive` at once."""
     from tillway.domain.refusal import Refused
@@ -48,7 +46,7 @@ def set_policy(
 
     if journal is None and requests is None and answers is None:
         raise WrongUsage("give --journal, --requests or --answers")
-    settings = settings_from(context.params)
+    settings = options.settings
 
     async def work(store: "Store") -> "Retention":
         async def alter() -> "Retention":
@@ -62,18 +60,16 @@ def set_policy(
         return await repeat_conflicts(alter, "Other commands keep changing the retention. Try again.")
 
     try:
-        _show(with_store(settings, work), settings, as_json=as_json)
+        _show(with_store(settings, work), settings, as_json=options.as_json)
     except Refused as refused:
         raise WrongUsage(f"--{refused.message}") from None
 
 
 @app.command()
+@takes("as_json")
 def archive(
-    context: typer.Context,
+    options: Options,
     to: Annotated[Path, typer.Option("--to", help="Directory of the archive; it is made if it does not exist.")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Move the audit trail from before the period, with the events in it, into NDJSON files. The server may run."""
     from tillway.domain.retention import SECONDS_PER_DAY
@@ -81,7 +77,7 @@ def archive(
     from tillway.installation import head_signer, open_keys
     from tillway.store.walk import all_scopes
 
-    settings = settings_from(context.params)
+    settings = options.settings
     signer = head_signer(open_keys(settings))
 
     async def work(store: "Store") -> "list[Filed]":
@@ -103,10 +99,9 @@ def archive(
     except OSError as error:
         raise fail(f"{to} cannot be written: {error.strerror or error}") from None
     rows = [(one.scope, str(one.entries), str(one.events), str(len(one.files))) for one in filed]
-    show(
+    options.show(
         [{"scope": one.scope, "entries": one.entries, "events": one.events, "files": list(one.files)} for one in filed],
         table(("scope", "entries", "events", "files"), rows),
-        as_json=as_json,
     )
 
 

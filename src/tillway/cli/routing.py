@@ -15,18 +15,8 @@ from tillway.cli.installation import (
     repeat_conflicts,
     with_store,
 )
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    StoreUrl,
-    WrongUsage,
-    moment,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, moment, table
 
 if TYPE_CHECKING:
     from tillway.domain.ledger import Fee
@@ -45,14 +35,8 @@ OfAccount = Annotated[
 
 
 @app.command("show")
-def show_routing(
-    context: typer.Context,
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "as_json")
+def show_routing(options: Options, account: OfAccount = None) -> None:
     """Show the document in force. Its JSON can be changed and given to `set`."""
     from tillway.domain.account import SYSTEM
     from tillway.engine.core import Load
@@ -60,22 +44,15 @@ def show_routing(
 
     async def work(store: "Store") -> "Routing":
         named = await find_account_id(store, account) if account is not None else None
-        return await in_force(Load(store, SYSTEM), mode, named)
+        return await in_force(Load(store, SYSTEM), options.mode, named)
 
-    found = with_store(settings_from(context.params), work)
-    show(_document(found), _text(found), as_json=as_json)
+    found = with_store(options.settings, work)
+    options.show(_document(found), _text(found))
 
 
 @app.command("set")
-def set_routing(
-    context: typer.Context,
-    file: File,
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "as_json")
+def set_routing(options: Options, file: File, account: OfAccount = None) -> None:
     """Put a document in force. Every server uses it within two seconds."""
     from tillway.domain.account import SYSTEM
     from tillway.domain.routing import Routing, routing_id
@@ -87,15 +64,15 @@ def set_routing(
 
     async def work(store: "Store") -> "Routing":
         named = await find_account_id(store, account) if account is not None else None
-        read = _check_document(given, await _names(store, mode))
+        read = _check_document(given, await _names(store, options.mode))
 
         async def put() -> "Routing":
             load, at = Load(store, SYSTEM), await moment_above(store)
-            id = routing_id(mode, named)
+            id = routing_id(options.mode, named)
             before = await load.maybe(Routing, id)
             version = given.get("version")
             after: Routing = _end_if_refused(
-                successor, before, read, mode, named, by=author("routing set").actor, at=at, version=version
+                successor, before, read, options.mode, named, by=author("routing set").actor, at=at, version=version
             )
             writes = build_writes(
                 "routing set", at, (load.seen[id][0], before, after), (ABSENT, None, kept_copy(after))
@@ -105,21 +82,18 @@ def set_routing(
 
         return await repeat_conflicts(put, "Other commands keep changing the routing. Try again.")
 
-    found = with_store(settings_from(context.params), work)
-    show(_document(found), f"Version {found.version} is in force.\n{_text(found)}", as_json=as_json)
+    found = with_store(options.settings, work)
+    options.show(_document(found), f"Version {found.version} is in force.\n{_text(found)}")
 
 
 @app.command()
+@takes("mode", "as_json")
 def simulate(
-    context: typer.Context,
+    options: Options,
     file: File,
-    mode: Mode = "test",
     account: OfAccount = None,
     since: Annotated[str, typer.Option(help="Only payments since this day or time.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most payments of a merchant to look at.")] = 10_000,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Try a document on past payments, without doing anything."""
     from tillway.domain.account import scope_of
@@ -127,23 +101,23 @@ def simulate(
     from tillway.store.walk import merchant_scopes
     from tillway.wiring import engine_settings
 
-    given, installation = _read(file), settings_from(context.params)
+    given, installation = _read(file), options.settings
     begin = moment(since, "--since") if since else 0
 
     async def work(store: "Store") -> "Trial":
         named = await find_account_id(store, account) if account is not None else None
-        connectors, default = await _connectors(store, mode, engine_settings(installation).fee)
+        connectors, default = await _connectors(store, options.mode, engine_settings(installation).fee)
         read, trial = _check_document(given, set(connectors)), Trial()
         for scope_key in await merchant_scopes(store):
             scope = scope_of(scope_key)
-            if scope.mode == mode and named in (None, scope.account):
+            if scope.mode == options.mode and named in (None, scope.account):
                 routes = routes_to_try(read, connectors, scope.account, default)
                 await try_document(store, scope_key, routes, trial, limit=limit, begin=begin)
         return trial
 
     found = with_store(installation, work).document()
     rows = [(name, str(count)) for name, count in found["connectors"].items()]
-    show(found, table(("connector", "payments"), rows) + f"\n{len(found['changed'])} change.", as_json=as_json)
+    options.show(found, table(("connector", "payments"), rows) + f"\n{len(found['changed'])} change.")
 
 
 def _read(file: str) -> Document:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tillway.cli.terminal import DataDir, StoreUrl, setting, settings_from
+from tillway.cli.options import DataDir, StoreUrl
+from tillway.cli.terminal import setting, settings_from
 
 
 def serve(

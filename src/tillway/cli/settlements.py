@@ -5,22 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import author, find_account_id, with_platform
-from tillway.cli.terminal import (
-    AsJson,
-    DataDir,
-    Document,
-    Mode,
-    OfAccount,
-    StoreUrl,
-    WrongUsage,
-    day,
-    fail,
-    given_reason,
-    settings_from,
-    show,
-    table,
-)
+from tillway.cli.installation import caller_of, scope_of_merchant, with_platform
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import Document, WrongUsage, day, fail, given_reason, table
 
 if TYPE_CHECKING:
     from tillway.domain.settlement import Settlement
@@ -31,8 +18,9 @@ app = typer.Typer(help="Money that providers have paid to your bank: book, read,
 
 
 @app.command()
+@takes("mode", "account", "as_json")
 def book(
-    context: typer.Context,
+    options: Options,
     connector: Annotated[str, typer.Argument(help="The connector whose provider paid.")],
     amount: Annotated[
         int, typer.Option(help="The minor units that arrived at the bank; negative: that the provider took from it.")
@@ -43,18 +31,11 @@ def book(
     reference: Annotated[
         str | None, typer.Option(help="The provider's own id of this payment to the bank, which is booked once.")
     ] = None,
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Book money that a provider has paid to the bank, so that every connector can pay it out."""
-    from tillway.domain.account import Scope
     from tillway.domain.money import check_currency
     from tillway.domain.refusal import Refused
     from tillway.domain.settlement import AMOUNT_MAX, REFERENCE_MAX
-    from tillway.engine.caller import Caller
     from tillway.operations import settlements
 
     why = given_reason(reason)
@@ -68,37 +49,28 @@ def book(
         raise WrongUsage(f"--currency: {refused.message}") from None
 
     async def work(running: "Running") -> "Settlement":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
-        caller = Caller.system(scope, "tillway settlements book", actor=author("settlements book").actor)
-        caller.reason = why
-        try:
-            done = await settlements.book(
-                running.platform,
-                caller,
-                connector=connector,
-                currency=code,
-                amount_minor=amount,
-                fee_minor=fee,
-                reference=reference,
-            )
-        except Refused as refused:
-            raise fail(refused.message) from None
+        scope = await scope_of_merchant(running.store, options)
+        done = await settlements.book(
+            running.platform,
+            caller_of(scope, "settlements book", why),
+            connector=connector,
+            currency=code,
+            amount_minor=amount,
+            fee_minor=fee,
+            reference=reference,
+        )
         return done.record
 
-    booked = with_platform(settings_from(context.params), work)
-    show(_document(booked), f"{booked.id}: {amount} {code} of {connector} in the bank.", as_json=as_json)
+    booked = with_platform(options.settings, work)
+    options.show(_document(booked), f"{booked.id}: {amount} {code} of {connector} in the bank.")
 
 
 @app.command("read")
+@takes("mode", "account", "as_json")
 def read_report(
-    context: typer.Context,
+    options: Options,
     connector: Annotated[str, typer.Argument(help="The connector whose provider made the report.")],
     report: Annotated[Path, typer.Argument(help="A settlement report of Stripe, Adyen or PayPal.")],
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Book the settlements that a provider's report tells, each once.
 
@@ -106,9 +78,6 @@ def read_report(
     """
     from tillway.connectors.file_port import FileRejected
     from tillway.connectors.settlement_reports import read_settlements
-    from tillway.domain.account import Scope
-    from tillway.domain.refusal import Refused
-    from tillway.engine.caller import Caller
     from tillway.operations import settlements
 
     try:
@@ -124,14 +93,11 @@ def read_report(
         )
 
     async def work(running: "Running") -> "Taken":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
-        caller = Caller.system(scope, "tillway settlements read", actor=author("settlements read").actor)
-        try:
-            return await settlements.book_reported(running.platform, caller, connector, told)
-        except Refused as refused:
-            raise fail(refused.message) from None
+        scope = await scope_of_merchant(running.store, options)
+        caller = caller_of(scope, "settlements read")
+        return await settlements.book_reported(running.platform, caller, connector, told)
 
-    taken = with_platform(settings_from(context.params), work)
+    taken = with_platform(options.settings, work)
     lines = [f"{booked.id}: {booked.amount_minor} {booked.currency}, {booked.reference}" for booked in taken.booked]
     lines += [f"{difference.line}: {difference.told}" for difference in taken.differences]
     document = {
@@ -142,30 +108,23 @@ def read_report(
             for difference in taken.differences
         ],
     }
-    show(document, "\n".join(lines) or "All settlements of the report were booked before.", as_json=as_json)
+    options.show(document, "\n".join(lines) or "All settlements of the report were booked before.")
     if taken.differences:
         raise typer.Exit(1)
 
 
 @app.command("list")
-def list_settlements(
-    context: typer.Context,
-    mode: Mode = "test",
-    account: OfAccount = None,
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("mode", "account", "as_json")
+def list_settlements(options: Options) -> None:
     """List a merchant's settlements, oldest first."""
-    from tillway.domain.account import Scope
     from tillway.domain.settlement import Settlement
     from tillway.store.walk import records_of
 
     async def work(running: "Running") -> "list[Settlement]":
-        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        scope = await scope_of_merchant(running.store, options)
         return [booked async for booked in records_of(running.store, scope.key, Settlement)]
 
-    found = with_platform(settings_from(context.params), work)
+    found = with_platform(options.settings, work)
     rows = [
         (
             *(booked.id, day(booked.created), booked.connector, f"{booked.amount_minor} {booked.currency}"),
@@ -175,7 +134,7 @@ def list_settlements(
     ]
     heads = ("id", "booked", "connector", "amount", "fee", "reference", "reason")
     text = table(heads, rows) if rows else "No settlement is booked."
-    show([_document(booked) for booked in found], text, as_json=as_json)
+    options.show([_document(booked) for booked in found], text)
 
 
 def _document(booked: "Settlement") -> Document:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import typer
@@ -25,15 +25,6 @@ def setting(name: str) -> Any:
     """The command-line option of a setting, with the help text of the table."""
     row = next(row for row in TABLE if row.name == name)
     return typer.Option(row.flag, help=row.what, show_default=False)
-
-
-DataDir = Annotated[Path | None, setting("data_dir")]
-StoreUrl = Annotated[str | None, setting("store")]
-Mode = Annotated[Literal["test", "live"], typer.Option(help="Test mode, or the one with real money.")]
-OfAccount = Annotated[
-    str | None, typer.Option("--account", help="The merchant (acct_…); needed where there are several.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a program to read.")]
 
 
 def settings_from(flags: Mapping[str, Any]) -> Settings:
@@ -139,7 +130,7 @@ class Commands(TyperGroup):
         except Exception as error:
             if not _mendable(error):
                 raise
-            raise fail(str(error)) from None
+            raise fail(getattr(error, "message", str(error))) from None
 
 
 def _mendable(error: Exception) -> bool:
@@ -151,6 +142,7 @@ def _mendable(error: Exception) -> bool:
 
 
 _MENDABLE = (
+    ("tillway.domain.refusal", "Refused"),
     ("tillway.sandbox.bank_server", "JournalUnfit"),
     ("tillway.data_directory", "DataDirectoryUnfit"),
     ("tillway.serve", "CannotListen"),

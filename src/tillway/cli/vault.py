@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import author, build_writes, moment_above, with_store
-from tillway.cli.terminal import AsJson, DataDir, StoreUrl, day, fail, say, settings_from, show, table
+from tillway.cli.options import Options, takes
+from tillway.cli.terminal import day, fail, say, table
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ app = typer.Typer(help="The keys of the vault: prepare, rotate, seal, keys, forg
 
 
 @app.command()
-def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+@takes("as_json")
+def prepare(options: Options) -> None:
     """Make the key for the next rotation, so that it can be copied to other hosts before it encrypts a card."""
     from tillway.installation import check_key_file, key_file, open_keys
 
-    settings = settings_from(context.params)
+    settings = options.settings
     keyring = open_keys(settings)
 
     async def work(store: "Store") -> str:
@@ -33,11 +35,12 @@ def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
 
     key = with_store(settings, work)
     say(f"Copy {key_file(settings)} to every other host now, and then run `tillway vault rotate`.")
-    show({"key": key}, key, as_json=as_json)
+    options.show({"key": key}, key)
 
 
 @app.command()
-def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+@takes("as_json")
+def rotate(options: Options) -> None:
     """Encrypt every stored card under the prepared key, or a new one, while the server runs. Repeat it after an
     interruption."""
     import msgspec
@@ -46,7 +49,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     from tillway.store.walk import merchant_scopes
     from tillway.vault import rotation
 
-    settings = settings_from(context.params)
+    settings = options.settings
     keyring = open_keys(settings)
 
     def progress(done: "Progress") -> None:
@@ -64,7 +67,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
     done = with_store(settings, work)
     text = f"{done.moved} records moved under {done.key_id}; retired: {', '.join(done.retired) or 'none'}"
-    show(msgspec.to_builtins(done), text, as_json=as_json)
+    options.show(msgspec.to_builtins(done), text)
     if done.damaged:
         raise fail(
             f"{len(done.damaged)} records could not be opened and were left as they are: {', '.join(done.damaged[:10])}"
@@ -72,16 +75,17 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
 
 @app.command()
-def seal(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+@takes("as_json")
+def seal(options: Options) -> None:
     """End an upgrade, when all processes run this version: encrypt the secrets of webhook endpoints and connectors that
     an earlier version stored in the clear, and let new records have this version's form. `migrate` does this for an
     embedded database."""
     from tillway.engine.restores import set_form
 
-    settings = settings_from(context.params)
+    settings = options.settings
     sealed = seal_stored(settings, "vault seal")
     with_store(settings, lambda store: set_form(store, "now"))
-    show({"sealed": sealed}, f"{sealed} records sealed", as_json=as_json)
+    options.show({"sealed": sealed}, f"{sealed} records sealed")
 
 
 def seal_stored(settings: Settings, command: str) -> int:
@@ -109,30 +113,30 @@ def _tell(command: str, store: "Store") -> "Tell":
 
 
 @app.command()
-def keys(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+@takes("as_json")
+def keys(options: Options) -> None:
     """List the keys of the key file: coming, current, old (cards may remain under it) and retired."""
     import msgspec
 
     from tillway.installation import open_keys
 
-    found = open_keys(settings_from(context.params)).list_keys()
+    found = open_keys(options.settings).list_keys()
     rows = [(key.id, key.state, day(key.created)) for key in found]
-    show(msgspec.to_builtins(found), table(("id", "state", "made"), rows), as_json=as_json)
+    options.show(msgspec.to_builtins(found), table(("id", "state", "made"), rows))
 
 
 @app.command()
+@takes()
 def forget(
-    context: typer.Context,
+    options: Options,
     key: Annotated[str, typer.Argument(help="A retired key (kek_…).")],
-    data_dir: DataDir = None,
-    store: StoreUrl = None,
 ) -> None:
     """Destroy a retired key. The cards in backups made before the rotation can then never be opened again."""
     from tillway.installation import check_key_file, open_keys
     from tillway.store.walk import merchant_scopes
     from tillway.vault import rotation
 
-    settings = settings_from(context.params)
+    settings = options.settings
     keyring = open_keys(settings)
 
     async def work(store: "Store") -> None:
