@@ -36,7 +36,7 @@ def test_admin_makes_keys_once_and_more_on_request(admin: Function, keys: dict[s
     more = admin.invoke({"action": "keys"})
     assert more.keys() == keys.keys() and more["account"] == keys["account"]
     assert more["secret_key"] != keys["secret_key"]
-    assert admin.invoke({"action": "migrate"}) == {"schema": 1}
+    assert admin.invoke({"action": "migrate"}) == {"schema": 2}
     doctor = admin.invoke({"action": "doctor"})
     assert doctor["ok"], doctor
 

@@ -7,8 +7,8 @@ from bench import units
 
 ROOT = Path(__file__).parents[2]
 
-REQUESTS = 4
-"""Whether the reference is used, its entry in the index, and two commits."""
+REQUESTS = 3
+"""Whether its reference is used, asked by the write that enters it, and two commits."""
 
 
 async def test_a_payment_costs_what_the_page_says(tmp_path: Path) -> None:

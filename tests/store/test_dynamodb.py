@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -11,10 +13,15 @@ import pytest
 from tillway.aws_client import DYNAMODB, AwsClient, AwsError, Frozen, Lost
 from tillway.crash import ministack
 from tillway.crash.ministack import MiniStack, RealRegion
+from tillway.installation import KEY_FILE
+from tillway.settings import Settings
 from tillway.store import dynamodb
 from tillway.store.dynamodb import QUEUE_SHARDS, SHARDS, TRIES_MAX, DynamoStore, inspect, migrate
 from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
+from tillway.testing.in_process import InProcessApp, MovedClock
 from tillway.testing.store_contract import StoreContract
+from tillway.vault.keyring import Keyring
+from tillway.wiring import assemble
 
 _numbers = itertools.count(1)
 
@@ -218,6 +225,94 @@ async def test_entries_that_are_there_are_not_paid_for_again(store: FaultyDynamo
     before = store.client.requests
     await store.commit([Write("m/a_1", 1, b"y", index), Write("m/a_2", 1, b"y")])
     assert store.client.requests - before == 1
+
+
+REFERENCE = f"{'m' * 16}t@{'f' * 18}"
+
+
+def of_reference(version: int = ABSENT, key: str = "m/pi_1") -> list[Write]:
+    return [Write(key, version, b"x", (("kind", REFERENCE),)), Write(f"{key}x", version, b"y")]
+
+
+async def test_a_reference_is_asked_for_and_entered_in_one_request(store: FaultyDynamo) -> None:
+    other, before = await opened(store.url), store.client.requests
+    assert await store.enter("kind", REFERENCE, "m/pi_1")
+    await store.commit(of_reference())
+    assert store.client.requests - before == 2, "the entry was put again"
+    for each in (store, other):
+        assert not await each.enter("kind", REFERENCE, "m/pi_2")
+        assert [row.key for row in await each.query("kind", REFERENCE)] == ["m/pi_1"]
+    assert await store.enter("customer", REFERENCE, "m/re_1"), "each index has its own"
+    await other.close()
+
+
+async def test_an_entry_without_a_record_takes_no_reference(store: FaultyDynamo) -> None:
+    """A process died between the entry and its commit. The one that repeats the request stands beside it."""
+    assert await store.enter("kind", REFERENCE, "m/pi_0")
+    again = await opened(store.url)
+    assert await again.enter("kind", REFERENCE, "m/pi_1")
+    await again.commit(of_reference())
+    for each in (store, again):
+        assert not await each.enter("kind", REFERENCE, "m/pi_2")
+        assert [row.key for row in await each.query("kind", REFERENCE, limit=1)] == ["m/pi_1"]
+    # The first one was only slow, and its commit had the other key: nothing of it is hidden either.
+    await store.commit(of_reference(key="m/pi_0"))
+    assert [row.key for row in await again.query("kind", REFERENCE)] == ["m/pi_1", "m/pi_0"]
+    await again.close()
+
+
+async def test_an_imported_reference_is_taken(store: FaultyDynamo) -> None:
+    await store.commit(of_reference())
+    assert not await store.enter("kind", REFERENCE, "m/pi_2")
+    assert [row.key for row in await store.query("kind", REFERENCE)] == ["m/pi_1"]
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+async def test_a_key_used_anew_after_a_day_is_a_new_operation(store: FaultyDynamo, schema: int, tmp_path: Path) -> None:
+    """A new payment, a confirmation of one that is there, a capture and a refund: the bank performs each again."""
+    store._has_first_entries = schema > 1
+    Keyring.create(tmp_path / KEY_FILE)
+    clock = MovedClock()
+    app = InProcessApp(await assemble(Settings(data_dir=tmp_path), store, clock), store, clock)  # type: ignore[arg-type]
+    shop = await app.merchant()
+    paid = {"amount": 5000, "currency": "eur", "payment_method": "pm_card_bypassPending", "confirm": True}
+    made = await app.ok(shop, "POST", "/v1/payment_intents", {"amount": 5000, "currency": "eur"})
+    first = await app.ok(shop, "POST", "/v1/payment_intents", paid, idempotency_key="first")
+    for day in range(3):
+        held = {**paid, "capture_method": "manual"}
+        payment = await app.ok(shop, "POST", "/v1/payment_intents", held, idempotency_key="pay")
+        await app.ok(shop, "POST", f"/v1/payment_intents/{payment['id']}/capture", idempotency_key="capture")
+        sent_back = {"payment_intent": first["id"], "amount": 10}
+        await app.ok(shop, "POST", "/v1/refunds", sent_back, idempotency_key="refund")
+        declined = {"payment_method": "pm_card_chargeDeclined"}
+        place = f"/v1/payment_intents/{made['id']}/confirm"
+        assert (await app.call(shop, "POST", place, declined, idempotency_key="try")).status == 402
+        app.clock.ahead_seconds += 24 * 60 * 60 + 1
+        if day == 1:
+            await store.purge_expired(now=clock.now_ms() // 1000, limit=100)
+    kinds = Counter(one.kind for one in (await app.simulator(shop)).bank.operations())
+    assert kinds == {"authorization": 1 + 3 + 3, "capture": 3, "refund": 3}
+    await app.running.runner.stop(within_seconds=1)
+
+
+async def test_a_table_of_the_schema_before_keeps_its_entries(store: FaultyDynamo) -> None:
+    """Its references have no place of their own, so each is looked for."""
+    await store.client.call(
+        "UpdateItem",
+        {
+            "TableName": store.table,
+            "Key": dynamodb._META,
+            "UpdateExpression": "SET version = :v",
+            "ExpressionAttributeValues": {":v": {"N": "1"}},
+        },
+    )
+    old = await opened(store.url)
+    await old.commit(of_reference())
+    assert not await old.enter("kind", REFERENCE, "m/pi_2") and await old.enter("kind", f"{REFERENCE}0", "m/pi_2")
+    items = await old._items(f"I#kind#{REFERENCE}", dynamodb._Span("", None, None), 10, "oldest")
+    assert [item["sk"]["S"] for item in items] == ["m/pi_1"]
+    assert await migrate(store.url) == 1 and all(finding.ok for finding in await inspect(store.url))
+    await old.close()
 
 
 async def test_tasks_are_spread_over_the_queues_shards(store: FaultyDynamo) -> None:

@@ -42,6 +42,9 @@ KEPT_SECONDS: Final = 3600
 """How long a listing of settings is kept while its mark is the same: all functions of a stage have one version, and
 each of them changes the mark."""
 
+MARK_LAG_US: Final = 70_000_000
+"""The rule of every minute raises the mark of time. Another function raises it where that has not come."""
+
 AUDIT_NS: Final = 50_000_000_000
 """How often an environment has the audit trail of its merchants linked soon: each is linked within a minute then."""
 
@@ -128,6 +131,7 @@ class Environment:
             self._store = running.store
             self._store.read_settings_ahead()
             self._store.kept_seconds = KEPT_SECONDS
+        running.platform.engine.time.lag_us = MARK_LAG_US
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()

@@ -137,6 +137,10 @@ class Load:
 
 Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 
+Enter = Callable[[str, str, str], Awaitable[bool]]
+"""`enter` of a store that has it (`store/dynamodb.py`): whether no record stands in that partition of an index; puts
+the entry of the record with that key, whose commit follows."""
+
 
 class Engine:
     """Runs decisions. Every change goes through `run`."""
@@ -145,6 +149,7 @@ class Engine:
         self, store: Store, clock: Clock, settings: Settings, render: Render, client_secrets: ClientSecrets
     ) -> None:
         self.store = store
+        self._enter: Enter | None = getattr(store, "enter", None)
         self.clock = clock
         self.settings = settings
         self.render = render
@@ -323,9 +328,15 @@ class Engine:
                 # A request that makes a new record has the first reference of that. One about a payment that is there
                 # may have any of another payment's: the ids in it are no part of the reference.
                 first = REFERENCE_INDEXES.get(attempt.kind, "kind")
-                for index in (first,) if subject is None else (first, "term"):
-                    if await self.store.query(index, by_reference(load.scope_key, attempt.reference), limit=1):
+                partition = by_reference(load.scope_key, attempt.reference)
+                if self._enter is not None and attempt.kind != "verify" and not getattr(subject, "references", ()):
+                    # The record will have its first entry there: such a store asks and writes it at the same time.
+                    if not await self._enter(first, partition, f"{load.scope_key}/{attempt.subject}"):
                         return True
+                elif await self.store.query(first, partition, limit=1):
+                    return True
+                if subject is not None and await self.store.query("term", partition, limit=1):
+                    return True
         return False
 
     async def _answer(

@@ -55,6 +55,8 @@ class TimeKeeper:
         """Called with every mark that is in the store now. It must not raise."""
         self.on_fall: Callable[[TimeMark], None] | None = None
         """Called with a mark below one that this process knew: the store was put back. It must not raise."""
+        self.lag_us = 0
+        """By how much the mark may stay below this process's ids, where another process raises it every minute."""
         self.trouble = ""
         """The reason why this process begins no new payment; empty while its clock can be trusted."""
 
@@ -86,7 +88,8 @@ class TimeKeeper:
         raised = max(self._clock.made_us + 1, wall_us)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
         # process that died before it could raise the mark itself. A fallen mark stays until the fall is in the store.
-        if not fell and (self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us)):
+        lags = self._clock.made_us >= mark.mark_us + self.lag_us
+        if not fell and (lags or (anyway and raised > mark.mark_us)):
             higher = msgspec.structs.replace(mark, mark_us=raised, wall_us=wall_us)
             try:
                 await self._store.commit([write_of(SYSTEM, higher, version)])

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tillway.domain.account import Account
+from tillway.domain.account import SCOPE_KEY_LENGTH, Account
 from tillway.domain.alias import Alias
 from tillway.domain.api_key import ApiKey, KeyRequest
 from tillway.domain.attempt import Attempt
@@ -164,6 +164,11 @@ def by_term(scope: str, prefix: str, field: str, value: str) -> str:
 def by_reference(scope: str, tail: str) -> str:
     """The partition with the payment, refund or payout that has an attempt of that tail."""
     return f"{scope}@{tail}"
+
+
+def is_reference(partition: str) -> bool:
+    """Whether `by_reference` made that partition."""
+    return partition[SCOPE_KEY_LENGTH : SCOPE_KEY_LENGTH + 1] == "@"
 
 
 def by_dispute(scope: str, connector: str, reference: str) -> str:

@@ -4,7 +4,8 @@ A record is an item whose partition is its scope and type, spread over SHARDS by
 many partitions, and a listing reads them all and merges. A listing of settings is kept in memory: an item of its own,
 which every commit of such records changes, tells whether it is still the same. Index entries are items of their own in
 the same table, read as consistently as records; they are written before the commit that needs them and only ever point
-the way: a reader that follows one checks the record itself. So a leftover entry misleads no reader.
+the way: a reader that follows one checks the record itself. So a leftover entry misleads no reader. The first entry of
+a reference lies at a place of its own, so that one conditional write asks whether there is one, and puts it.
 
 Tasks stand in a sparse global index by their due time, which may lag: a task found there is read again and claimed
 under its version.
@@ -28,6 +29,7 @@ import msgspec
 
 from tillway.aws_client import DYNAMODB, AwsClient, AwsError, Lost, NoCredentials, credentials_of_the_environment
 from tillway.domain.account import SYSTEM
+from tillway.store.codec import is_reference
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -57,7 +59,10 @@ SHARDS = 4
 """Partitions that the records of one type of one scope are spread over. Fixed when the table is made."""
 
 QUEUE_SHARDS = 4
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The schema of a new table. One of schema 1 stays what it is: its references have no place of their own."""
+
+SCHEMAS = (1, SCHEMA_VERSION)
 BATCH_PUTS_MAX = 25
 
 TRIES_MAX = 8
@@ -83,6 +88,8 @@ REMEMBERED_MAX = 50_000
 _META = {"pk": {"S": "META"}, "sk": {"S": "schema"}}
 _OWN = f"R#{SYSTEM}/"
 _DUE = "due"
+_FIRST = "="
+"""The sort key of the first entry of a reference. Its member `k` is the key of the record."""
 
 _AGAIN = frozenset(
     {
@@ -135,7 +142,15 @@ class DynamoStore:
     looks through the whole table; else it leaves that to DynamoDB's own time to live.
     """
 
-    def __init__(self, client: AwsClient, table: str, shards: int, *, scans_for_expired: bool = False) -> None:
+    def __init__(
+        self,
+        client: AwsClient,
+        table: str,
+        shards: int,
+        *,
+        schema: int = SCHEMA_VERSION,
+        scans_for_expired: bool = False,
+    ) -> None:
         self.client = client
         self.table = table
         self.shards = shards
@@ -147,7 +162,10 @@ class DynamoStore:
         self.kept_seconds = KEPT_SECONDS
         self.ahead: ReadAhead | None = None
         """Reads settings together that are read one by one after a pause, where a process has pauses."""
+        self._has_first_entries = schema > 1
         self._scans_for_expired = scans_for_expired
+        self._entered: dict[tuple[str, str], str] = {}
+        """The keys of records whose first entry was put, and whose commit has not come yet."""
         self._known: dict[str, _Known] = {}
         self._kept: dict[str, _Kept] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -182,12 +200,12 @@ class DynamoStore:
             raise
         meta = answer.get("Item")
         found = int(meta["version"]["N"]) if meta else 0
-        if meta is None or found != SCHEMA_VERSION:
+        if meta is None or found not in SCHEMAS:
             await client.close()
             if found > SCHEMA_VERSION:
                 raise StoreUnfit(f"The table {table} has schema {found}, newer than this Tillway's. Upgrade Tillway.")
             raise StoreUnfit(f"The table {table} has schema {found} of {SCHEMA_VERSION}. Run `tillway migrate`.")
-        return cls(client, table, int(meta["shards"]["N"]))
+        return cls(client, table, int(meta["shards"]["N"]), schema=found)
 
     # Reading.
 
@@ -253,14 +271,14 @@ class DynamoStore:
         here = (index, partition)
         while True:
             pointers = await self._items(f"I#{index}#{partition}", span, min(limit + 20, PAGE_MAX), order)
-            keys = [pointer["sk"]["S"] for pointer in pointers]
+            keys = list(dict.fromkeys(pointer.get("k", pointer["sk"])["S"] for pointer in pointers))
             for start in range(0, len(keys), KEYS_MAX):
                 some = keys[start : start + KEYS_MAX]
                 found = await self._read_many(some)
                 rows += [found[key].row for key in some if key in found and here in found[key].index]
-            if len(rows) >= limit or len(keys) < min(limit + 20, PAGE_MAX):
+            if len(rows) >= limit or len(pointers) < min(limit + 20, PAGE_MAX):
                 return rows[:limit]
-            span = span.beyond(keys[-1], order)
+            span = span.beyond(pointers[-1]["sk"]["S"], order)
 
     async def _scan_page(self, span: "_Span", limit: int, order: str) -> list[Row]:
         """List records of more than one type. It reads the whole table: for operators' tools only."""
@@ -383,6 +401,33 @@ class DynamoStore:
 
     # Writing.
 
+    async def enter(self, index: str, partition: str, key: str) -> bool:
+        """Whether no record stands under a reference in that index; the entry for `key` is put at the same time. The
+        commit that makes the record, or gives it the reference, has to follow.
+
+        One conditional write asks and puts. Where it fails, the entry may be left over from a commit that never came:
+        then the records decide, and the commit puts an entry beside it.
+        """
+        assert is_reference(partition), partition
+        if self._has_first_entries and await self._put_first(index, partition, key):
+            if len(self._entered) >= REMEMBERED_MAX:
+                self._entered.clear()
+            self._entered[index, partition] = key
+            return True
+        return not await self.query(index, partition, limit=1)
+
+    async def _put_first(self, index: str, partition: str, key: str) -> bool:
+        """Put the first entry of a reference. False if there is one."""
+        item = {"pk": {"S": f"I#{index}#{partition}"}, "sk": {"S": _FIRST}, "k": {"S": key}}
+        request = {"TableName": self.table, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}
+        try:
+            await self._ask("PutItem", request | {"ReturnConsumedCapacity": "TOTAL"})
+        except AwsError as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise Unavailable(str(error)) from error
+            return False
+        return True
+
     async def commit(self, writes: Sequence[Write]) -> None:
         assert 1 <= len(writes) <= WRITES_MAX
         assert len(set(map(_write_key, writes))) == len(writes), "a key stands twice in one commit"
@@ -410,6 +455,8 @@ class DynamoStore:
         began = time.perf_counter()
         if before:
             await self._put_all(before)
+            if self._has_first_entries:
+                await self._put_firsts(before)
         places = {place for write in writes if _is_kept(place := _place(write.key, whole=True) or "")}
         marks = [self._mark(place) for place in places]
         together = len(actions) + len(marks) <= WRITES_MAX
@@ -567,7 +614,8 @@ class DynamoStore:
             item["e"] = {"N": str(write.expires_at)}
         there = set(known.index) if known is not None and known.expires_at == write.expires_at else set()
         for name, partition in dict.fromkeys(write.index):
-            if (name, partition) not in there:
+            entered = self._entered and self._entered.pop((name, partition), None) == write.key
+            if (name, partition) not in there and not entered:
                 pointer: Item = {"pk": {"S": f"I#{name}#{partition}"}, "sk": {"S": write.key}}
                 if write.expires_at is not None:
                     pointer["e"] = item["e"]
@@ -578,6 +626,11 @@ class DynamoStore:
         """Put pointers and parts. They are harmless without the commit that follows, so a doubt is no matter."""
         size = BATCH_PUTS_MAX
         await asyncio.gather(*(self._put_batch(items[start : start + size]) for start in range(0, len(items), size)))
+
+    async def _put_firsts(self, items: list[Item]) -> None:
+        """Put the first entries of references that were written without `enter`, as by an import."""
+        places = [(*item["pk"]["S"].split("#", 2)[1:], item["sk"]["S"]) for item in items]
+        await asyncio.gather(*(self._put_first(*place) for place in places if _has_first(*place[:2])))
 
     async def _put_batch(self, items: list[Item]) -> None:
         left: list[Any] = [{"PutRequest": {"Item": item}} for item in items]
@@ -815,12 +868,11 @@ async def migrate(url: str) -> int:
     """Make the table with its index, time to live and stream, or bring it up to date; the schema version."""
     client, table, _ = _parted(url)
     try:
-        await _migrate(client, table, url)
+        return await _migrate(client, table, url)
     except (AwsError, Lost) as error:
         raise StoreUnfit(_unusable(table, error)) from error
     finally:
         await client.close()
-    return SCHEMA_VERSION
 
 
 async def inspect(url: str) -> list[Finding]:
@@ -846,7 +898,7 @@ async def inspect(url: str) -> list[Finding]:
         (active, f"the table {table} is {described.get('TableStatus')}", "Wait until it is ACTIVE."),
         (indexed, "the index of due tasks is there" if indexed else "the index of due tasks is missing", again),
         (forgets, f"time to live is {ttl.get('TimeToLiveStatus')}", again),
-        (version == SCHEMA_VERSION, f"schema {version} of {SCHEMA_VERSION}", again),
+        (version in SCHEMAS, f"schema {version} of {SCHEMA_VERSION}", again),
     )
     return [Finding(ok=ok, what=what, remedy="" if ok else remedy) for ok, what, remedy in looked_at]
 
@@ -854,7 +906,8 @@ async def inspect(url: str) -> list[Finding]:
 ACTIVE_WITHIN_SECONDS = 120.0
 
 
-async def _migrate(client: AwsClient, table: str, url: str) -> None:
+async def _migrate(client: AwsClient, table: str, url: str) -> int:
+    """The schema of the table. One that has a schema keeps it."""
     shards = int(dict(parse_qsl(urlsplit(url).query)).get("shards", SHARDS))
     if not 1 <= shards <= 64:
         raise StoreUnfit("The number of shards lies from 1 to 64.")
@@ -876,6 +929,8 @@ async def _migrate(client: AwsClient, table: str, url: str) -> None:
     except AwsError as error:
         if error.code != "ConditionalCheckFailedException":
             raise
+    item = await client.call("GetItem", {"TableName": table, "Key": _META, "ConsistentRead": True})
+    return int(item["Item"]["version"]["N"])
 
 
 async def _is_there(client: AwsClient, table: str) -> bool:
@@ -963,6 +1018,11 @@ def _place(key: str, *, whole: bool) -> str | None:
     if slash and underscore:
         return f"{scope}/{type}_"
     return f"{scope}/" if whole else None
+
+
+def _has_first(index: str, partition: str) -> bool:
+    """Whether the first entry there has a place of its own."""
+    return index != "term" and is_reference(partition)
 
 
 def _is_kept(place: str) -> bool:
