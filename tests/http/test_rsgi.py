@@ -46,16 +46,17 @@ class AcceptingApi:
 
 
 async def test_only_a_slow_body_is_refused() -> None:
-    app: Any = RsgiApp(AcceptingApi(), 0.1)  # type: ignore[arg-type]
-    early = [SlowClient(0.0), SlowClient(9.0), SlowClient(0.02)]
+    # The bounds lie half a second apart, so that a busy machine does not merge them.
+    app: Any = RsgiApp(AcceptingApi(), 1.0)  # type: ignore[arg-type]
+    early = [SlowClient(0.0), SlowClient(99.0), SlowClient(0.02)]
     answers = [asyncio.ensure_future(app(Scope, client)) for client in early]
-    await asyncio.sleep(0.06)
-    later = [SlowClient(0.06), SlowClient(9.0)]
+    await asyncio.sleep(0.5)
+    later = [SlowClient(0.6), SlowClient(99.0)]
     answers += [asyncio.ensure_future(app(Scope, client)) for client in later]
-    await asyncio.wait_for(asyncio.gather(*answers), 5)
+    await asyncio.wait_for(asyncio.gather(*answers), 30)
     assert [client.status for client in (*early, *later)] == [200, 408, 200, 200, 408]
-    afterwards = SlowClient(0.0), SlowClient(9.0)
-    await asyncio.wait_for(asyncio.gather(*(app(Scope, client) for client in afterwards)), 5)
+    afterwards = SlowClient(0.0), SlowClient(99.0)
+    await asyncio.wait_for(asyncio.gather(*(app(Scope, client) for client in afterwards)), 30)
     assert [client.status for client in afterwards] == [200, 408]
 
 
