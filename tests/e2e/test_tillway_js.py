@@ -167,6 +167,17 @@ async def test_tokens_methods_and_what_is_missing(tillway_server: TillwayServer,
         assert (kept["customer"], kept["card"]["last4"]) == (customer["id"], "4242")
         await page.look(f"tell(stripe.retrieveSetupIntent({setup['client_secret']!r}))")
         assert (await answer(page))["setupIntent"]["status"] == "succeeded"
+
+        features = {"payment_method_remove": "enabled", "payment_method_allow_redisplay_filters": ["unspecified"]}
+        components = {"customer_sheet": {"enabled": True, "features": features}}
+        _, session = tillway_server.call(
+            "POST", "/v1/customer_sessions", {"customer": customer["id"], "components": components}
+        )
+        opens = json.dumps({"customerSessionClientSecret": session["client_secret"]})
+        await page.look(f"tell(stripe.savedPaymentMethods({opens}))")
+        assert [one["id"] for one in (await answer(page))["paymentMethods"]] == [kept["id"]]
+        await page.look(f"tell(stripe.detachPaymentMethod({kept['id']!r}, {opens}))")
+        assert (await answer(page))["paymentMethod"]["id"] == kept["id"]
         assert not page.complaints, page.complaints
 
 

@@ -67,7 +67,7 @@ async def test_in_process(objects: MerchantObjects, route: Route) -> None:
         assert "4242424242424242" not in answer.body.decode(), name
         assert len(answer.body) < 5000, f"{name}: a long answer to a long question"
     assert (await app.send("GET", "/v1/balance", key=key)).status == 200
-    after = await app.call(key, "POST", path, good.params) if not good.query else None
+    after = await app.call(key, "POST", path, good.params, **good.headers) if not good.query else None
     assert after is None or after.status in good.statuses, after.body
 
 
@@ -84,7 +84,9 @@ async def test_under_an_idempotency_key(objects: MerchantObjects, route: Route) 
             "POST", path, key=objects.key_for(route), body=body, content_type=content_type, headers=headers
         )
         assert 400 <= answer.status < 500, name
-    answer = await objects.app.call(objects.key_for(route), "POST", path, good.params, idempotency_key="one")
+    answer = await objects.app.call(
+        objects.key_for(route), "POST", path, good.params, **good.headers, idempotency_key="one"
+    )
     assert answer.status == 200 and "idempotent-replayed" not in answer.headers
 
 
@@ -130,7 +132,7 @@ async def test_bad_paths(objects: MerchantObjects) -> None:
         good = await GOOD[name_of(route)](own)
         for id in bad:
             path = path_of(route, tuple(id for _ in good.ids))
-            answer = await own.app.call(own.key_for(route), route.method, path, good.params)
+            answer = await own.app.call(own.key_for(route), route.method, path, good.params, **good.headers)
             if route.method == "GET" and route.returns == "list" and answer.status == 200:
                 assert answer.json["data"] == []
             else:

@@ -107,6 +107,7 @@ async def test_of_a_post(objects: MerchantObjects, route: Route) -> None:
                 key=objects.key_for(route),
                 body=body,
                 content_type="application/json",
+                headers=good.headers,
             )
             assert answer.status < 500, f"{said}: {answer.body!r}"
             document = answer.json

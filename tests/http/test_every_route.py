@@ -35,7 +35,7 @@ async def test_it_answers(objects: MerchantObjects, route: Route) -> None:
         body = "&".join(f"{name}={value}" for name, value in good.params.items()).encode()
         answer = await objects.app.send(route.method, path, query=good.query, body=body)
     else:
-        answer = await objects.app.call(objects.key_for(route), route.method, path, good.params)
+        answer = await objects.app.call(objects.key_for(route), route.method, path, good.params, **good.headers)
     assert answer.status in good.statuses, answer.body
     if answer.headers["content-type"] == "application/json":
         wrong = problems(answer.json)

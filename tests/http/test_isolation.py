@@ -69,7 +69,7 @@ async def test_in_the_path(app: InProcessApp, route: Route, who: str) -> None:
             # The owner's other ids stay as they are: a stranger may know all of them.
             ids = (*good.ids[:place], named, *good.ids[place + 1 :])
             before = app.store.commits
-            answer = await app.call(key, route.method, path_of(route, ids), good.params)
+            answer = await app.call(key, route.method, path_of(route, ids), good.params, **good.headers)
             assert app.store.commits == before, "a stranger's call wrote something"
             answers.append(seen(answer, named))
         assert answers[0] == answers[1]
@@ -92,7 +92,7 @@ async def test_in_a_parameter(app: InProcessApp, route: Route, path: tuple[str, 
         mine = Merchant(owner.account, key, "", "", "", "") if who == WHO[1] else await as_merchant(app, key)
         good = await good_call(MerchantObjects(app, mine), route, live=who == WHO[1])
         params = {name: value for name, value in good.params.items() if name not in EXCLUDED.get(path[-1], ())}
-        answer = await app.call(key, route.method, path_of(route, good.ids), put(params, path, named))
+        answer = await app.call(key, route.method, path_of(route, good.ids), put(params, path, named), **good.headers)
         text = seen(answer, named)
         for own in good.ids:
             text = (text[0], text[1], text[2].replace(own.encode(), b"<own>"))
@@ -341,7 +341,7 @@ async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> 
             in_test_mode_alone = route.path.startswith("/v1/test_helpers/") and key == owner.live_key
             if route.path == "/v1/setup_attempts" or in_test_mode_alone:
                 continue
-            shown = (await app.ok(key, "GET", route.path, good.params))["data"]
+            shown = (await app.ok(key, "GET", route.path, good.params, **good.headers))["data"]
             if route.path == "/ops/v1/keys":
                 # Each key sees at least itself.
                 assert {(one["account"], one["mode"]) for one in shown} == {scope_of_key[key]}

@@ -18,6 +18,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.http.capabilities import capability_of
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
+from tillway.http.versions import CURRENT
 from tillway.operations import notices, sign_ins
 from tillway.operations.accounts import new_client, system_write
 from tillway.operations.sign_ins import Browser
@@ -33,13 +34,19 @@ HOOK = "https://shop.example/hook"
 BANK = {"object": "bank_account", "country": "DE", "currency": "eur", "account_number": "DE89370400440532013000"}
 
 
+VERSIONED = {"stripe-version": CURRENT}
+"""The header that a key for an app needs."""
+
+
 class Good(msgspec.Struct):
-    """`ids` go into the path in their order; `query` is sent beside the body. `statuses` are what may come of it."""
+    """`ids` go into the path in their order; `query` is sent beside the body. `statuses` are what may come of it.
+    `headers` are sent with it."""
 
     ids: tuple[str, ...] = ()
     params: dict[str, Any] = {}
     query: str = ""
     statuses: tuple[int, ...] = (200,)
+    headers: dict[str, str] = {}
 
 
 SETTLEMENT = {"connector": "simulator", "amount": 1, "currency": "eur", "reason": "On the bank's statement."}
@@ -228,6 +235,10 @@ class MerchantObjects:
     async def confirmation_token(self, **params: Any) -> str:
         given = {"payment_method": "pm_card_visa", **params}
         return (await self.post("/v1/test_helpers/confirmation_tokens", **given))["id"]
+
+    async def ephemeral_key(self) -> str:
+        params = {"customer": (await self.customer())["id"]}
+        return (await self.app.ok(self.merchant, "POST", "/v1/ephemeral_keys", params, **VERSIONED))["id"]
 
     async def setup(self, **params: Any) -> Any:
         return await self.post("/v1/setup_intents", **params)
@@ -480,6 +491,15 @@ async def _cart(objects: MerchantObjects) -> Good:
     return Good(params={"line_items": [{"price": await objects.price(), "quantity": 2}]})
 
 
+async def _session_of_a_customer(objects: MerchantObjects) -> Good:
+    components = {"payment_element": {"enabled": "true"}}
+    return Good(params={"customer": (await objects.customer())["id"], "components": components})
+
+
+async def _key_of_a_customer(objects: MerchantObjects) -> Good:
+    return Good(params={"customer": (await objects.customer())["id"]}, headers=VERSIONED)
+
+
 async def _price(objects: MerchantObjects) -> Good:
     return Good(params={"currency": "eur", "unit_amount": 1200, "product": await objects.product()})
 
@@ -534,6 +554,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /v1/files/{id}/contents": _on(MerchantObjects.file),
     "POST /v1/confirmation_tokens": _nothing(payment_method_data={"type": "card", "card": CARD}),
     "GET /v1/confirmation_tokens/{id}": _on(MerchantObjects.confirmation_token),
+    "POST /v1/customer_sessions": _session_of_a_customer,
+    "POST /v1/ephemeral_keys": _key_of_a_customer,
+    "DELETE /v1/ephemeral_keys/{id}": _on(MerchantObjects.ephemeral_key),
     "POST /v1/test_helpers/confirmation_tokens": _nothing(payment_method="pm_card_visa"),
     "GET /v1/checkout/sessions": _nothing(),
     "POST /v1/checkout/sessions": _cart,

@@ -35,6 +35,7 @@ OWN_FIELDS: dict[tuple[str, str], tuple[Any, str]] = {
 """Fields that Tillway answers and Stripe does not have: (class, field), their type and the reason."""
 
 UNTYPED: dict[tuple[str, str], tuple[Any, str]] = {
+    ("ephemeral_key", "associated_objects"): (list[Any], "What the key is for; mobile SDKs read it."),
     ("charge", "destination"): (str | None, "Of the days before `transfer_data`."),
     ("charge", "dispute"): (str | None, "The dispute's id; the SDK's `disputed` says only that there is one."),
 }

@@ -5,8 +5,10 @@ from typing import Any
 from tillway.api.cards import BILLING, billing, card_object, source_object
 from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA, parse_new_method
 from tillway.domain.commands import UpdatePaymentMethod
+from tillway.domain.customer_session import SHOWN_MAX, CustomerSession
 from tillway.domain.method_types import DEBITS
 from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.refusal import Refused
 from tillway.http.lists import keep_equal, list_page
 from tillway.http.params import (
     Enum,
@@ -14,13 +16,14 @@ from tillway.http.params import (
     Id,
     Metadata,
     Params,
+    Text,
     Unsupported,
     list_params,
     pick,
 )
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import EXPANDABLE, View, shape
-from tillway.operations import customers
+from tillway.operations import customer_sessions, customers
 from tillway.operations import payment_methods as operations
 from tillway.store.codec import by_customer
 
@@ -44,7 +47,10 @@ UPDATE = Params(
 ATTACH = Params(customer=Id(required=True), customer_account=Unsupported(_CONNECT), expand=Expand())
 EXPAND_ONLY = Params(expand=Expand())
 LIST_OF_CUSTOMER = list_params(type=_TYPE, allow_redisplay=_REDISPLAY)
-LIST = LIST_OF_CUSTOMER.extend(customer=Id(), customer_account=Unsupported(_CONNECT))
+LIST = LIST_OF_CUSTOMER.extend(
+    customer=Id(), customer_account=Unsupported(_CONNECT), customer_session_client_secret=Text()
+)
+DETACH = Params(expand=Expand(), customer_session_client_secret=Text())
 
 
 @route("POST", "/v1/payment_methods", CREATE, returns="payment_method", access="publishable")
@@ -53,9 +59,12 @@ async def create(call: Call) -> Answer:
     return await operations.create(call.platform, call.caller, parse_new_method(call.params))
 
 
-@route("GET", "/v1/payment_methods", LIST, returns="list", of="payment_method")
+@route("GET", "/v1/payment_methods", LIST, returns="list", of="payment_method", access="publishable")
 async def list_payment_methods(call: Call) -> Answer:
-    """List payment methods, newest first. `customer` selects those of one customer."""
+    """List payment methods, newest first; with a publishable key, those that a customer session shows."""
+    secret = call.params.get("customer_session_client_secret")
+    if call.caller.publishable or secret is not None:
+        return await _list_shown(call, await customer_sessions.opened(call.platform, call.caller, secret))
     return await _list_page(call, call.params.get("customer"))
 
 
@@ -80,9 +89,12 @@ async def attach(call: Call) -> Answer:
     return await customers.attach_method(call.platform, call.caller, call.id, call.params["customer"])
 
 
-@route("POST", "/v1/payment_methods/{id}/detach", EXPAND_ONLY, returns="payment_method")
+@route("POST", "/v1/payment_methods/{id}/detach", DETACH, returns="payment_method", access="publishable")
 async def detach(call: Call) -> Answer:
-    """Detach a payment method from its customer, for good."""
+    """Detach a payment method, for good; with a publishable key, where a customer session allows it."""
+    secret = call.params.get("customer_session_client_secret")
+    if call.caller.publishable or secret is not None:
+        await customer_sessions.check_removal(call.platform, call.caller, secret, call.id)
     return await customers.detach_method(call.platform, call.caller, call.id)
 
 
@@ -98,6 +110,22 @@ async def list_of_customer(call: Call) -> Answer:
 async def retrieve_of_customer(call: Call) -> Answer:
     """Retrieve a payment method of a customer."""
     return await customers.method_of(call.platform.engine.load(call.caller.scope_key), *call.ids)
+
+
+async def _list_shown(call: Call, session: CustomerSession) -> Page:
+    """The payment methods that a customer session shows, and those of no other customer."""
+    if call.params.get("customer") not in (None, session.customer):
+        raise Refused("resource_missing", f"No such customer: '{call.params['customer'][:100]}'", param="customer")
+    equal = keep_equal(pick(call.params, "type", "allow_redisplay"))
+    call.params["limit"] = min(call.params.get("limit") or SHOWN_MAX, session.shown_max or 1)
+    return await list_page(
+        call,
+        "pm",
+        index="customer",
+        partition=by_customer(call.caller.scope_key, "pm", session.customer),
+        keep=lambda method: session.shows(method) and (equal is None or equal(method)),
+        noun="PaymentMethod",
+    )
 
 
 async def _list_page(call: Call, customer: str | None) -> Page:

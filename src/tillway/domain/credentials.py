@@ -85,7 +85,8 @@ class Grant(Value, frozen=True, kw_only=True):
 
     `hint` shows its ends. An operator's grant has a `role`, no account of its own, and the `accounts` that
     the operator works for (None: all). `scopes` is None where everything is allowed. `customer` is the merchant's own
-    id of the one customer that a token is for; `token` is its `jti`. A token of the audience `online_platform` is
+    id of the one customer that a token is for, or the id of the customer of an ephemeral key, whose answers have the
+    shapes of `api_version`; `token` is the `jti` of a token. A token of the audience `online_platform` is
     accepted by that dialect alone.
     """
 
@@ -93,7 +94,7 @@ class Grant(Value, frozen=True, kw_only=True):
     hint: str
     account: str
     mode: Mode
-    kind: Literal["secret", "publishable", "operator"] = "secret"
+    kind: Literal["secret", "publishable", "operator", "ephemeral"] = "secret"
     role: Role | None = None
     accounts: tuple[str, ...] | None = None
     scopes: tuple[str, ...] | None = None
@@ -101,6 +102,7 @@ class Grant(Value, frozen=True, kw_only=True):
     audience: Audience = "api"
     token: str | None = None
     expires_at: int | None = None
+    api_version: str | None = None
 
     def needs(self, scope: str) -> None:
         """Refuses a call out of scope. `scope` is empty for a call that only unrestricted credentials may make."""

@@ -27,6 +27,11 @@ RULES: dict[str, Rule] = {
     "secret_key_required": Rule(
         401, _INVALID, "This call needs a secret key (sk_…); a publishable key (pk_…) was sent."
     ),
+    "ephemeral_key_forbidden": Rule(
+        403,
+        _INVALID,
+        "An ephemeral key opens only what its customer's app needs. Make this call on your server, with a secret key.",
+    ),
     "operator_required": Rule(
         403, _INVALID, "This call takes an operator's key (ok_…); `tillway operators add` makes one."
     ),

@@ -49,8 +49,9 @@ class Caller(msgspec.Struct, kw_only=True):
 
     `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
     of that key. `source_api` is the contract of the request. `presenter` names the contract that renders the answer
-    (empty: `/v1`). `actor` is the id of an API key, or a part of the platform. `customer` is the merchant's own id of
-    the one customer that the request may be about; None: of every customer.
+    (empty: `/v1`). `actor` is the id of an API key, or a part of the platform. `customer` is the one
+    customer that the request may be about, by the merchant's own id, or with an ephemeral key by its id; None: every
+    customer.
     """
 
     scope: Scope
@@ -90,7 +91,7 @@ class Caller(msgspec.Struct, kw_only=True):
     """Whether the answer shows the charge of a refund in its place."""
     presenter: str = ""
     customer: str | None = None
-    kind: Literal["secret", "publishable", "operator", "system"] = "system"
+    kind: Literal["secret", "publishable", "operator", "ephemeral", "system"] = "system"
     """The kind of the request's credential."""
     role: Role | None = None
     """The role of an operator; None: not an operator."""

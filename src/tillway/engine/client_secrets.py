@@ -1,7 +1,8 @@
 """Client secrets: derived from a key of the key file and the object's id, and stored nowhere.
 
 A stored answer holds a mark in the place of each secret, and the secret is written in again when the answer is
-replayed. The signing secret of a new webhook endpoint, which is random, stands encrypted in its mark. A mark contains
+replayed. The signing secret of a new webhook endpoint and that of an ephemeral key, which are random, stand encrypted
+in their marks. A mark contains
 `\\/`, an escape that JSON allows and this program's encoder never writes: text of a caller cannot become a mark,
 because the encoder doubles a caller's backslash.
 """
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tillway.domain.cards import Secret
 from tillway.domain.checkout import CheckoutSession
+from tillway.domain.customer_session import CustomerSession
 from tillway.domain.file_link import FileLink
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
@@ -38,14 +40,15 @@ _SHOWN_MAX = 64
 
 _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
-_OWNER = rb"((?:pi|dpi|seti|src|ch|cs|link)_[0-9A-Za-z]+)(_secret_|\?secret=)"
+_OWNER = rb"((?:pi|dpi|seti|src|ch|cs|cuss|link)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
 _marked = re.compile(_OWNER + re.escape(_MARK))
 
 _SIGNING = b"whsec_"
+_IN_EPHEMERAL = b'"secret":"ek_'
 _SEALED_MARK = rb"\/sealed\/"
-_shown_signing = re.compile(_SIGNING + rb"[0-9A-Za-z]{32}(?![0-9A-Za-z])")
-_sealed_signing = re.compile(_SIGNING + re.escape(_SEALED_MARK) + rb"([0-9A-Za-z_=-]+)")
+_shown_random = re.compile(rb"(?:(whsec_)[0-9A-Za-z]{32}|(ek_)(?:test|live)_[0-9A-Za-z]{48})(?![0-9A-Za-z])")
+_sealed_random = re.compile(rb"(whsec_|ek_)" + re.escape(_SEALED_MARK) + rb"([0-9A-Za-z_=-]+)")
 _NONCE_BYTES = 12
 
 
@@ -69,12 +72,12 @@ class ClientSecrets:
         """Whether `given` is the secret in the address of the challenge page of `subject`."""
         return hmac.compare_digest(given.encode(), self._part(subject).encode())
 
-    def page_of(self, record: CheckoutSession | FileLink) -> str:
-        """The record's id with its secret, as the address of its page has it."""
+    def page_of(self, record: CheckoutSession | CustomerSession | FileLink) -> str:
+        """The record's id with its secret: in the address of its page, or the client secret of a customer session."""
         return f"{record.id}_secret_{self._derive(record.id.encode())}"
 
     def opens_page(self, id: str, secret: str) -> bool:
-        """Whether `secret` opens the page of the session or file link `id`; compared in constant time."""
+        """Whether `secret` opens the session or the page of the file link `id`; compared in constant time."""
         return hmac.compare_digest(secret.encode(), self._derive(id.encode()).encode())
 
     def return_secret(self, subject: Subject) -> str:
@@ -122,12 +125,12 @@ class ClientSecrets:
                     head, tail = body[: found.start()], body[found.end() :]
                     body = head + self._mark(found) + tail
                 place = body.find(between, place + len(between))
-        return _shown_signing.sub(self._seal_signing, body) if _SIGNING in body else body
+        return _shown_random.sub(self._seal, body) if _SIGNING in body or _IN_EPHEMERAL in body else body
 
     def write_in(self, body: bytes) -> bytes:
         """A stored answer as it is sent: with its secrets."""
         if _SEALED_MARK in body:
-            body = _sealed_signing.sub(self._open_signing, body)
+            body = _sealed_random.sub(self._open, body)
         return _marked.sub(self._write, body) if _MARK in body else body
 
     def _part(self, subject: Secretive) -> str:
@@ -152,11 +155,11 @@ class ClientSecrets:
         id, between = found.groups()
         return id + between + self._derive(id).encode()
 
-    def _seal_signing(self, found: re.Match[bytes]) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = nonce + self._cipher.encrypt(nonce, found.group(), _SIGNING)
-        return _SIGNING + _SEALED_MARK + base64.urlsafe_b64encode(sealed)
+    def _seal(self, found: re.Match[bytes]) -> bytes:
+        nonce, head = os.urandom(_NONCE_BYTES), found.group(1) or found.group(2)
+        sealed = nonce + self._cipher.encrypt(nonce, found.group(), head)
+        return head + _SEALED_MARK + base64.urlsafe_b64encode(sealed)
 
-    def _open_signing(self, found: re.Match[bytes]) -> bytes:
-        sealed = base64.urlsafe_b64decode(found.group(1))
-        return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _SIGNING)
+    def _open(self, found: re.Match[bytes]) -> bytes:
+        sealed = base64.urlsafe_b64decode(found.group(2))
+        return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], found.group(1))

@@ -29,6 +29,7 @@ from tillway.http.authentication import (
 )
 from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.contract import Dialect
+from tillway.http.ephemeral_keys import refuse_others_things
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
 from tillway.http.masking import mask_personal
@@ -396,7 +397,8 @@ class Api:
             call = Call(self.platform, caller, params, ids, request.headers, request.body, self, is_head)
             return await route.handler(call)
         if raw is None:
-            caller.api_version = check_version(request.headers.get("stripe-version"))
+            version = check_version(request.headers.get("stripe-version"))
+            caller.api_version = caller.api_version or version  # That of an ephemeral key goes before the header.
             caller.older_shapes = has_older_shapes(caller.api_version)
             raw = self._parse_parameters(request, None)
             check_parameters(raw, caller.api_version)
@@ -406,7 +408,9 @@ class Api:
         if caller.expand:
             check_expansions(route.returns, caller.expand, of=route.of)
         call = Call(self.platform, caller, params, ids, {}, request.body)
-        if caller.publishable and request.method == "POST":
+        if caller.kind == "ephemeral":
+            await refuse_others_things(call, route)
+        elif caller.publishable and request.method == "POST":
             return await self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))
         return await self._handle_once(request, route, call, raw, headers)
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2s
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import msgspec
 from tillway.domain.account import SYSTEM, Account, Scope
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.credentials import Grant, OAuthClient, grant_of, is_live
+from tillway.domain.ephemeral_key import EphemeralKey, ephemeral_key_id, scope_in
 from tillway.domain.operator import REASON_MAX, Operator, OperatorKey, operator_key_id, refuse_unless_may
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
@@ -23,6 +24,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.siblings import Tell, tell_nobody
 from tillway.http.capabilities import capability_of
 from tillway.http.contract import Dialect, is_named
+from tillway.http.ephemeral_keys import refuse_other_calls
 from tillway.http.messages import Request
 from tillway.http.routes import Route
 from tillway.http.scopes import scope_of
@@ -102,7 +104,7 @@ class Authenticator:
         if known is not None and known.until > now:
             if now >= known.used_at + CACHE_SECONDS:
                 known.used_at = now
-                if self.on_use is not None:
+                if self.on_use is not None and known.grant.kind != "ephemeral":
                     self.on_use(known.grant.id, now)
             return known.grant, known.scope
         unknown = self._unknown.get(digest)
@@ -110,7 +112,13 @@ class Authenticator:
             raise _invalid(unknown[1])
         secret = credential_in(header)
         self._known.pop(digest, None)
-        by = self._by_operator_key if secret.startswith("ok_") else self._by_token if is_token(secret) else self._by_key
+        by: Callable[[str, float], Awaitable[Grant]] = self._by_key
+        if secret.startswith("ok_"):
+            by = self._by_operator_key
+        elif secret.startswith("ek_"):
+            by = self._by_ephemeral_key
+        elif is_token(secret):
+            by = self._by_token
         try:
             grant = await by(secret, now)
         except Refused as refused:
@@ -123,7 +131,7 @@ class Authenticator:
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
         scope = Scope(account=grant.account, mode=grant.mode)
-        if self.on_use is not None:
+        if self.on_use is not None and grant.kind != "ephemeral":
             self.on_use(grant.id, now)
         self._known[digest] = _Known(_until(grant, now), grant, scope, now)
         return grant, scope
@@ -182,6 +190,26 @@ class Authenticator:
             kind="operator",
             role=operator.role,
             accounts=operator.accounts,
+        )
+
+    async def _by_ephemeral_key(self, secret: str, now: float) -> Grant:
+        scope, id = scope_in(secret), ephemeral_key_id(secret)
+        row = await self._store.get(f"{scope.key}/{id}") if scope is not None else None
+        key = decode(id, row.body) if row is not None else None
+        if scope is None or not isinstance(key, EphemeralKey):
+            raise _invalid(mask(secret))
+        if key.expires_at <= now:
+            raise Refused("api_key_expired", f"Expired API Key provided: {mask(secret)}. Make a new ephemeral key.")
+        return Grant(
+            id=key.id,
+            hint=key.hint,
+            account=scope.account,
+            mode=scope.mode,
+            kind="ephemeral",
+            customer=key.customer,
+            scopes=key.scopes,
+            expires_at=key.expires_at,
+            api_version=key.api_version,
         )
 
     async def _system(self, id: str, kind: type[R]) -> R | None:
@@ -343,6 +371,9 @@ async def identify_caller(
     throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
     if key.kind == "publishable" and route.access != "publishable":
         raise Refused("secret_key_required")
+    if key.kind == "ephemeral":
+        refuse_other_calls(route)
+        caller.api_version = key.api_version
     caller.scope, caller.scope_key = scope, scope_key
     caller.kind, caller.role = key.kind, key.role
     caller.expires_at, caller.in_minor_units = key.expires_at, request.grant is not None

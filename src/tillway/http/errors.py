@@ -83,7 +83,7 @@ def doc_url(code: str) -> str:
     return f"https://docs.stripe.com/error-codes/{dashed}" if code in STRIPE_CODES else f"{OWN_DOCS}#{dashed}"
 
 
-_KEY: Final = re.compile(r"((?:sk|rk)_(?:test|live)_|whsec_)[0-9A-Za-z]{8,}")
+_KEY: Final = re.compile(r"((?:sk|rk|ek)_(?:test|live)_|whsec_)[0-9A-Za-z]{8,}")
 _MAYBE_IBAN: Final = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[0-9A-Za-z]{11,30}(?![0-9A-Za-z])")
 # Nearly every text has none of these. They begin with one character or a set, which is quick to look for; the exact
 # patterns above try every position, and cost a refusal as much as the rest of it.

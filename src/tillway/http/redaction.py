@@ -284,7 +284,7 @@ def _is_suspect(raw: bytes) -> bool:
 
 
 def _has_key(raw: bytes) -> bool:
-    return b"sk_" in raw or b"rk_" in raw or b"whsec_" in raw
+    return b"sk_" in raw or b"rk_" in raw or b"ek_" in raw or b"whsec_" in raw
 
 
 def _has_people(path: str) -> bool:

@@ -111,4 +111,6 @@ _PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "
 
 def narrow_for_publishable_key(document: dict[str, Any]) -> dict[str, Any]:
     """Return the document without the fields that concern only merchant and platform, for a publishable key."""
+    if document.get("object") == "list":
+        return {**document, "data": [narrow_for_publishable_key(element) for element in document["data"]]}
     return {name: value for name, value in document.items() if name not in _PRIVATE}

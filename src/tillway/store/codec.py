@@ -32,10 +32,12 @@ from tillway.domain.confirmation_token import ConfirmationToken
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
+from tillway.domain.customer_session import CustomerSession
 from tillway.domain.dashboard import DashboardSession, IdentityLink, SignInLink
 from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.early_fraud_warning import EarlyFraudWarning
+from tillway.domain.ephemeral_key import EphemeralKey
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.file import File, FileChunk
@@ -448,6 +450,7 @@ _ROWS: Final = (
         object="customer_balance_transaction",
         entries=lambda scope, movement: (("parent", by_parent(scope, "cbtxn", movement.customer)),),
     ),
+    RecordType(kind=CustomerSession, prefixes=("cuss",), object="customer_session", noun="customer session"),
     RecordType(kind=DashboardSession, prefixes=("dss",)),
     # A process of the version before, which finds no event without a row of its own, would drop its delivery.
     RecordType(kind=Delivery, prefixes=("whd",), queue="deliveries", stored_queue="webhooks"),
@@ -466,6 +469,7 @@ _ROWS: Final = (
         noun="early fraud warning",
     ),
     RecordType(kind=EmailTask, prefixes=("eml",), queue="mail"),
+    RecordType(kind=EphemeralKey, prefixes=("ephkey",), noun="ephemeral key"),
     # An entry of the API (`txn`), or one that only the ledger has (`je`).
     RecordType(
         kind=Entry,

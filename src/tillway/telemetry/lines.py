@@ -34,7 +34,7 @@ CHUNK_LINES = 1000
 
 _MASK = "****"
 _SECRETS = re.compile(
-    r"((?:sk|pk|rk)_(?:test|live)_|whsec_|_secret_|(?i:bearer|basic) +)[0-9A-Za-z._~+/=-]{4,}"
+    r"((?:sk|pk|rk|ek)_(?:test|live)_|whsec_|_secret_|(?i:bearer|basic) +)[0-9A-Za-z._~+/=-]{4,}"
     r"|()eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]*)?"
 )
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11,30}(?![0-9A-Za-z])")

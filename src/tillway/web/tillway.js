@@ -392,6 +392,23 @@ function Tillway(key, options) {
     return answer.error ? { error: answer.error } : { paymentMethod: answer.document };
   }
 
+  function sessionOf(given) {
+    const secret = (given || {}).customerSessionClientSecret;
+    if (!secret) throw misuse("Give `customerSessionClientSecret`, which your server made at /v1/customer_sessions.");
+    return { customer_session_client_secret: secret };
+  }
+
+  // The saved payment methods that a customer session lets the page show, and their removal.
+  async function savedPaymentMethods(given) {
+    const answer = await callApi(BASE, key, "GET", "/v1/payment_methods?" + new URLSearchParams(sessionOf(given)));
+    return answer.error ? { error: answer.error } : { paymentMethods: answer.document.data };
+  }
+
+  async function detachPaymentMethod(id, given) {
+    const answer = await callApi(BASE, key, "POST", `/v1/payment_methods/${id}/detach`, sessionOf(given));
+    return answer.error ? { error: answer.error } : { paymentMethod: answer.document };
+  }
+
   return {
     elements(given) {
       const group = { ...given };
@@ -418,6 +435,8 @@ function Tillway(key, options) {
     handleCardAction: handleNextAction,
     retrievePaymentIntent: look,
     retrieveSetupIntent: look,
+    savedPaymentMethods,
+    detachPaymentMethod,
     registerAppInfo() {},
   };
 }
