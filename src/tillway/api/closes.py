@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Any
 
-from tillway.domain.close import Close, Difference, close_id
+from tillway.domain.close import Close, close_id
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page
@@ -79,53 +79,4 @@ def _no_close(day: str) -> Refused:
 
 @shape(Close, on_wire=False)
 def close_shape(close: Close, view: View) -> dict[str, Any]:
-    return {
-        "id": close.id,
-        "object": "close",
-        "closed_by": close.by,
-        "created": close.created,
-        "day": close.day,
-        "differences": [_difference(each) for each in close.differences],
-        "differences_more": close.more,
-        "ledger_disagrees": list(close.ledger),
-        "livemode": view.livemode,
-        "status": close.status,
-        "sums": [
-            {
-                "place": part.place,
-                "currency": part.currency,
-                "books": part.books_minor,
-                "statement": part.statement_minor,
-            }
-            for part in close.sums
-        ],
-        "waiting": [
-            {
-                "place": movement.place,
-                "day": movement.day,
-                "source": movement.source,
-                "amount": movement.amount_minor,
-                "currency": movement.currency,
-            }
-            for movement in close.waiting
-        ],
-        "without_statement": close.without_statement,
-    }
-
-
-def _difference(each: Difference) -> dict[str, Any]:
-    return {
-        "id": each.id,
-        "kind": each.kind,
-        "place": each.place,
-        "currency": each.currency,
-        "books": each.books_minor,
-        "statement": each.statement_minor,
-        "source": each.source,
-        "line": each.line,
-        "message": each.told,
-        "decision": each.decision,
-        "decided_by": each.by,
-        "reason": each.reason,
-        "entry": each.booked,
-    }
+    return closes.describe(close) | {"livemode": view.livemode}

@@ -9,7 +9,7 @@ from typing import Any
 from tillway.api.amounts import in_minor
 from tillway.api.checkout_pages import acceptance_of, return_page
 from tillway.api.test_helpers import check_test_mode
-from tillway.domain.checkout import CheckoutSession
+from tillway.domain.checkout import CheckoutSession, check_payable
 from tillway.domain.commands import PayCheckout
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import PaymentMethod
@@ -38,25 +38,8 @@ async def confirm(call: Call) -> Answer:
     load = call.platform.engine.load(call.caller.scope_key)
     session = await load.get(CheckoutSession, call.id, "session")
     expected = in_minor(call, call.params, session.currency, "expected_amount").get("expected_amount")
-    if expected is not None and expected != session.amount_minor:
-        raise Refused(
-            "parameter_invalid_integer",
-            f"The session is about {session.amount_minor} {session.currency}, in minor units, and not {expected}.",
-            param="expected_amount",
-        )
     method = await load.get(PaymentMethod, call.params["payment_method"], "payment_method")
-    if method.type not in session.method_types:
-        raise Refused(
-            "parameter_invalid_string",
-            f"This session takes {', '.join(session.method_types)}; the payment method is of the type {method.type}.",
-            param="payment_method",
-        )
-    if method.customer != session.customer:
-        raise Refused(
-            "resource_missing",
-            f"No such PaymentMethod: '{method.id}' of the session's customer, or of none where it has none.",
-            param="payment_method",
-        )
+    check_payable(session, method, expected)
     command = PayCheckout(
         turn=session.turn,
         email=await _email(load, session, method.billing_details),

@@ -1,16 +1,19 @@
 """`/ops/v1/requests`: the request log of the key's own merchant and mode."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from tillway.domain.refusal import Refused
-from tillway.domain.request_log import LoggedRequest, RequestBatch
-from tillway.engine.batched_log import batches_within, began_at
-from tillway.http.params import LIMIT_DEFAULT, Created, Enum, Id, Span, Text, list_params
-from tillway.http.request_log import PREFIX, Place, find, unpack_bodies
-from tillway.http.routes import Answer, Call, Page, route
+from tillway.domain.request_log import LoggedRequest
+from tillway.engine.batched_log import began_at
+from tillway.http.log_pages import log_page, place_of
+from tillway.http.params import Created, Enum, Id, Text, list_params
+from tillway.http.request_log import WRITTEN, unpack_bodies
+from tillway.http.routes import Answer, Call, route
+
+URL: Final = "/ops/v1/requests"
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "POST", "PUT")
 STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
@@ -26,73 +29,26 @@ LIST = list_params(
 Keep = Callable[[LoggedRequest], bool]
 
 
-@route("GET", "/ops/v1/requests", LIST, returns="list")
+@route("GET", URL, LIST, returns="list")
 async def list_requests(call: Call) -> Answer:
     """List API requests, newest first, without their bodies. `status` is a code or a class such as `4xx`."""
     await call.platform.request_log.flush()
-    params = call.params
-    limit = params.get("limit", LIMIT_DEFAULT)
-    forwards = params.get("ending_before")
-    cursor = params.get("starting_after") or forwards
-    place = await _place(call, cursor, "ending_before" if forwards else "starting_after") if cursor else None
-    found: list[LoggedRequest] = []
-    keep, span = _keep(params), params.get("created") or Span()
-    async with call.platform.scans.begin(call.caller.scope_key) as scan:
-        async for some in _requests(call, place, span, is_newest_first=not forwards):
-            async with scan.turn(len(some)):
-                found += [request for request in some if began_at(request.id) in span and keep(request)]
-            if len(found) > limit:
-                break
-            await scan.go_on()
-    shown = found[:limit]
-    if forwards:
-        shown.reverse()
-    return Page([_document(call, request) for request in shown], len(found) > limit, "/ops/v1/requests")
+    return await log_page(call, WRITTEN, "request", _keep(call.params), lambda one: _document(call, one), URL)
 
 
 @route("GET", "/ops/v1/requests/{id}", returns="request")
 async def retrieve(call: Call) -> Answer:
     """Retrieve a request by the id in its answer's header `Request-Id`, with its redacted bodies."""
     await call.platform.request_log.flush()
-    place = await _place(call, call.id, "id")
+    place = await place_of(call, WRITTEN, "request", call.id, "id")
     query, body, answer = unpack_bodies(place.batch)[place.number]
-    shown = _document(call, place.batch.requests[place.number])
+    shown = _document(call, place.line)
     return {
         **shown,
         "query": msgspec.json.decode(query),
         "request_body": msgspec.json.decode(body),
         "response_body": msgspec.json.decode(answer),
     }
-
-
-async def _place(call: Call, id: str, param: str) -> Place:
-    now = call.platform.engine.clock.now_ms() // 1000
-    place = await find(call.platform.store, call.caller.scope_key, id, now=now)
-    if place is None:
-        raise Refused("resource_missing", f"No such request: '{id[:100]}'", param=param)
-    return place
-
-
-async def _requests(
-    call: Call, place: Place | None, span: Span, *, is_newest_first: bool
-) -> AsyncIterator[list[LoggedRequest]]:
-    """Yield requests in the order asked for, some at a time: first those beside the cursor in its own batch."""
-    step = -1 if is_newest_first else 1
-    if place is not None:
-        held = place.batch.requests
-        yield list(held[: place.number][::-1] if is_newest_first else held[place.number + 1 :])
-    async for batches in batches_within(
-        call.platform.store,
-        call.caller.scope_key,
-        PREFIX,
-        RequestBatch,
-        first=span.first,
-        last=span.last,
-        now=call.platform.engine.clock.now_ms() // 1000,
-        cursor=place.key if place is not None else None,
-        is_newest_first=is_newest_first,
-    ):
-        yield [request for batch in batches for request in batch.requests[::step]]
 
 
 def _keep(params: dict[str, Any]) -> Keep:

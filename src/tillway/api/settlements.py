@@ -57,16 +57,4 @@ async def book(call: Call) -> Answer:
 
 @shape(Settlement, on_wire=False)
 def settlement_shape(booked: Settlement, view: View) -> dict[str, Any]:
-    return {
-        "id": booked.id,
-        "object": "settlement",
-        "amount": booked.amount_minor,
-        "booked_by": booked.by,
-        "connector": booked.connector,
-        "created": booked.created,
-        "currency": booked.currency,
-        "fee": booked.fee_minor,
-        "livemode": view.livemode,
-        "reason": booked.reason,
-        "reference": booked.reference,
-    }
+    return settlements.describe(booked) | {"livemode": view.livemode}

@@ -1,20 +1,20 @@
 """`/ops/v1/webhook_deliveries`: the delivery log; events sent again; signing secrets rolled."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-from tillway.domain.delivery_log import DeliveryBatch, LoggedDelivery
+from tillway.domain.delivery_log import LoggedDelivery
 from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
-from tillway.domain.refusal import Refused
-from tillway.engine.batched_log import batches_within, began_at
+from tillway.engine.batched_log import began_at
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.engine.webhooks.delivery import CONTENT_TYPE
-from tillway.engine.webhooks.delivery_log import PREFIX, Place, find
+from tillway.engine.webhooks.delivery_log import WRITTEN
 from tillway.http.lists import list_page
-from tillway.http.params import LIMIT_DEFAULT, Created, Enum, Expand, Id, Integer, Params, Span, Timestamp, list_params
+from tillway.http.log_pages import log_page, place_of
+from tillway.http.params import Created, Enum, Expand, Id, Integer, Params, Timestamp, list_params
 from tillway.http.routes import Answer, Call, Page, route
 
 URL: Final = "/ops/v1/webhook_deliveries"
@@ -36,24 +36,8 @@ async def list_deliveries(call: Call) -> Answer:
     if call.params.get("status") == "pending":
         return await _pending(call)
     await call.platform.webhooks.tries.flush()
-    params = call.params
-    limit = params.get("limit", LIMIT_DEFAULT)
-    forwards = params.get("ending_before")
-    cursor = params.get("starting_after") or forwards
-    place = await _place(call, cursor, "ending_before" if forwards else "starting_after") if cursor else None
-    found: list[LoggedDelivery] = []
-    keep, span = _keep(params), params.get("created") or Span()
-    async with call.platform.scans.begin(call.caller.scope_key) as scan:
-        async for some in _tries(call, place, span, is_newest_first=not forwards):
-            async with scan.turn(len(some)):
-                found += [one for one in some if began_at(one.id) in span and keep(one)]
-            if len(found) > limit:
-                break
-            await scan.go_on()
-    shown = found[:limit]
-    if forwards:
-        shown.reverse()
-    return Page([_document(call, one) for one in shown], len(found) > limit, URL)
+    keep = _keep(call.params)
+    return await log_page(call, WRITTEN, "webhook delivery", keep, lambda one: _document(call, one), URL)
 
 
 @route("GET", "/ops/v1/webhook_deliveries/{id}", returns="webhook_delivery")
@@ -64,7 +48,7 @@ async def retrieve(call: Call) -> Answer:
     waiting = await load.maybe(Delivery, call.id)
     if waiting is not None:
         return await _pending_document(call, load, waiting)
-    one = (await _place(call, call.id, "id")).delivery
+    one = await _find(call)
     document = _document(call, one)
     event = await load.maybe(Event, one.event)
     if event is not None:
@@ -77,7 +61,7 @@ async def resend(call: Call) -> Answer:
     """Send the event of a try again, to the same webhook endpoint."""
     await call.platform.webhooks.tries.flush()
     waiting = await call.platform.engine.load(call.caller.scope_key).maybe(Delivery, call.id)
-    one = waiting or (await _place(call, call.id, "id")).delivery
+    one = waiting or await _find(call)
     return await call.platform.webhooks.resend(call.caller, one.event, one.endpoint)
 
 
@@ -102,34 +86,8 @@ async def roll_secret(call: Call) -> Answer:
     return await call.platform.webhooks.roll_secret(call.caller, call.id, seconds)
 
 
-async def _place(call: Call, id: str, param: str) -> Place:
-    now = call.platform.engine.clock.now_ms() // 1000
-    place = await find(call.platform.store, call.caller.scope_key, id, now=now)
-    if place is None:
-        raise Refused("resource_missing", f"No such webhook delivery: '{id[:100]}'", param=param)
-    return place
-
-
-async def _tries(
-    call: Call, place: Place | None, span: Span, *, is_newest_first: bool
-) -> AsyncIterator[list[LoggedDelivery]]:
-    """Yield tries in the order asked for, some at a time: first those beside the cursor in its own batch."""
-    step = -1 if is_newest_first else 1
-    if place is not None:
-        held = place.batch.deliveries
-        yield list(held[: place.number][::-1] if is_newest_first else held[place.number + 1 :])
-    async for batches in batches_within(
-        call.platform.store,
-        call.caller.scope_key,
-        PREFIX,
-        DeliveryBatch,
-        first=span.first,
-        last=span.last,
-        now=call.platform.engine.clock.now_ms() // 1000,
-        cursor=place.key if place is not None else None,
-        is_newest_first=is_newest_first,
-    ):
-        yield [one for batch in batches for one in batch.deliveries[::step]]
+async def _find(call: Call) -> LoggedDelivery:
+    return (await place_of(call, WRITTEN, "webhook delivery", call.id, "id")).line
 
 
 def _keep(params: dict[str, Any]) -> Keep:

@@ -167,41 +167,6 @@ def _text(close: "Close") -> str:
 
 
 def _document(close: "Close") -> Document:
-    return {
-        "id": close.id,
-        "object": "close",
-        "day": close.day,
-        "status": close.status,
-        "sums": [
-            {
-                "place": part.place,
-                "currency": part.currency,
-                "books": part.books_minor,
-                "statement": part.statement_minor,
-            }
-            for part in close.sums
-        ],
-        "differences": [
-            {
-                "id": each.id,
-                "kind": each.kind,
-                "place": each.place,
-                "currency": each.currency,
-                "books": each.books_minor,
-                "statement": each.statement_minor,
-                "source": each.source,
-                "line": each.line,
-                "message": each.told,
-                "decision": each.decision,
-                "decided_by": each.by,
-                "reason": each.reason,
-            }
-            for each in close.differences
-        ],
-        "differences_more": close.more,
-        "ledger_disagrees": list(close.ledger),
-        "waiting": len(close.waiting),
-        "without_statement": close.without_statement,
-        "closed_by": close.by,
-        "created": close.created,
-    }
+    from tillway.operations.closes import describe
+
+    return describe(close) | {"waiting": len(close.waiting)}

@@ -7,7 +7,7 @@ import typer
 
 from tillway.cli.installation import caller_of, scope_of_merchant, with_platform
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import Document, WrongUsage, day, fail, given_reason, table
+from tillway.cli.terminal import WrongUsage, day, fail, given_reason, table
 
 if TYPE_CHECKING:
     from tillway.domain.settlement import Settlement
@@ -62,7 +62,7 @@ def book(
         return done.record
 
     booked = with_platform(options.settings, work)
-    options.show(_document(booked), f"{booked.id}: {amount} {code} of {connector} in the bank.")
+    options.show(settlements.describe(booked), f"{booked.id}: {amount} {code} of {connector} in the bank.")
 
 
 @app.command("read")
@@ -102,7 +102,7 @@ def read_report(
     lines += [f"{difference.line}: {difference.told}" for difference in taken.differences]
     document = {
         "object": "settlement_report",
-        "booked": [_document(booked) for booked in taken.booked],
+        "booked": [settlements.describe(booked) for booked in taken.booked],
         "differences": [
             {"kind": difference.kind, "line": difference.line, "message": difference.told}
             for difference in taken.differences
@@ -118,6 +118,7 @@ def read_report(
 def list_settlements(options: Options) -> None:
     """List a merchant's settlements, oldest first."""
     from tillway.domain.settlement import Settlement
+    from tillway.operations import settlements
     from tillway.store.walk import records_of
 
     async def work(running: "Running") -> "list[Settlement]":
@@ -134,19 +135,4 @@ def list_settlements(options: Options) -> None:
     ]
     heads = ("id", "booked", "connector", "amount", "fee", "reference", "reason")
     text = table(heads, rows) if rows else "No settlement is booked."
-    options.show([_document(booked) for booked in found], text)
-
-
-def _document(booked: "Settlement") -> Document:
-    return {
-        "id": booked.id,
-        "object": "settlement",
-        "connector": booked.connector,
-        "amount": booked.amount_minor,
-        "fee": booked.fee_minor,
-        "currency": booked.currency,
-        "reference": booked.reference,
-        "reason": booked.reason,
-        "booked_by": booked.by,
-        "created": booked.created,
-    }
+    options.show([settlements.describe(booked) for booked in found], text)

@@ -159,13 +159,11 @@ class StripeConnector(HttpConnector):
             case "authorize":
                 return _find_authorization(operation)
             case "capture" | "void":
-                return _find_read_change(operation)
+                return _find_change(operation)
             case "refund":
-                return _find_find_in_pages(
-                    operation, f"/v1/refunds?payment_intent={_id(operation.parent_bank_id)}&", _REFUND
-                )
+                return _find_by_kind(operation, f"/v1/refunds?payment_intent={_id(operation.parent_bank_id)}&", _REFUND)
             case "payout":
-                return _find_find_in_pages(operation, "/v1/payouts?", _PAYOUT)
+                return _find_by_kind(operation, "/v1/payouts?", _PAYOUT)
             case "increment":
                 return _find_increment(operation)
             case "verify":
@@ -572,7 +570,7 @@ def _change_outcome(operation: Operation, answer: Response) -> Conversation:
     return _outcome_of_refusal(answer)
 
 
-def _find_read_change(operation: Operation) -> LookUp:
+def _find_change(operation: Operation) -> LookUp:
     answer = yield _read_intent(_id(operation.parent_bank_id))
     if answer.status != 200 or answer.body is None:
         return Unknown(f"Stripe answered {answer.status} to a question")
@@ -691,7 +689,7 @@ def _status(status: Any, found: Mapping[str, Any], id: str, kind: "_Kind") -> Ou
     return Unknown("the object has a status that is not documented")
 
 
-def _find_find_in_pages(operation: Operation, path: str, kind: "_Kind") -> LookUp:
+def _find_by_kind(operation: Operation, path: str, kind: "_Kind") -> LookUp:
     found = yield from _find_in_pages(path, operation.reference)
     return _state(operation, found, kind) if isinstance(found, dict) else found
 

@@ -16,6 +16,7 @@ from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.commands import CartLine, CheckoutTerms, CreateCheckout, CreateLink, CreatePayment, UpdateLink
 from tillway.domain.mail import EmailTask
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -182,6 +183,29 @@ def may_pay(session: CheckoutSession, turn: int, at: Moment) -> None:
         raise Refused("checkout_form_used", param="turn")
     if session.turn >= TURNS_MAX:
         raise Refused("rate_limit", "Too many cards were tried in this session.")
+
+
+def check_payable(session: CheckoutSession, method: PaymentMethod, expected_minor: int | None) -> None:
+    """Refuse a saved payment method that the session does not take, and an expected amount that is not the session's.
+    `expected_minor` is None where the caller expects none."""
+    if expected_minor is not None and expected_minor != session.amount_minor:
+        raise Refused(
+            "parameter_invalid_integer",
+            f"The session is about {session.amount_minor} {session.currency}, in minor units, not {expected_minor}.",
+            param="expected_amount",
+        )
+    if method.type not in session.method_types:
+        raise Refused(
+            "parameter_invalid_string",
+            f"This session takes {', '.join(session.method_types)}; the payment method is of the type {method.type}.",
+            param="payment_method",
+        )
+    if method.customer != session.customer:
+        raise Refused(
+            "resource_missing",
+            f"No such PaymentMethod: '{method.id}' of the session's customer, or of none where it has none.",
+            param="payment_method",
+        )
 
 
 def payment_of(session: CheckoutSession, email: str, return_url: str) -> CreatePayment:

@@ -6,8 +6,8 @@ drops lines and says how many; a process that is killed loses its last second.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from typing import Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -149,12 +149,80 @@ class BatchedLog(Generic[Line]):
 
 # Reading.
 
-Kept = TypeVar("Kept", bound=Record)
+
+class WrittenLine(Protocol):
+    """A line as a batch holds it."""
+
+    @property
+    def id(self) -> str: ...
 
 
-async def batches_about(
-    store: Store, scope_key: str, prefix: str, kind: type[Kept], id: str, *, now: int
-) -> AsyncIterator[tuple[str, Kept]]:
+Batch = TypeVar("Batch", bound=Record)
+Written = TypeVar("Written", bound=WrittenLine)
+
+
+class WrittenLog(msgspec.Struct, Generic[Batch, Written], frozen=True):
+    """How a log is stored: the prefix of its batches' ids, their record, and the lines of a batch in their order."""
+
+    prefix: str
+    kind: type[Batch]
+    lines_of: Callable[[Batch], Sequence[Written]]
+
+
+class Place(msgspec.Struct, Generic[Batch, Written], frozen=True):
+    """The place of a line: the key of its batch, and its number in it."""
+
+    key: str
+    batch: Batch
+    number: int
+    line: Written
+
+
+async def find_line(
+    store: Store, scope_key: str, log: WrittenLog[Batch, Written], id: str, *, now: int
+) -> Place[Batch, Written] | None:
+    """Return the place of the line with that id; None if the log of that scope does not have it at `now`."""
+    async for key, batch in _batches_about(store, scope_key, log.prefix, log.kind, id, now=now):
+        for number, line in enumerate(log.lines_of(batch)):
+            if line.id == id:
+                return Place(key, batch, number, line)
+    return None
+
+
+async def lines_within(
+    store: Store,
+    scope_key: str,
+    log: WrittenLog[Batch, Written],
+    place: Place[Batch, Written] | None,
+    *,
+    first: int,
+    last: int,
+    now: int,
+    is_newest_first: bool,
+) -> AsyncIterator[list[Written]]:
+    """Yield the lines that may have begun from `first` to `last` (epoch seconds) in the order asked for, some at a
+    time. `place` is the line to begin after: the rest of its own batch comes first."""
+    step = -1 if is_newest_first else 1
+    if place is not None:
+        held = log.lines_of(place.batch)
+        yield list(held[: place.number][::-1] if is_newest_first else held[place.number + 1 :])
+    async for batches in _batches_within(
+        store,
+        scope_key,
+        log.prefix,
+        log.kind,
+        first=first,
+        last=last,
+        now=now,
+        cursor=place.key if place is not None else None,
+        is_newest_first=is_newest_first,
+    ):
+        yield [line for batch in batches for line in log.lines_of(batch)[::step]]
+
+
+async def _batches_about(
+    store: Store, scope_key: str, prefix: str, kind: type[Batch], id: str, *, now: int
+) -> AsyncIterator[tuple[str, Batch]]:
     """Yield the batches, with their keys, that may hold the line of that id, the likeliest first."""
     suffix = id.rpartition("_")[2]
     if len(suffix) != ID_LENGTH or not suffix.isalnum() or not suffix.isascii():
@@ -174,18 +242,18 @@ async def batches_about(
         after = rows[-1].key
 
 
-async def batches_within(
+async def _batches_within(
     store: Store,
     scope_key: str,
     prefix: str,
-    kind: type[Kept],
+    kind: type[Batch],
     *,
     first: int,
     last: int,
     now: int,
     cursor: str | None,
     is_newest_first: bool,
-) -> AsyncIterator[list[Kept]]:
+) -> AsyncIterator[list[Batch]]:
     """Yield the batches that may hold lines which began from `first` to `last` (epoch seconds), some at a time.
     `cursor` is the key of a batch to begin after."""
     keys = f"{scope_key}/{prefix}_"

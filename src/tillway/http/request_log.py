@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.domain.refusal import RULES
 from tillway.domain.request_log import LoggedRequest, RequestBatch
-from tillway.engine.batched_log import BatchedLog, Stamp, batches_about
+from tillway.engine.batched_log import BatchedLog, Stamp, WrittenLog
 from tillway.engine.caller import Caller
 from tillway.http.errors import discreet
 from tillway.http.messages import Request, Response
@@ -147,21 +147,7 @@ def _error(response: Response, answer: Any) -> dict[str, str]:
     return {name: discreet(error[name]) for name in names if isinstance(error.get(name), str)}
 
 
-class Place(msgspec.Struct, frozen=True):
-    """The place of a request: the key of its batch, and its number in it."""
-
-    key: str
-    batch: RequestBatch
-    number: int
-
-
-async def find(store: Store, scope_key: str, id: str, *, now: int) -> Place | None:
-    """Return the place of the request with that id; None if the log of that scope does not have it at `now`."""
-    async for key, batch in batches_about(store, scope_key, PREFIX, RequestBatch, id, now=now):
-        for number, request in enumerate(batch.requests):
-            if request.id == id:
-                return Place(key, batch, number)
-    return None
+WRITTEN: Final = WrittenLog(PREFIX, RequestBatch, lambda batch: batch.requests)
 
 
 # Redaction of a customer or a payment.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tillway.connectors.file_port import FileRejected
 from tillway.connectors.settlement_reports import read_settlements
@@ -19,7 +19,7 @@ from tillway.domain import close as closes
 from tillway.domain.account import scope_of
 from tillway.domain.attempt import reference_from_name
 from tillway.domain.charge import Charge
-from tillway.domain.close import BANK, Close, Decision, Line, Movement, close_id
+from tillway.domain.close import BANK, Close, Decision, Difference, Line, Movement, close_id
 from tillway.domain.dispute import Dispute
 from tillway.domain.ledger import Entry
 from tillway.domain.payout import Payout
@@ -317,3 +317,56 @@ def read_files(directory: Path) -> dict[str, list[tuple[str, bytes]]]:
 def place_of(name: str) -> str:
     """The place of a statement by its file's name: `bank.2.xml` is the bank's, `stripe.csv` that connector's."""
     return name.partition(".")[0]
+
+
+def describe(close: Close) -> dict[str, Any]:
+    """The JSON object of a close, for the API and commands."""
+    return {
+        "id": close.id,
+        "object": "close",
+        "closed_by": close.by,
+        "created": close.created,
+        "day": close.day,
+        "differences": [_difference(each) for each in close.differences],
+        "differences_more": close.more,
+        "ledger_disagrees": list(close.ledger),
+        "status": close.status,
+        "sums": [
+            {
+                "place": part.place,
+                "currency": part.currency,
+                "books": part.books_minor,
+                "statement": part.statement_minor,
+            }
+            for part in close.sums
+        ],
+        "waiting": [
+            {
+                "place": movement.place,
+                "day": movement.day,
+                "source": movement.source,
+                "amount": movement.amount_minor,
+                "currency": movement.currency,
+            }
+            for movement in close.waiting
+        ],
+        "without_statement": close.without_statement,
+    }
+
+
+def _difference(each: Difference) -> dict[str, Any]:
+    return {
+        "id": each.id,
+        "kind": each.kind,
+        "place": each.place,
+        "currency": each.currency,
+        "books": each.books_minor,
+        "statement": each.statement_minor,
+        "source": each.source,
+        "line": each.line,
+        "message": each.told,
+        "decision": each.decision,
+        "decided_by": each.by,
+        "reason": each.reason,
+        "entry": each.booked,
+    }

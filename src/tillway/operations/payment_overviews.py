@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -36,19 +36,7 @@ State = Literal[
     "canceled",
     "incomplete",
 ]
-STATES: Final[tuple[State, ...]] = (
-    "succeeded",
-    "to_capture",
-    "three_d_secure",
-    "in_doubt",
-    "pending",
-    "declined",
-    "refunded",
-    "partly_refunded",
-    "disputed",
-    "canceled",
-    "incomplete",
-)
+STATES: Final[tuple[State, ...]] = get_args(State)
 """The states of a payment as people name them: each payment has exactly one."""
 
 STATUSES: Final[dict[str, frozenset[str]]] = {

@@ -5,6 +5,7 @@ operator's word or by the provider's own report."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -133,3 +134,19 @@ async def _find_booked(load: Load, connector: str, reference: str | None) -> Set
         assert isinstance(found, Settlement)
         return found
     return None
+
+
+def describe(booked: Settlement) -> dict[str, Any]:
+    """The JSON object of a settlement, for the API and commands."""
+    return {
+        "id": booked.id,
+        "object": "settlement",
+        "amount": booked.amount_minor,
+        "booked_by": booked.by,
+        "connector": booked.connector,
+        "created": booked.created,
+        "currency": booked.currency,
+        "fee": booked.fee_minor,
+        "reason": booked.reason,
+        "reference": booked.reference,
+    }
