@@ -127,7 +127,7 @@ class AwsClient:
         except msgspec.DecodeError as error:
             raise Lost(f"HTTP {answer.status} without JSON") from error
         if answer.status == 200:
-            for consumed in _consumed(document):
+            for consumed in _capacity_of(document):
                 self.units += consumed.get("WriteCapacityUnits") or 0.0
             return document
         code = str(document.get("__type", "")).rpartition("#")[2] or f"HTTP {answer.status}"
@@ -162,7 +162,7 @@ class AwsClient:
         if self._connections is None:
             self._connections = Connections(self.endpoint)
         self.requests += 1
-        signed = self._signed(method, path, headers, payload)
+        signed = self._sign(method, path, headers, payload)
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in signed.items())]
         lines.append(f"content-length: {len(payload)}\r\n\r\n")
         try:
@@ -173,7 +173,7 @@ class AwsClient:
         self._dated = (answer.headers.get("date"), time.monotonic())
         return answer
 
-    def _signed(self, method: str, path: str, headers: dict[str, str], payload: bytes) -> dict[str, str]:
+    def _sign(self, method: str, path: str, headers: dict[str, str], payload: bytes) -> dict[str, str]:
         """`headers` with those of the signature. `path` is already quoted, and there is no query."""
         who = self._credentials()
         now = datetime.now(UTC)
@@ -439,7 +439,7 @@ class ContainerCredentials:
                 raise NoCredentials(f"The credentials of this container cannot be read: {error!r}") from None
 
 
-def _consumed(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _capacity_of(document: dict[str, Any]) -> list[dict[str, Any]]:
     consumed = document.get("ConsumedCapacity")
     if isinstance(consumed, list):
         return consumed

@@ -411,7 +411,7 @@ def test_a_request_is_signed_as_aws_documents_it() -> None:
     client = AwsClient(DYNAMODB, "eu-central-1", None, lambda: Frozen("AKIDEXAMPLE", "very/secret", "a-token"))
     payload = b'{"TableName":"t"}'
     given = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.GetItem"}
-    headers = client._signed("POST", "/", given, payload)
+    headers = client._sign("POST", "/", given, payload)
     ours = headers.pop("authorization")
     at = headers["x-amz-date"]
     request = AWSRequest("POST", "https://dynamodb.eu-central-1.amazonaws.com/", headers=headers, data=payload)

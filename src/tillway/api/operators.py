@@ -50,13 +50,13 @@ async def invite(call: Call) -> Answer:
         role=params["role"],
         accounts=accounts,
     )
-    return await _linked(call, made)
+    return await _answer_link(call, made)
 
 
 @route("GET", "/ops/v1/operators/{id}", returns="operator", access="operator", whole=True)
 async def operator(call: Call) -> Answer:
     """Retrieve an operator, with the browsers that are signed in."""
-    return await _shown(call, call.id)
+    return await _retrieve_shape(call, call.id)
 
 
 @route("POST", "/ops/v1/operators/{id}", CHANGE, returns="operator", access="operator", whole=True)
@@ -72,34 +72,34 @@ async def change(call: Call) -> Answer:
         accounts=accounts,
         everywhere=everywhere,
     )
-    return await _changed(call, call.id)
+    return await _answer_changed(call, call.id)
 
 
 @route("POST", "/ops/v1/operators/{id}/disable", REASON, returns="operator", access="operator", whole=True)
 async def disable(call: Call) -> Answer:
     """Refuse an operator's keys and sign-ins from now on, and end the sessions. The last admin stays."""
     await operator_changes.disable(call.platform.engine, _with_reason(call), call.id)
-    return await _changed(call, call.id)
+    return await _answer_changed(call, call.id)
 
 
 @route("POST", "/ops/v1/operators/{id}/enable", REASON, returns="operator", access="operator", whole=True)
 async def enable(call: Call) -> Answer:
     """Let a disabled operator in again, with the keys and the password that they had."""
     await operator_changes.enable(call.platform.engine, _with_reason(call), call.id)
-    return await _changed(call, call.id)
+    return await _answer_changed(call, call.id)
 
 
 @route("POST", "/ops/v1/operators/{id}/reset", REASON, returns="operator", access="operator", whole=True)
 async def reset(call: Call) -> Answer:
     """End an operator's keys, password, second factor and sessions. Only this answer has the new `sign_in_url`."""
-    return await _linked(call, await operator_changes.reset(call.platform.engine, _with_reason(call), call.id))
+    return await _answer_link(call, await operator_changes.reset(call.platform.engine, _with_reason(call), call.id))
 
 
 @route("POST", "/ops/v1/operators/{id}/sign_out", REASON, returns="operator", access="operator", whole=True)
 async def sign_out(call: Call) -> Answer:
     """End every session of an operator at the dashboard."""
     await operator_changes.sign_out(call.platform.engine, _with_reason(call), call.id, None)
-    return await _changed(call, call.id)
+    return await _answer_changed(call, call.id)
 
 
 @route("DELETE", "/ops/v1/operators/{id}/sessions/{session}", returns="operator", access="operator", whole=True)
@@ -107,7 +107,7 @@ async def end_session(call: Call) -> Answer:
     """End one session of an operator at the dashboard."""
     id, session = call.ids
     await operator_changes.sign_out(call.platform.engine, call.caller, id, session)
-    return await _changed(call, id)
+    return await _answer_changed(call, id)
 
 
 def describe(known: Known, caller: Caller) -> dict[str, Any]:
@@ -147,19 +147,19 @@ def _session(session: DashboardSession) -> dict[str, Any]:
     }
 
 
-async def _shown(call: Call, id: str) -> dict[str, Any]:
+async def _retrieve_shape(call: Call, id: str) -> dict[str, Any]:
     return describe(await operator_changes.operator_of(call.platform.engine, call.caller, id), call.caller)
 
 
-async def _changed(call: Call, id: str) -> dict[str, Any]:
+async def _answer_changed(call: Call, id: str) -> dict[str, Any]:
     call.platform.authenticator.forget()
-    return await _shown(call, id)
+    return await _retrieve_shape(call, id)
 
 
-async def _linked(call: Call, made: Linked) -> dict[str, Any]:
+async def _answer_link(call: Call, made: Linked) -> dict[str, Any]:
     settings = call.platform.engine.settings
     address = f"{settings.dashboard_url or settings.public_url}/dashboard/sign-in/{made.token}"
-    return {**await _changed(call, made.operator.id), "sign_in_url": address}
+    return {**await _answer_changed(call, made.operator.id), "sign_in_url": address}
 
 
 def _with_reason(call: Call) -> Caller:

@@ -49,7 +49,7 @@ def list_keys(options: Options) -> None:
         table(
             ("id", "account", "key", "made", "last used", "state", "name"),
             [
-                (key["id"], key["account"], key["hint"], day(key["created"]), _used(key), key["state"], key["name"])
+                (key["id"], key["account"], key["hint"], day(key["created"]), _last_use(key), key["state"], key["name"])
                 for key in documents
             ],
         ),
@@ -288,7 +288,7 @@ def checked_scopes(named: list[str]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in named)
 
 
-def _used(key: Document) -> str:
+def _last_use(key: Document) -> str:
     return day(key["last_used_at"]) if key["last_used_at"] is not None else "never"
 
 

@@ -137,7 +137,7 @@ _clock = _post("/v1/test_helpers/test_clocks", frozen_time=_START, name="Shown b
 _advanced = _then(_clock, "POST", "/v1/test_helpers/test_clocks/{id}/advance", frozen_time=_START + _EIGHT_DAYS)
 
 
-def _expired(send: Send) -> Document:
+def _expire_hold(send: Send) -> Document:
     """A hold that ends because its customer's test clock goes beyond seven days."""
     clock = _clock(send)["id"]
     customer = send("POST", "/v1/customers", {"name": "Jane Doe", "test_clock": clock})
@@ -162,7 +162,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     ),
     "charge.dispute.funds_withdrawn": _disputed,
     "charge.dispute.updated": _then(_dispute_of, "POST", "/v1/disputes/{id}", evidence={"product_description": "Tea"}),
-    "charge.expired": _expired,
+    "charge.expired": _expire_hold,
     "charge.failed": _pay("pm_card_chargeDeclined"),
     "charge.pending": _debit("pm_usBankAccount_success"),
     "charge.refund.updated": _then(_refunded, "POST", "/v1/refunds/{id}", metadata={"checked": "yes"}),

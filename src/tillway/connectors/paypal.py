@@ -623,7 +623,7 @@ def _refund_of_several(operation: Operation, captures: list[dict[str, Any]], ref
     The order shows the parts that this refund has taken before, so a repeat goes on where the first try ended.
     """
     captures = sorted(captures, key=lambda capture: str(capture.get("create_time")))
-    left = _left(captures, refunds, operation.currency)
+    left = _refundable_rests(captures, refunds, operation.currency)
     mine = [refund for refund in refunds if refund.get("invoice_id") == operation.reference and _holds(refund)]
     taken = [_minor_of(refund, operation.currency) for refund in mine]
     if left is None or None in taken:
@@ -650,7 +650,7 @@ def _refund_of_several(operation: Operation, captures: list[dict[str, Any]], ref
     return next((outcome for outcome in outcomes if isinstance(outcome, Pending)), outcomes[0])
 
 
-def _left(captures: list[dict[str, Any]], refunds: list[Any], currency: str) -> list[int] | None:
+def _refundable_rests(captures: list[dict[str, Any]], refunds: list[Any], currency: str) -> list[int] | None:
     """The refundable rest of each capture, in minor units; None if an amount cannot be read. A refund links to its
     capture with the relation `up`."""
     left: list[int] = []
@@ -845,7 +845,7 @@ def _read_event(webhook_id: str, headers: Mapping[str, str], body: bytes) -> Not
 def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
     reference = thing.get("custom_id")
     if kind == "CHECKOUT.ORDER.APPROVED":
-        return _approved(thing)
+        return _read_approval(thing)
     if kind.startswith("CUSTOMER.DISPUTE."):
         return _dispute(thing)
     if kind.startswith("PAYMENT.PAYOUTS-ITEM."):
@@ -873,7 +873,7 @@ def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
     return []
 
 
-def _approved(order: Mapping[str, Any]) -> list[Notice]:
+def _read_approval(order: Mapping[str, Any]) -> list[Notice]:
     """The payer has approved an order: it is to be completed now."""
     unit = _single(order.get("purchase_units"))
     reference = unit.get("custom_id") if unit is not None else None

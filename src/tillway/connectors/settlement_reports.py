@@ -208,7 +208,7 @@ def _read_paypal(records: Sequence[tuple[int, list[str]]], name: str) -> list[Re
 def _add_paypal(sums: _Sums, row: Mapping[str, str], day: str, where: str) -> None:
     code, id = row["transaction event code"], row["transaction id"]
     currency = read_currency(row["gross transaction currency"], where)
-    came = _signed(row["gross transaction amount"], row["transaction debit or credit"], where)
+    came = _read_signed(row["gross transaction amount"], row["transaction debit or credit"], where)
     if currency in _PAYPAL_UNCLEAR:
         raise FileRejected(
             f"{where}: PayPal does not say whether its reports tell {currency.upper()} with decimals. Book "
@@ -220,11 +220,11 @@ def _add_paypal(sums: _Sums, row: Mapping[str, str], day: str, where: str) -> No
         sums.at(f"fees {day}", currency, where).fee_minor -= came
     if row["fee amount"] not in ("", "0"):
         currency = read_currency(row.get("fee currency") or currency, where)
-        fee = _signed(row["fee amount"], row["fee debit or credit"], where)
+        fee = _read_signed(row["fee amount"], row["fee debit or credit"], where)
         sums.at(f"fees {day}", currency, where).fee_minor -= fee
 
 
-def _signed(text: str, direction: str, where: str) -> int:
+def _read_signed(text: str, direction: str, where: str) -> int:
     """Minor units without a sign and their direction: CR came to the account, DR left it."""
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
         raise FileRejected(f"{where}: {text[:20]!r} is no amount in minor units")

@@ -103,7 +103,7 @@ def _is_booked(entry: Element) -> bool:
 
 
 def _lines_of(entry: Element, place: str, where: str) -> Iterator[Line]:
-    amount_minor, currency = _signed(entry, where)
+    amount_minor, currency = _read_amount(entry, where)
     booked = next((each for name in ("BookgDt", "ValDt") for each in children_of(entry, name)), None)
     if booked is None:
         raise FileRejected(f"{where}: the entry has no booking date")
@@ -152,7 +152,7 @@ def _words_of(part: Element) -> tuple[list[str], str]:
     return named, " ".join(texts)
 
 
-def _signed(entry: Element, where: str) -> tuple[int, str]:
+def _read_amount(entry: Element, where: str) -> tuple[int, str]:
     """The amount of an entry or a balance in minor units, with its sign, and its currency."""
     amount = child_of(entry, "Amt")
     if amount is None:
@@ -182,11 +182,11 @@ def _check_balances(statement: Element, entries: list[Element], where: str) -> N
     for balance in children_of(statement, "Bal"):
         kind = child_of(balance, "Tp")
         choice = child_of(kind, "CdOrPrtry") if kind is not None else None
-        balances[text_of(choice, "Cd") if choice is not None else ""] = _signed(balance, where)
+        balances[text_of(choice, "Cd") if choice is not None else ""] = _read_amount(balance, where)
     opening, closing = balances.get("OPBD") or balances.get("PRCD"), balances.get("CLBD")
     if opening is None or closing is None:
         return
-    moved = sum(_signed(entry, where)[0] for entry in entries)
+    moved = sum(_read_amount(entry, where)[0] for entry in entries)
     if opening[0] + moved != closing[0]:
         raise FileRejected(f"{where}: the opening balance and the entries do not make the closing balance")
 

@@ -361,11 +361,11 @@ def _authorization(operation: Operation, intent: Mapping[str, Any]) -> Outcome |
         return Unknown("the intent is not about our operation")
     match intent.get("status"):
         case "succeeded":
-            return _authorized(intent, id)
+            return _read_success(intent, id)
         case "requires_capture":
             if operation.capture:
                 return Unknown("the intent waits for a capture, although the money was to be taken at once")
-            return _authorized(intent, id)
+            return _read_success(intent, id)
         case "processing":
             return Pending(id)
         case "requires_action":
@@ -373,19 +373,21 @@ def _authorization(operation: Operation, intent: Mapping[str, Any]) -> Outcome |
         case "canceled":
             # Released after it was authorized, by a void or by time; or never paid.
             return (
-                _authorized(intent, id) if _charge_succeeded(intent) else Declined("processing_error", None, bank_id=id)
+                _read_success(intent, id)
+                if _charge_succeeded(intent)
+                else Declined("processing_error", None, bank_id=id)
             )
         case "requires_payment_method" | "requires_confirmation":
             error = intent.get("last_payment_error")
-            return _declined(error, id) if isinstance(error, dict) else NeverSeen()
+            return _read_decline(error, id) if isinstance(error, dict) else NeverSeen()
     return Unknown("the intent has a status that is not documented")
 
 
-def _authorized(intent: Mapping[str, Any], id: str) -> Succeeded:
-    return _card_told(intent.get("latest_charge"), id)
+def _read_success(intent: Mapping[str, Any], id: str) -> Succeeded:
+    return _success_with_card(intent.get("latest_charge"), id)
 
 
-def _card_told(charge: Any, id: str) -> Succeeded:
+def _success_with_card(charge: Any, id: str) -> Succeeded:
     """The success of the object `id`, with the details of the card that its charge or attempt tells."""
     details = charge.get("payment_method_details") if isinstance(charge, dict) else None
     card = details.get("card") if isinstance(details, dict) else None
@@ -491,7 +493,7 @@ def _setup(operation: Operation, setup: Mapping[str, Any]) -> Outcome | NeverSee
         return Unknown("the setup is not about our operation")
     match setup.get("status"):
         case "succeeded":
-            return _card_told(setup.get("latest_attempt"), id)
+            return _success_with_card(setup.get("latest_attempt"), id)
         case "processing":
             return Pending(id)
         case "requires_action":
@@ -500,7 +502,7 @@ def _setup(operation: Operation, setup: Mapping[str, Any]) -> Outcome | NeverSee
             return Declined("processing_error", None, bank_id=id)
         case "requires_payment_method" | "requires_confirmation":
             error = setup.get("last_setup_error")
-            return _declined(error, id) if isinstance(error, dict) else NeverSeen()
+            return _read_decline(error, id) if isinstance(error, dict) else NeverSeen()
     return Unknown("the setup has a status that is not documented")
 
 
@@ -949,7 +951,7 @@ def _outcome_of_refusal(answer: Response) -> Outcome:
     """The outcome of an answer that is not about an object."""
     match answer.status:
         case 402 if _error(answer):
-            return _declined(_error(answer), None)
+            return _read_decline(_error(answer), None)
         case 404 if _error(answer).get("code") != "resource_missing":
             return Unknown("Stripe answered 404, and does not say what is missing")
         case 400 | 401 | 402 | 403 | 404 | 422:
@@ -963,7 +965,7 @@ def _outcome_of_refusal(answer: Response) -> Outcome:
             return Unknown(f"Stripe answered {answer.status}")
 
 
-def _declined(error: Mapping[str, Any], id: str | None) -> Declined:
+def _read_decline(error: Mapping[str, Any], id: str | None) -> Declined:
     """Stripe's codes are ours: they pass unchanged, if they have the form of a code."""
     code, reason = error.get("code"), error.get("decline_code")
     code = code if isinstance(code, str) and _CODE.fullmatch(code) else "card_declined"

@@ -148,13 +148,13 @@ def next_step(
     """
     match outcome:
         case NotSent() if attempt.state == "new" and attempt.sent + 1 < SENDS_MAX:
-            return Retry(_sent_again(attempt, outcome, at))
+            return Retry(_send_again(attempt, outcome, at))
         case NotSent() if attempt.state == "new":
             return GiveUp(never_sent(outcome))
         case NotSent(reason=reason):
-            return AskLater(_asked_later(attempt, Unknown(reason), at, first_ask_seconds))
+            return AskLater(_ask_later(attempt, Unknown(reason), at, first_ask_seconds))
         case Pending() | Unknown():
-            return AskLater(_asked_later(attempt, outcome, at, first_ask_seconds))
+            return AskLater(_ask_later(attempt, outcome, at, first_ask_seconds))
 
 
 def never_sent(outcome: Outcome) -> Declined:
@@ -163,7 +163,7 @@ def never_sent(outcome: Outcome) -> Declined:
     return Declined("processing_error", "processing_error", alert=f"never sent: {outcome.reason}")
 
 
-def _sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
+def _send_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
     """The same reference again after 0.2, 0.4, 0.8 … 2 seconds, or after the time that the provider named."""
     delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
     return msgspec.structs.replace(
@@ -171,7 +171,7 @@ def _sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
     )
 
 
-def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
+def _ask_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
     # The provider said that it will take days; an unanswered question does not change that.
     pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
     delay = interval_seconds(attempt.asked, first_seconds)

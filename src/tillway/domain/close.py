@@ -196,7 +196,7 @@ def compare(day: str, movements: Sequence[Movement], lines: Sequence[Line]) -> t
     found: list[Difference] = []
     left: list[Line] = []
     for line in lines:
-        exact = next((movement for movement in _named(by_reference, line) if _fits(movement, line, seen)), None)
+        exact = next((movement for movement in _movements_of(by_reference, line) if _fits(movement, line, seen)), None)
         if exact is None:
             left.append(line)
             continue
@@ -204,13 +204,13 @@ def compare(day: str, movements: Sequence[Movement], lines: Sequence[Line]) -> t
         if line.day != day:
             found.append(_differ("other_day", exact, line, f"The line is dated {line.day}, not {day}."))
     for line in left:
-        found.append(_judge(_named(by_reference, line), line, seen))
+        found.append(_judge(_movements_of(by_reference, line), line, seen))
     for movement in movements:
         if movement.place in places and _key(movement) not in seen:
             told = f"No statement shows the movement of {movement.day}."
             found.append(_differ("missing_line", movement, None, told))
     found += _fees(movements, lines)
-    return _numbered(found), [movement for movement in movements if _key(movement) not in seen]
+    return _assign_ids(found), [movement for movement in movements if _key(movement) not in seen]
 
 
 def sums_of(day: str, movements: Iterable[Movement], lines: Sequence[Line]) -> tuple[PlaceSum, ...]:
@@ -365,7 +365,7 @@ def _is_of_same(one: Difference, other: Difference) -> bool:
     )
 
 
-def _named(by_reference: dict[tuple[str, str], list[Movement]], line: Line) -> list[Movement]:
+def _movements_of(by_reference: dict[tuple[str, str], list[Movement]], line: Line) -> list[Movement]:
     """The movements that a line names, each once."""
     found: dict[str, Movement] = {}
     for reference in line.references:
@@ -424,7 +424,7 @@ def _differ(kind: Kind, movement: Movement | None, line: Line | None, told: str)
     side = movement or line
     assert side is not None, "a difference has a side"
     return Difference(
-        id=_told_by(line) if line is not None else "",
+        id=_content_of(line) if line is not None else "",
         kind=kind,
         place=side.place,
         currency=(line or side).currency,
@@ -487,7 +487,7 @@ def _of_settlement(
     )
 
 
-def _numbered(found: Iterable[Difference]) -> list[Difference]:
+def _assign_ids(found: Iterable[Difference]) -> list[Difference]:
     """Give each difference an id that follows from its sides; equal ones are counted. They come with the line's own."""
     times: Counter[str] = Counter()
     numbered = []
@@ -499,7 +499,7 @@ def _numbered(found: Iterable[Difference]) -> list[Difference]:
     return numbered
 
 
-def _told_by(line: Line) -> str:
+def _content_of(line: Line) -> str:
     """All that a line tells, without its place in a file."""
     return repr((line.day, line.amount_minor, line.references, line.text, line.fee_minor, line.settlement))
 

@@ -57,7 +57,7 @@ def complete_creation(command: Creation, token: ConfirmationToken | None) -> Cre
         return command
     acceptance = command.confirm.acceptance or token.acceptance
     confirm = msgspec.structs.replace(command.confirm, acceptance=acceptance)
-    return msgspec.structs.replace(command, confirm=confirm, **_left_out(command, token))
+    return msgspec.structs.replace(command, confirm=confirm, **_missing_fields(command, token))
 
 
 def complete_payment(command: Confirm, token: ConfirmationToken | None) -> Confirm:
@@ -65,7 +65,7 @@ def complete_payment(command: Confirm, token: ConfirmationToken | None) -> Confi
     if token is None:
         return command
     update = command.update or UpdatePayment()
-    update = msgspec.structs.replace(update, **_left_out(update, token))
+    update = msgspec.structs.replace(update, **_missing_fields(update, token))
     return msgspec.structs.replace(command, update=update, acceptance=command.acceptance or token.acceptance)
 
 
@@ -74,11 +74,11 @@ def complete_setup(command: ConfirmSetup, token: ConfirmationToken | None) -> Co
     if token is None:
         return command
     update = command.update or UpdateSetup()
-    update = msgspec.structs.replace(update, **_left_out(update, token))
+    update = msgspec.structs.replace(update, **_missing_fields(update, token))
     return msgspec.structs.replace(command, update=update, acceptance=command.acceptance or token.acceptance)
 
 
-def _left_out(
+def _missing_fields(
     command: CreatePayment | CreateSetup | UpdatePayment | UpdateSetup, token: ConfirmationToken
 ) -> dict[str, Any]:
     given: dict[str, Any] = {}

@@ -319,7 +319,7 @@ def _update(
         given["method"] = method.id
     frozen = _UNTIL_ASKED & given.keys()
     if frozen and (payment.attempt or payment.status not in UPDATABLE):
-        raise _unexpected(
+        raise _unexpected_state(
             payment,
             f"This PaymentIntent's {' and '.join(sorted(_param_of(name) for name in frozen))} could not be updated "
             f"because it has a status of {payment.status}. You may only update the "
@@ -378,7 +378,7 @@ def _confirm(
         check_return_url(payment.automatic_methods, payment.return_url)
     type = METHOD_TYPES[method.type]
     if terms.routes is not None and type.performed_by != "platform":
-        terms = _routed(payment, method, terms, terms.routes, at)
+        terms = _choose_connector(payment, method, terms, terms.routes, at)
     if type.debits:
         _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
     if type.wallet:
@@ -410,7 +410,7 @@ def _confirm(
     return permitted.then(_authenticate(payment, command, method, means.code, terms, at, idem))
 
 
-def _routed(payment: PaymentIntent, method: PaymentMethod, terms: Terms, routes: Routes, at: Moment) -> Terms:
+def _choose_connector(payment: PaymentIntent, method: PaymentMethod, terms: Terms, routes: Routes, at: Moment) -> Terms:
     """The terms with the connector that the routing chooses: the first candidate that can take the payment. If none is
     able to, the first one tells why not. Refused `connector_unavailable` if all are drained."""
     reference = at.new_reference()
@@ -509,7 +509,7 @@ def _confirmable(payment: PaymentIntent, method: PaymentMethod | None) -> Paymen
     """The payment's method. Refused unless the payment can be confirmed with it."""
     _not_busy(payment)
     if payment.status not in CONFIRMABLE:
-        raise _unexpected(payment, _explain_status(payment))
+        raise _unexpected_state(payment, _explain_status(payment))
     if method is None:
         raise Refused(
             "payment_intent_unexpected_state",
@@ -585,13 +585,13 @@ def finish_challenge(
     assert method is not None, "a payment that waits for a challenge has its method"
     _not_busy(payment)
     if payment.status != "requires_action":
-        raise _unexpected(payment, "This PaymentIntent is not waiting for an authentication.")
+        raise _unexpected_state(payment, "This PaymentIntent is not waiting for an authentication.")
     if not passed:
         return _decline(replace(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
     if payment.confirmation_method == "manual":
         return _save(replace(payment, status="requires_confirmation", authenticated=True, challenge=None))
     if terms.routes is not None:
-        terms = _routed(payment, method, terms, terms.routes, at)
+        terms = _choose_connector(payment, method, terms, terms.routes, at)
     authenticated = replace(payment, authenticated=True, challenge=None)
     return _begin(authenticated, method, terms, at, idem, code=means.code)
 
@@ -763,7 +763,7 @@ def settle(
                 replace(payment, cancellation_reason=None), attempt, outcome, terms, at, charge, method
             )
             message = "This PaymentIntent could not be canceled: its customer has just authenticated and paid."
-            return replace(paid, refusal=_unexpected(paid.result, message))
+            return replace(paid, refusal=_unexpected_state(paid.result, message))
         case Succeeded():
             return _settle_success(payment, attempt, outcome, terms, at, charge, method)
         case Declined():
@@ -877,7 +877,7 @@ def _fail_over(
     if pending is not None or told == "declined":
         declined = outcome if isinstance(outcome, Declined) else never_sent(outcome)
         begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created, attempt.name)
-        failed = _failed(begun, declined)
+        failed = _fail_charge(begun, declined)
         records.append(failed)
         events = (EventDraft(type="charge.failed", record=failed),)
     if attempt.shows == "charge":
@@ -1287,7 +1287,7 @@ def _decline(
         connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
         reference = attempt.name if attempt is not None else identity
         begun = pending or _charge(payment, identity, method, connector, created, reference)
-        charge = _failed(begun, outcome)
+        charge = _fail_charge(begun, outcome)
     error = PaymentError(
         code=outcome.code,
         decline_code=outcome.decline_code,
@@ -1327,7 +1327,7 @@ def _decline(
     )
 
 
-def _failed(charge: Charge, outcome: Declined) -> Charge:
+def _fail_charge(charge: Charge, outcome: Declined) -> Charge:
     """The charge with the reason why it was declined."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     return replace(
@@ -1429,7 +1429,7 @@ def capture(
         payment = updated.result
     _not_busy(payment)
     if payment.status != "requires_capture":
-        raise _unexpected(
+        raise _unexpected_state(
             payment,
             f"This PaymentIntent could not be captured because it has a status of {payment.status}. Only a "
             "PaymentIntent with one of the following statuses may be captured: requires_capture.",
@@ -1466,7 +1466,7 @@ def cancel(
         return _cancel_acting(payment, attempt, command, idem)
     _not_busy(payment)
     if payment.status in ("succeeded", "canceled", "processing"):
-        raise _unexpected(
+        raise _unexpected_state(
             payment,
             f"You cannot cancel this PaymentIntent because it has a status of {payment.status}. Only a PaymentIntent "
             "with one of the following statuses may be canceled: requires_payment_method, requires_capture, "
@@ -1504,12 +1504,12 @@ def increment(
         payment = updated.result
     _not_busy(payment)
     if payment.status != "requires_capture":
-        raise _unexpected(
+        raise _unexpected_state(
             payment,
             f"This PaymentIntent's authorization could not be incremented because it has a status of {payment.status}.",
         )
     if payment.received_minor:
-        raise _unexpected(
+        raise _unexpected_state(
             payment, "This PaymentIntent's authorization could not be incremented because a part of it was captured."
         )
     if command.amount_minor <= payment.amount_minor:
@@ -1609,7 +1609,7 @@ def _draft_events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
 def _not_busy(payment: PaymentIntent) -> None:
     """Refused while an attempt is under way. A debit passes: the status alone says which operations it allows."""
     if payment.acting:
-        raise _unexpected(
+        raise _unexpected_state(
             payment,
             "This PaymentIntent waits for its customer at the provider's page: see next_action. It continues when the "
             "customer returns, and ends after an hour. To pay in another way, cancel it and create a new one.",
@@ -1626,7 +1626,7 @@ def _busy(payment: PaymentIntent) -> Refused:
     )
 
 
-def _unexpected(payment: PaymentIntent, message: str) -> Refused:
+def _unexpected_state(payment: PaymentIntent, message: str) -> Refused:
     return Refused("payment_intent_unexpected_state", message, payment_intent=payment)
 
 

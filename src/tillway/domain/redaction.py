@@ -74,7 +74,7 @@ def redaction_text(scope_key: str, entry: str, leaf: bytes, by: str) -> bytes:
 def without_personal(record: R) -> R:
     """The record without its personal members: each has its default, or is hidden where it has none."""
     kind = type(record)
-    kept = _blanked(msgspec.to_builtins(record), PERSONAL)
+    kept = _hide_personal(msgspec.to_builtins(record), PERSONAL)
     needed = {field.encode_name for field in msgspec.structs.fields(kind) if field.required}
     for name in PERSONAL & kept.keys() - needed:
         del kept[name]
@@ -100,7 +100,7 @@ def hide_in_event(event: Event, ids: Collection[str]) -> Event:
 def hide_in_answer(body: msgspec.Raw, ids: Collection[str]) -> msgspec.Raw:
     """The answer of a key with null in place of personal members of the objects `ids` in it."""
     answer = msgspec.json.decode(body)
-    hidden = _nulled(answer, ids, False)
+    hidden = _null_personal(answer, ids, False)
     return msgspec.Raw(msgspec.json.encode(hidden)) if hidden != answer else body
 
 
@@ -108,7 +108,8 @@ def _hide_in_change(change: Change) -> Change:
     changed = {
         name: (old, new) if name not in PERSONAL else (_hidden(old), _hidden(new))
         for name, (old, new) in (
-            (name, (_blanked(old, PERSONAL), _blanked(new, PERSONAL))) for name, (old, new) in change.changed.items()
+            (name, (_hide_personal(old, PERSONAL), _hide_personal(new, PERSONAL)))
+            for name, (old, new) in change.changed.items()
         )
     }
     return replace(change, new=_hide_in_record(change.new), gone=_hide_in_record(change.gone), changed=changed)
@@ -117,7 +118,7 @@ def _hide_in_change(change: Change) -> Change:
 def _hide_in_event(event: JournalEvent, places: Collection[int], ids: Collection[str]) -> JournalEvent:
     differs = event.differs
     if bytes(event.object) == bytes(NOTHING) and event.change in places:
-        differs = _blanked(differs, PERSONAL)
+        differs = _hide_personal(differs, PERSONAL)
     after = replace(
         event,
         object=_hide_in_raw(event.object, ids),
@@ -138,22 +139,22 @@ def _hide_in_record(body: msgspec.Raw) -> msgspec.Raw:
     if bytes(body) == bytes(NOTHING):
         return body
     fields = msgspec.json.decode(body)
-    hidden = _blanked(fields, PERSONAL)
+    hidden = _hide_personal(fields, PERSONAL)
     return msgspec.Raw(msgspec.json.encode(hidden)) if hidden != fields else body
 
 
-def _blanked(value: Any, personal: Collection[str]) -> Any:
+def _hide_personal(value: Any, personal: Collection[str]) -> Any:
     """A value in the form of JSON with its personal members hidden, whatever they are nested in."""
     match value:
         case dict():
             return {
                 name: _hidden(member)
                 if name in personal
-                else _blanked(member, _OF_LINES if name == "lines" else personal)
+                else _hide_personal(member, _OF_LINES if name == "lines" else personal)
                 for name, member in value.items()
             }
         case list() | tuple():
-            return [_blanked(member, personal) for member in value]
+            return [_hide_personal(member, personal) for member in value]
         case _:
             return value
 
@@ -171,16 +172,18 @@ def _hidden(value: Any) -> Any:
             return value
 
 
-def _nulled(value: Any, ids: Collection[str], inside: bool) -> Any:
+def _null_personal(value: Any, ids: Collection[str], inside: bool) -> Any:
     match value:
         case dict():
             theirs = inside or value.get("id") in ids
             return {
-                name: _null(member) if theirs and name in PERSONAL else _nulled(member, ids, theirs and name != "lines")
+                name: _null(member)
+                if theirs and name in PERSONAL
+                else _null_personal(member, ids, theirs and name != "lines")
                 for name, member in value.items()
             }
         case list():
-            return [_nulled(member, ids, inside) for member in value]
+            return [_null_personal(member, ids, inside) for member in value]
         case _:
             return value
 

@@ -146,7 +146,7 @@ def update(setup: SetupIntent, command: UpdateSetup, method: PaymentMethod | Non
     if given.keys() - {"metadata", "description"}:
         _not_waiting(setup)
     if setup.status not in CONFIRMABLE and given.keys() - {"metadata", "description"}:
-        raise _unexpected(
+        raise _unexpected_state(
             setup, f"A SetupIntent with the status {setup.status} can only change description and metadata."
         )
     after = changed(setup, given)
@@ -175,7 +175,7 @@ def cancel(
         ended = msgspec.structs.replace(withdraw(attempt, "canceled"), idem=idem)
         return Changes(result=given, records=(given,), tasks=(ended,))
     if setup.status not in CONFIRMABLE:
-        raise _unexpected(
+        raise _unexpected_state(
             setup,
             f"You cannot cancel this SetupIntent because it has a status of {setup.status}. Only a SetupIntent with "
             f"one of the following statuses may be canceled: {', '.join(CONFIRMABLE)}.",
@@ -244,7 +244,7 @@ def _verify(
     """Begin to verify the card at a provider, which takes no money. Tries that card networks forbid are not made."""
     forbidden = card_tries.objection(method, at.now, off_session=setup.usage == "off_session")
     if forbidden is not None:
-        return _fail(setup, method, _refused(forbidden), tried)
+        return _fail(setup, method, _refusal_from(forbidden), tried)
     attempt = Attempt(
         id=at.new_id("att"),
         created=at.created,
@@ -327,7 +327,7 @@ def _end(
     if attempt.withdrawn is not None:
         return _fail(over, method, _authentication_failure(), tried)
     noted = card_tries.note_decline(method, outcome, at.now)
-    failed = _fail(over, noted, _refused(outcome), tried)
+    failed = _fail(over, noted, _refusal_from(outcome), tried)
     if noted is method or any(record.id == method.id for record in failed.records):
         return failed
     return msgspec.structs.replace(failed, records=(*failed.records, noted))
@@ -355,7 +355,7 @@ def _await_customer(
     return msgspec.structs.replace(saved, records=(*saved.records, told), tasks=(waits,))
 
 
-def _refused(outcome: Declined) -> Refused:
+def _refusal_from(outcome: Declined) -> Refused:
     if outcome.code == "payment_intent_authentication_failure":
         return _authentication_failure()
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
@@ -385,7 +385,7 @@ def _not_waiting(setup: SetupIntent) -> None:
         return
     if setup.status != "requires_action":
         raise _busy(setup)
-    raise _unexpected(
+    raise _unexpected_state(
         setup,
         "This SetupIntent waits for its customer at the provider's page: see next_action. To set up another card, "
         "cancel it and create a new one.",
@@ -418,7 +418,7 @@ def _confirmable(
     """The method that is to be set up. Raises `Refused`."""
     _not_waiting(setup)
     if setup.status not in CONFIRMABLE:
-        raise _unexpected(
+        raise _unexpected_state(
             setup,
             f"You cannot confirm this SetupIntent because it has a status of {setup.status}. Only a SetupIntent with "
             f"one of the following statuses may be confirmed: {', '.join(CONFIRMABLE)}.",
@@ -463,7 +463,7 @@ def finish_challenge(setup: SetupIntent, means: Means, *, passed: bool) -> Chang
     method, attempt = means.method, means.latest
     assert method is not None and attempt is not None, "a setup that waits for a challenge has a method and an attempt"
     if setup.status != "requires_action":
-        raise _unexpected(setup, "This SetupIntent is not waiting for an authentication.")
+        raise _unexpected_state(setup, "This SetupIntent is not waiting for an authentication.")
     setup = _with(setup, challenge=None)
     if not passed:
         return _fail(setup, method, _authentication_failure(), attempt)
@@ -574,5 +574,5 @@ def _save(setup: SetupIntent, type: str) -> Changes[SetupIntent]:
     return Changes(result=setup, records=(setup,), events=(EventDraft(type=type, record=setup),))
 
 
-def _unexpected(setup: SetupIntent, message: str) -> Refused:
+def _unexpected_state(setup: SetupIntent, message: str) -> Refused:
     return Refused("setup_intent_unexpected_state", message, setup_intent=setup)

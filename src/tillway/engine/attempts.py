@@ -166,7 +166,7 @@ class _Joined:
         """Do nothing: the owner closes the inner transport."""
 
 
-async def _traced(
+async def _converse_traced(
     telemetry: Telemetry, connection: Connection, operation: str, conversation: Conversation | LookUp
 ) -> Outcome | NeverSeen:
     """Like `converse`, in a span that the provider's work can join."""
@@ -437,7 +437,7 @@ class Attempts:
         telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "raised"
         try:
             if telemetry.tracing:
-                answer = await _traced(telemetry, connection, operation, conversation)
+                answer = await _converse_traced(telemetry, connection, operation, conversation)
             else:
                 answer = await converse(conversation, connection.transport)
             outcome = _OUTCOMES[type(answer)]

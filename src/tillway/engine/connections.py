@@ -59,7 +59,7 @@ class ConfiguredConnections:
 
     async def for_payments(self, scope: Scope) -> Connection | Routes:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         if self._routings:
             routing = self._routings.get((scope.mode, scope.account)) or self._routings.get((scope.mode, None))
             if routing is not None and (routing.rules or routing.otherwise):
@@ -76,12 +76,12 @@ class ConfiguredConnections:
 
     async def default_name(self, mode: Mode) -> str | None:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         return self._defaults.get(mode, SIMULATOR if mode == "test" else None)
 
     async def connectors_of(self, mode: Mode) -> dict[str, ConnectorTerms]:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         names = [name for of_mode, name in self._configs if of_mode == mode]
         if mode == "test" and SIMULATOR not in names:
             names.append(SIMULATOR)
@@ -104,7 +104,7 @@ class ConfiguredConnections:
 
     async def default(self, scope: Scope) -> Connection:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         name = self._defaults.get(scope.mode, SIMULATOR)
         connection = self._open_connection(scope.mode, name)
         if connection is None and (scope.mode, name) in self._configs:
@@ -115,7 +115,7 @@ class ConfiguredConnections:
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         return self._open_connection(scope.mode, name)
 
     async def for_payout(
@@ -137,13 +137,13 @@ class ConfiguredConnections:
     async def set_up(self) -> None:
         """Set up every connector that is configured. One that cannot be is logged, as at its first use."""
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         for config in self._configs.values():
             self._open_connection(config.mode, config.name)
 
     async def by_file(self) -> list[tuple[Mode, Connection]]:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
-            await self._refreshed()
+            await self._wait_for_refresh()
         opened = ((config.mode, self._open_connection(config.mode, config.name)) for config in self._configs.values())
         return [(mode, found) for mode, found in opened if found is not None and found.connector.capabilities.by_file]
 
@@ -182,7 +182,7 @@ class ConfiguredConnections:
             self._health[place] = ConnectorHealth(name, self.marks_of(f"{mode}/{name}"))
         return self._health[place]
 
-    async def _refreshed(self) -> None:
+    async def _wait_for_refresh(self) -> None:
         """Return when the configuration was read again. It is at most REFRESH_SECONDS old. Callers that come during a
         read wait too: before the first read there seems to be none, and a payment would go to the simulator."""
         joined, forgotten = self._refreshing is not None, self._forgotten

@@ -44,12 +44,12 @@ class LatePages:
         self._pages: Pages | None = None
 
     async def respond(self, request: Request) -> tuple[Response, str]:
-        return await self._built().respond(request)
+        return await self._build_once().respond(request)
 
     async def knows(self, request: Request) -> bool:
-        return await self._built().knows(request)
+        return await self._build_once().knows(request)
 
-    def _built(self) -> Pages:
+    def _build_once(self) -> Pages:
         if self._pages is None:
             self._pages = self._build()
         return self._pages

@@ -172,7 +172,7 @@ class _Redaction:
                 if kind == "plain" or (kind == "personal" and name == "name" and not self._names):
                     member = self.of(member)
                 elif kind == "personal":
-                    member = _masked(member)
+                    member = _mask_document(member)
                 elif kind == "secret" or (self._answer and type(member) is str and "/v1/" not in member):
                     member = HIDDEN
                 else:
@@ -184,14 +184,16 @@ class _Redaction:
         return without_long_numbers(discreet(text)) if len(text) >= 12 else text
 
 
-def _masked(value: Any) -> Any:
+def _mask_document(value: Any) -> Any:
     match value:
         case str():
             return mask(value) if value else value
         case dict():
-            return {name: HIDDEN if _kind(name) == "secret" else _masked(member) for name, member in value.items()}
+            return {
+                name: HIDDEN if _kind(name) == "secret" else _mask_document(member) for name, member in value.items()
+            }
         case list():
-            return [_masked(member) for member in value]
+            return [_mask_document(member) for member in value]
         case bool() | None:
             return value
         case _:

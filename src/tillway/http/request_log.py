@@ -61,21 +61,21 @@ class RequestLog(BatchedLog[Waiting]):
 
     async def batch_of(self, stamp: Stamp, lines: list[Waiting]) -> RequestBatch:
         few = len(lines) <= _FEW
-        requests, bodies = _packed(lines) if few else await asyncio.to_thread(_packed, lines)
+        requests, bodies = _pack(lines) if few else await asyncio.to_thread(_pack, lines)
         return RequestBatch(
             id=stamp.id, created=stamp.created, expires_at=stamp.expires_at, requests=requests, bodies=bodies
         )
 
 
-def _packed(requests: Sequence[Waiting]) -> tuple[tuple[LoggedRequest, ...], bytes]:
+def _pack(requests: Sequence[Waiting]) -> tuple[tuple[LoggedRequest, ...], bytes]:
     """The requests as they are kept, and their bodies, packed."""
     logged, bodies = [], []
     for one in requests:
         content_type = dict(one.response.headers).get("content-type", "")
         answer = redacted_answer(one.request.path, one.response.status, content_type, one.response.body)
-        logged.append(_logged(one, answer))
-        query, body = _asked(one.request, one.caller)
-        bodies.append((_bounded(query), _bounded(body), _bounded(answer)))
+        logged.append(_line_of(one, answer))
+        query, body = _parameters_of(one.request, one.caller)
+        bodies.append((_bound(query), _bound(body), _bound(answer)))
     return tuple(logged), _pack_bodies(bodies)
 
 
@@ -84,7 +84,7 @@ def _pack_bodies(bodies: _Bodies) -> bytes:
     return packer.compress(_encode(bodies)) + packer.flush()
 
 
-def _asked(request: Request, caller: Caller) -> tuple[Any, Any]:
+def _parameters_of(request: Request, caller: Caller) -> tuple[Any, Any]:
     """The parameters in the query and in the body of a request. Most were read when it was handled."""
     if caller.sent and not (request.body and request.query):
         if request.body:
@@ -96,7 +96,7 @@ def _asked(request: Request, caller: Caller) -> tuple[Any, Any]:
     )
 
 
-def _bounded(document: Any) -> Any:
+def _bound(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
     encoded = _encode(document)
@@ -109,7 +109,7 @@ def unpack_bodies(batch: RequestBatch) -> list[tuple[msgspec.Raw, msgspec.Raw, m
     return _decode_bodies(unpacker.decompress(batch.bodies) + unpacker.flush())
 
 
-def _logged(one: Waiting, answer: Any) -> LoggedRequest:
+def _line_of(one: Waiting, answer: Any) -> LoggedRequest:
     request, caller = one.request, one.caller
     assert caller.request_id is not None
     return LoggedRequest(

@@ -154,7 +154,7 @@ async def disable(engine: Engine, caller: Caller, id: str) -> Operator:
         ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession)
         disabled.append(after)
         records = (after, *guards) if after != before else ()
-        return Changes(result=None, records=records, deletes=ended, detail=_told(before, ended))
+        return Changes(result=None, records=records, deletes=ended, detail=_detail_of(before, ended))
 
     await engine.run(_for_installation(caller), work)
     await _end_rest(engine, caller, disabled[-1], SignInLink, DashboardSession)
@@ -194,7 +194,7 @@ async def reset(engine: Engine, caller: Caller, id: str) -> Linked:
         ended = await _belongings(engine.store, load, id, *PROOFS, SignInLink, DashboardSession)
         token, link = _invitation(operator, at)
         made.append(Linked(operator, token, link.expires_at))
-        detail = _told(operator, ended) | {"keys": len(revoked)}
+        detail = _detail_of(operator, ended) | {"keys": len(revoked)}
         return Changes(result=None, records=(*revoked, link), deletes=ended, detail=detail)
 
     await engine.run(_for_installation(caller), work)
@@ -218,7 +218,7 @@ async def sign_out(engine: Engine, caller: Caller, id: str, session: str | None)
             if one is None or one.operator != id:
                 raise Refused("resource_missing", f"No such session: '{session[:100]}'", param="session")
             ended = (one.id,)
-        return Changes(result=None, deletes=ended, detail=_told(operator, ended) if ended else {})
+        return Changes(result=None, deletes=ended, detail=_detail_of(operator, ended) if ended else {})
 
     await engine.run(_for_installation(caller), work)
     if session is None:
@@ -233,7 +233,7 @@ async def _end_rest(engine: Engine, caller: Caller, operator: Operator, *kinds: 
     async def work(load: Load, at: Moment) -> Changes[None]:
         ended = await _belongings(engine.store, load, operator.id, *kinds, but=but)
         left.append(bool(ended))
-        return Changes(result=None, deletes=ended, detail=_told(operator, ended) if ended else {})
+        return Changes(result=None, deletes=ended, detail=_detail_of(operator, ended) if ended else {})
 
     while left[-1]:
         await engine.run(_for_installation(caller), work)
@@ -243,7 +243,7 @@ def _invitation(operator: Operator, at: Moment) -> tuple[str, SignInLink]:
     return new_link(operator.id, created=at.created, now=at.now, good_seconds=INVITED_SECONDS)
 
 
-def _told(operator: Operator, ended: tuple[str, ...]) -> dict[str, object]:
+def _detail_of(operator: Operator, ended: tuple[str, ...]) -> dict[str, object]:
     """The detail of an audit entry: the operator, and how many records of their sign-ins ended."""
     return {"operator": operator.id, "name": operator.name, "ended": len(ended)}
 

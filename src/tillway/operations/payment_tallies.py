@@ -148,7 +148,7 @@ class Tally:
             self._seen = f"{self._scope}/aud_{settled}"
             await self._begin()
         # Older chunks may be put before these meanwhile, so a chunk is known by its first key.
-        for first in sorted({self._firsts[self._place_of(f"{self._scope}/{id}")] for id in await self._changed()}):
+        for first in sorted({self._firsts[self._place_of(f"{self._scope}/{id}")] for id in await self._find_changed()}):
             await self._recount(self._place_of(first))
         await self._split_open_chunk()
         self._seen = max(self._seen, f"{self._scope}/aud_{settled}")
@@ -158,7 +158,7 @@ class Tally:
     async def _begin(self) -> None:
         rows = await self._engine.store.query(None, self._head, limit=self._chunk_rows)
         first = rows[-1].key if rows else self._head
-        self._insert(0, Chunk(first, await self._counted(rows), len(rows)))
+        self._insert(0, Chunk(first, await self._count(rows), len(rows)))
         self.complete = len(rows) < self._chunk_rows
         if self.complete:
             self._move_first(self._head)
@@ -167,7 +167,7 @@ class Tally:
         """Let the oldest chunk begin before every payment."""
         self.chunks[0].first = self._firsts[0] = first
 
-    async def _changed(self) -> set[str]:
+    async def _find_changed(self) -> set[str]:
         """The ids of the payments that commits since the last look have changed."""
         ids: set[str] = set()
         others: set[str] = set()
@@ -205,7 +205,7 @@ class Tally:
             page = await self._engine.store.query(
                 None, self._head, after=after, until=end, limit=self._chunk_rows, order="oldest"
             )
-            _merge(hours, await self._counted(page))
+            _merge(hours, await self._count(page))
             rows += len(page)
             if len(page) < self._chunk_rows:
                 break
@@ -224,7 +224,7 @@ class Tally:
         await self._recount(len(self.chunks) - 2)
         await self._recount(len(self.chunks) - 1)
 
-    async def _counted(self, rows: list[Row]) -> Hours:
+    async def _count(self, rows: list[Row]) -> Hours:
         """The cells of payments, a page of them."""
         began = time.monotonic()
         payments = [decode(row.key.partition("/")[2], row.body) for row in rows]
@@ -248,7 +248,7 @@ class Tally:
         while not self.complete:
             end = self._firsts[0]
             rows = await self._engine.store.query(None, self._head, after=end, limit=self._chunk_rows)
-            hours = await self._counted(rows)
+            hours = await self._count(rows)
             if rows:
                 self._insert(0, Chunk(rows[-1].key, hours, len(rows)))
             if len(rows) < self._chunk_rows:

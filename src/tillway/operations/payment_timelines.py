@@ -52,22 +52,22 @@ class Timeline(msgspec.Struct):
 
     def _steps(self) -> list[dict[str, Any]]:
         return [
-            self._created(),
+            self._tell_created(),
             *(step for charge in self.charges for step in self._of_charge(charge)),
             *(self._of_refund(refund) for refund in self.refunds),
             *(self._of_dispute(dispute) for dispute in self.disputes),
-            *self._canceled(),
+            *self._tell_canceled(),
         ]
 
-    def _created(self) -> dict[str, Any]:
+    def _tell_created(self) -> dict[str, Any]:
         return {
             "kind": "created",
             "at_ms": _at_ms(self.payment.id),
-            **_author(self._made(self.payment.id)),
+            **_author(self._entry_of_creation(self.payment.id)),
         }
 
     def _of_charge(self, charge: Charge) -> list[dict[str, Any]]:
-        begun_ms, settled = _at_ms(charge.id), self._settled(charge)
+        begun_ms, settled = _at_ms(charge.id), self._entry_of_outcome(charge)
         steps = [
             {
                 "kind": "not_sent",
@@ -101,7 +101,7 @@ class Timeline(msgspec.Struct):
                     "at_ms": _at_ms(charge.entry),
                     "amount": charge.captured_minor,
                     "connector": charge.connector,
-                    **_author(self._changed(charge.id, "captured_minor")),
+                    **_author(self._entry_of_change(charge.id, "captured_minor")),
                 }
             )
         return steps
@@ -114,7 +114,7 @@ class Timeline(msgspec.Struct):
             "refund": refund.id,
             "status": refund.status,
             "reason": refund.reason,
-            **_author(self._made(refund.id)),
+            **_author(self._entry_of_creation(refund.id)),
         }
 
     def _of_dispute(self, dispute: Dispute) -> dict[str, Any]:
@@ -127,18 +127,18 @@ class Timeline(msgspec.Struct):
             "status": dispute.status,
         }
 
-    def _canceled(self) -> list[dict[str, Any]]:
+    def _tell_canceled(self) -> list[dict[str, Any]]:
         if self.payment.canceled_at is None:
             return []
-        entry = self._changed(self.payment.id, "canceled_at")
+        entry = self._entry_of_change(self.payment.id, "canceled_at")
         at_ms = entry.at_ms if entry is not None else self.payment.canceled_at * 1000
         return [{"kind": "canceled", "at_ms": at_ms, "reason": self.payment.cancellation_reason, **_author(entry)}]
 
-    def _made(self, id: str) -> AuditEntry | None:
+    def _entry_of_creation(self, id: str) -> AuditEntry | None:
         """The entry of the commit that made the record."""
         return next((entry for entry in self.trail if any(c.id == id and c.version == 1 for c in entry.changes)), None)
 
-    def _changed(self, id: str, field: str) -> AuditEntry | None:
+    def _entry_of_change(self, id: str, field: str) -> AuditEntry | None:
         """The latest entry that changed a field of the record."""
         return next(
             (
@@ -149,26 +149,26 @@ class Timeline(msgspec.Struct):
             None,
         )
 
-    def _settled(self, charge: Charge) -> AuditEntry | None:
+    def _entry_of_outcome(self, charge: Charge) -> AuditEntry | None:
         """The entry of the outcome of a charge: of its first commit, or of the one that ended its waiting."""
-        return self._changed(charge.id, "status") or self._made(charge.id)
+        return self._entry_of_change(charge.id, "status") or self._entry_of_creation(charge.id)
 
 
 async def timeline_of(load: Load, payment: PaymentIntent) -> Timeline:
     """Read the story of a payment: at most STEPS_MAX charges, refunds and disputes of each."""
     store, scope = load.store, load.scope_key
     charges = {
-        charge.id: charge for charge in await _listed(store, "parent", by_parent(scope, "ch", payment.id), Charge)
+        charge.id: charge for charge in await _list_records(store, "parent", by_parent(scope, "ch", payment.id), Charge)
     }
     latest = await load.maybe(Charge, payment.latest_charge)
     if latest is not None:
         charges[latest.id] = latest
-    refunds = await _listed(store, "kind", by_kind(scope, "re", payment.id), Refund)
+    refunds = await _list_records(store, "kind", by_kind(scope, "re", payment.id), Refund)
     disputes = [
         dispute
         for charge in charges.values()
         if charge.disputed
-        for dispute in await _listed(store, "parent", by_parent(scope, "du", charge.id), Dispute)
+        for dispute in await _list_records(store, "parent", by_parent(scope, "du", charge.id), Dispute)
     ]
     ledger = await _ledger(load, list(charges.values()), refunds, disputes)
     story = [payment.id, *charges, *(refund.id for refund in refunds), *(entry.id for entry in ledger)]
@@ -189,7 +189,7 @@ async def timeline_of(load: Load, payment: PaymentIntent) -> Timeline:
     return Timeline(payment, [charges[id] for id in sorted(charges)], refunds, disputes, ledger, trail)
 
 
-async def _listed(store: Store, index: str, partition: str, kind: type[Any]) -> list[Any]:
+async def _list_records(store: Store, index: str, partition: str, kind: type[Any]) -> list[Any]:
     rows = await store.query(index, partition, limit=STEPS_MAX, order="oldest")
     found: list[Record] = [decode(row.key.partition("/")[2], row.body) for row in rows]
     return [record for record in found if isinstance(record, kind)]
@@ -205,7 +205,7 @@ async def _ledger(
     found = {entry.id: entry for entry in entries if entry is not None}
     found |= {entry.id: entry for dispute in disputes for entry in dispute.entries}
     for subject in (*charges, *refunds, *disputes):
-        for entry in await _listed(load.store, "parent", by_parent(load.scope_key, "txn", subject.id), Entry):
+        for entry in await _list_records(load.store, "parent", by_parent(load.scope_key, "txn", subject.id), Entry):
             found[entry.id] = entry
     return [found[id] for id in sorted(found, key=lambda id: id.partition("_")[2])]
 

@@ -172,11 +172,11 @@ async def _with_its_own(platform: Platform, load: Load, record: Record) -> Async
             yield record
             async for row in rows_of(platform.store, by_parent(load.scope_key, "setatt", record.id), index="parent"):
                 yield _record(row)
-            async for each in _named(load, record.method, record.mandate):
+            async for each in _find_all(load, record.method, record.mandate):
                 yield each
         case PaymentMethod():
             yield record
-            async for each in _named(load, record.mandate):
+            async for each in _find_all(load, record.mandate):
                 yield each
         case _:
             yield record
@@ -197,7 +197,7 @@ async def _of_payment(platform: Platform, load: Load, payment: PaymentIntent) ->
             yield each
     async for row in rows_of(platform.store, by_kind(load.scope_key, "cs", payment.id), index="kind"):
         yield _record(row)
-    async for each in _named(load, payment.order):
+    async for each in _find_all(load, payment.order):
         yield each
 
 
@@ -208,7 +208,7 @@ async def _of_charge(platform: Platform, load: Load, charge: Charge) -> AsyncIte
     method = await load.maybe(PaymentMethod, charge.method)
     if method is not None and method.customer in (None, charge.customer):
         yield method
-    async for each in _named(load, charge.mandate):
+    async for each in _find_all(load, charge.mandate):
         yield each
 
 
@@ -230,11 +230,11 @@ async def _evidence_of(platform: Platform, load: Load, found: Sequence[Record]) 
         if file is not None:
             yield file
             for number in range(file.chunks):
-                async for chunk in _named(load, chunk_id(id, number)):
+                async for chunk in _find_all(load, chunk_id(id, number)):
                     yield chunk
 
 
-async def _named(load: Load, *ids: str | None) -> AsyncIterator[Record]:
+async def _find_all(load: Load, *ids: str | None) -> AsyncIterator[Record]:
     for id in ids:
         record = await load.find(id) if id is not None else None
         if record is not None:
@@ -392,7 +392,7 @@ async def _redact_entries(
             told[id] = leaf.hex()
             await load.find(redacted_id(id))
             proof = Redacted(id=redacted_id(id), created=at.created, by=at.entry, leaf=leaf)
-            written += [hidden, _signed(platform, load.scope_key, id, proof)]
+            written += [hidden, _sign(platform, load.scope_key, id, proof)]
         if not told:
             return NO_CHANGES
         return Changes(result=None, records=tuple(written), detail={"redacted": dict(told), "subject": subject})
@@ -401,7 +401,7 @@ async def _redact_entries(
     return len(told)
 
 
-def _signed(platform: Platform, scope_key: str, entry: str, proof: Redacted) -> Redacted:
+def _sign(platform: Platform, scope_key: str, entry: str, proof: Redacted) -> Redacted:
     if platform.signer is None:
         return proof
     text = redaction_text(scope_key, entry, proof.leaf, proof.by)

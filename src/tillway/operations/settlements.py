@@ -106,7 +106,7 @@ async def book_reported(platform: Platform, caller: Caller, connector: str, told
                 case "settlement_exists":
                     known = await _find_booked(load, connector, each.reference)
                 case "settlement_too_large":
-                    collected_minor = await _collected(platform, caller, connector, each.currency)
+                    collected_minor = await _collected_minor(platform, caller, connector, each.currency)
                     differences.append(
                         differ_from_collected(connector, each, collected_minor=collected_minor, why=refused.message)
                     )
@@ -117,7 +117,7 @@ async def book_reported(platform: Platform, caller: Caller, connector: str, told
     return Taken(tuple(booked), tuple(differences))
 
 
-async def _collected(platform: Platform, caller: Caller, connector: str, currency: str) -> int:
+async def _collected_minor(platform: Platform, caller: Caller, connector: str, currency: str) -> int:
     """The money at a connector less its payouts on the way, in minor units, at the moment."""
     folded = await fold(platform.engine, caller.scope_key)
     on_the_way = await payouts_on_the_way(platform.engine.load(caller.scope_key), currency)

@@ -25,7 +25,7 @@ async def create(platform: Platform, caller: Caller, command: CreateSource) -> D
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         made, kept = await _card(platform, load, command, at)
-        details = {**made.billing_details, **_given(command.owner)}
+        details = {**made.billing_details, **_without_none(command.owner)}
         metadata = merged_metadata({}, command.metadata)
         source = msgspec.structs.replace(made, billing_details=details, metadata=metadata)
         event = EventDraft(type="source.chargeable", record=as_source(source))
@@ -76,5 +76,5 @@ async def _card(
     return source, tuple(record for record in made.records if record.id != method.id)
 
 
-def _given(owner: dict[str, Any]) -> dict[str, Any]:
+def _without_none(owner: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in owner.items() if value is not None}

@@ -341,7 +341,7 @@ def unsettled_files(mode: str, connector: str) -> str:
     return f"files/{mode}/{connector}/unsettled"
 
 
-def _filed(scope: str, filed: FiledOperation) -> tuple[tuple[str, str], ...]:
+def _filed_operation(scope: str, filed: FiledOperation) -> tuple[tuple[str, str], ...]:
     trace = (("term", by_trace(filed.mode, filed.connector, filed.trace)),) if filed.trace else ()
     return (("parent", by_file(filed.mode, filed.connector, filed.file)), *trace)
 
@@ -486,7 +486,7 @@ _ROWS: Final = (
     RecordType(kind=File, prefixes=("file",), object="file"),
     RecordType(kind=FileChunk, prefixes=("fchk",)),
     RecordType(kind=FileLink, prefixes=("link",), object="file_link", noun="file link", lasts=True),
-    RecordType(kind=FiledOperation, prefixes=("fop",), noun="filed operation", entries=_filed),
+    RecordType(kind=FiledOperation, prefixes=("fop",), noun="filed operation", entries=_filed_operation),
     RecordType(kind=FileSeries, prefixes=("fsr",)),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
     RecordType(kind=Generation, prefixes=("gen",)),

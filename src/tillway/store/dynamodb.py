@@ -187,7 +187,7 @@ class DynamoStore:
 
         With `create`, a missing table is made. Raises `StoreUnfit`, saying the remedy.
         """
-        client, table, _ = _parted(url)
+        client, table, _ = _parse_url(url)
         try:
             if create:
                 await _migrate(client, table, url)
@@ -439,7 +439,7 @@ class DynamoStore:
             after += behind
         self._forget_ahead(writes)
         try:
-            await self._tracked(self._commit(writes, actions, before, after))
+            await self._run_tracked(self._commit(writes, actions, before, after))
         finally:
             self._forget_ahead(writes)  # Once more: what was read meanwhile may be older than the commit.
 
@@ -660,7 +660,7 @@ class DynamoStore:
         self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
     ) -> list[Row]:
         assert 1 <= limit <= PAGE_MAX and lease_ms > 0 and len(without) <= SCOPES_MAX
-        return await self._tracked(self._claim(queue, now_ms, lease_ms, limit, frozenset(without)))
+        return await self._run_tracked(self._claim(queue, now_ms, lease_ms, limit, frozenset(without)))
 
     async def _claim(self, queue: str, now_ms: int, lease_ms: int, limit: int, without: frozenset[str]) -> list[Row]:
         claimed: list[tuple[int, Row]] = []
@@ -804,7 +804,7 @@ class DynamoStore:
 
     # Shared by all of them.
 
-    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _run_tracked(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work that `close` waits for, and that goes on if its caller is cancelled."""
         if self._closed:
             work.close()
@@ -866,7 +866,7 @@ class _Span:
 
 async def migrate(url: str) -> int:
     """Make the table with its index, time to live and stream, or bring it up to date; the schema version."""
-    client, table, _ = _parted(url)
+    client, table, _ = _parse_url(url)
     try:
         return await _migrate(client, table, url)
     except (AwsError, Lost) as error:
@@ -878,7 +878,7 @@ async def migrate(url: str) -> int:
 async def inspect(url: str) -> list[Finding]:
     """Inspect the table behind `url` for `tillway doctor`."""
     try:
-        client, table, _ = _parted(url)
+        client, table, _ = _parse_url(url)
     except StoreUnfit as unfit:
         return [Finding(ok=False, what=str(unfit), remedy="Name the table as dynamodb://table?region=….")]
     try:
@@ -980,7 +980,7 @@ async def _create(client: AwsClient, table: str) -> None:
             raise
 
 
-def _parted(url: str) -> tuple[AwsClient, str, dict[str, str]]:
+def _parse_url(url: str) -> tuple[AwsClient, str, dict[str, str]]:
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     table = parts.netloc or parts.path.strip("/")

@@ -162,7 +162,7 @@ async def waits_for_what_is_pending(far: FarSide) -> None:
 
 
 async def captures_once(far: FarSide) -> None:
-    held = await _authorized(far, capture=False)
+    held = await _authorize(far, capture=False)
     assert isinstance(await _finish(far, child("capture", held, 4000)), Succeeded)
     assert isinstance(await _finish(far, child("capture", held, 4000)), Declined), (
         "more was captured than was authorized"
@@ -171,7 +171,7 @@ async def captures_once(far: FarSide) -> None:
 
 
 async def captures_several_times(far: FarSide) -> None:
-    held = await _authorized(far, capture=False)
+    held = await _authorize(far, capture=False)
     assert isinstance(await _finish(far, child("capture", held, 1000, final=False)), Succeeded)
     again = child("capture", held, 1200, final=False, captured_minor=1000)
     assert isinstance(await _finish(far, again), Succeeded)
@@ -186,14 +186,14 @@ async def captures_several_times(far: FarSide) -> None:
     assert isinstance(await _finish(far, late), Declined), "a released rest was captured"
     assert isinstance(await _finish(far, child("refund", held, 701)), Declined), "more was refunded than was paid"
     assert isinstance(await _finish(far, child("refund", held, 700)), Succeeded)
-    other = await _authorized(far, capture=False)
+    other = await _authorize(far, capture=False)
     assert isinstance(await _finish(far, child("capture", other, 1000, final=False)), Succeeded)
     last = child("capture", other, AMOUNT - 1000, captured_minor=1000)
     assert isinstance(await _finish(far, last), Succeeded), "the last capture"
 
 
 async def voids(far: FarSide) -> None:
-    held = await _authorized(far, capture=False)
+    held = await _authorize(far, capture=False)
     assert isinstance(await _finish(far, child("void", held, AMOUNT)), Succeeded)
     assert isinstance(await _finish(far, child("capture", held, AMOUNT)), Declined), (
         "a voided authorization was captured"
@@ -201,13 +201,13 @@ async def voids(far: FarSide) -> None:
 
 
 async def increments(far: FarSide) -> None:
-    held = await _authorized(far, capture=False)
+    held = await _authorize(far, capture=False)
     assert isinstance(await _finish(far, child("increment", held, AMOUNT + 800)), Succeeded)
     assert isinstance(await _finish(far, child("capture", held, AMOUNT + 800)), Succeeded)
 
 
 async def refunds_no_more_than_was_paid(far: FarSide) -> None:
-    paid = await _authorized(far)
+    paid = await _authorize(far)
     assert isinstance(await _finish(far, child("refund", paid, 4000)), Succeeded)
     assert isinstance(await _finish(far, child("refund", paid, 201)), Declined), "more was refunded than was paid"
     assert isinstance(await _finish(far, child("refund", paid, 200)), Succeeded)
@@ -262,7 +262,7 @@ async def sends_our_reference(far: FarSide) -> None:
     moving = [request for request in carried.requests if request.moves_money]
     assert moving, "no request says that it moves money"
     for request in moving:
-        assert operation.reference in _spoken(request), f"{request!r} does not carry our reference"
+        assert operation.reference in _text_of(request), f"{request!r} does not carry our reference"
 
 
 async def performs_a_reference_once(far: FarSide) -> None:
@@ -343,7 +343,7 @@ async def a_failed_question_answers_nothing(far: FarSide) -> None:
 async def lists_operations_in_order(far: FarSide) -> None:
     """Every operation since a moment, oldest first, page by page, and in its present state."""
     since = int(time.time()) - 60
-    authorized, declined = await _authorized(far, capture=False), authorization(amount_minor=DECLINED)
+    authorized, declined = await _authorize(far, capture=False), authorization(amount_minor=DECLINED)
     held, capture = authorized.operation, child("capture", authorized, AMOUNT)
     done = [held, declined, capture, child("refund", authorized, 1000)]
     for operation in done[1:]:
@@ -708,7 +708,7 @@ def payout(**fields: Any) -> Operation:
     return authorization(**{"kind": "payout", "card": None, "recipient": recipient, **fields})
 
 
-async def _authorized(far: FarSide, **fields: Any) -> Authorized:
+async def _authorize(far: FarSide, **fields: Any) -> Authorized:
     operation = authorization(**fields)
     outcome = await _do(far, operation)
     assert isinstance(outcome, Succeeded), outcome
@@ -827,7 +827,7 @@ class _Bends:
         """Do nothing: the caller closes the inner transport."""
 
 
-def _spoken(request: Request) -> str:
+def _text_of(request: Request) -> str:
     body, _ = encode_body(request)
     return f"{request.path} {(body or b'').decode(errors='replace')} {dict(request.headers)}"
 
