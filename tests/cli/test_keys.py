@@ -82,25 +82,46 @@ def test_merchants_do_not_see_each_other(tillway_server: TillwayServer) -> None:
         second.v1.payment_intents.retrieve(payment.id)
 
 
-def into_full_disk(*arguments: str | Path) -> str:
-    """Run a command whose standard output takes nothing, and return what it says. It must fail."""
+def failing(stdout: str, *arguments: str | Path) -> str:
+    """Run a command whose standard output is opened by `stdout`, a redirection of the shell, and takes nothing.
+
+    Return what it says. It must fail.
+    """
     command = [sys.executable, "-m", "tillway.cli.main", *map(str, arguments)]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=240, check=False, env=ENVIRONMENT
-        )
-    assert done.returncode == 1 and "does not work. Run the command again" in done.stderr, done.stderr
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stdout}', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=240,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     return done.stderr
 
 
+def into_full_disk(*arguments: str | Path, stdout: str = "> /dev/full") -> str:
+    """The same for a command that makes a secret."""
+    said = failing(stdout, *arguments)
+    assert "does not work. Run the command again" in said, said
+    return said
+
+
+def test_a_list_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    init(tmp_path)
+    for stdout, why in (("> /dev/full", "No space left on device"), (">&-", "standard output is closed")):
+        said = failing(stdout, "keys", "list", "--data-dir", tmp_path)
+        assert said == f"tillway: the result could not be written ({why})\n"
+
+
 def test_a_key_that_could_not_be_shown_does_not_work(tmp_path: Path) -> None:
     init(tmp_path)
-    before = invoked_json("keys", "list", "--data-dir", tmp_path)
+    known = {key["id"] for key in invoked_json("keys", "list", "--data-dir", tmp_path)}
     into_full_disk("keys", "create", "--data-dir", tmp_path)
-    known = {key["id"] for key in before}
-    [unseen] = [key for key in invoked_json("keys", "list", "--data-dir", tmp_path) if key["id"] not in known]
-    assert unseen["state"] == "revoked"
+    into_full_disk("keys", "create", "--data-dir", tmp_path, stdout=">&-")
+    unseen = [key for key in invoked_json("keys", "list", "--data-dir", tmp_path) if key["id"] not in known]
+    assert [key["state"] for key in unseen] == ["revoked", "revoked"]
 
 
 def test_a_rolled_key_that_could_not_be_shown_changes_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Output of commands: results on standard output, other text on standard error, failures as an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -39,7 +40,9 @@ def say(text: str) -> None:
 
 
 def show(document: Any, text: str, *, as_json: bool) -> None:
-    """Print a result to standard output, as JSON or as `text`."""
+    """Print a result to standard output, as JSON or as `text`. Raises OSError where it cannot be written."""
+    if sys.stdout is None:  # The caller has closed it, and print() would lose the text without a word.
+        raise OSError(errno.EBADF, "standard output is closed")
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() if as_json else text, flush=True)
 
 
@@ -48,11 +51,16 @@ def show_once(document: Any, text: str, undo: Callable[[], None], *, as_json: bo
     try:
         show(document, text, as_json=as_json)
     except OSError as error:
-        # Python would try to write the rest again when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         undo()
         why = f"the secret could not be written ({error.strerror}), and does not work. Run the command again."
         raise fail(why) from None
+
+
+def _give_up_output() -> None:
+    """Drop what could not be written: Python would try to write it again when it ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def given_value(text: str, option: str) -> str:
@@ -124,9 +132,17 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return done
         except (SettingsInvalid, WrongUsage) as wrong:
             raise fail(str(wrong), WRONG_USAGE) from None
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            _give_up_output()
+            raise fail(f"the result could not be written ({error.strerror})") from None
         except Exception as error:
             if not _mendable(error):
                 raise
@@ -140,6 +156,9 @@ def _mendable(error: Exception) -> bool:
         isinstance(error, getattr(sys.modules[module], name)) for module, name in _MENDABLE if module in sys.modules
     )
 
+
+_UNWRITABLE = (errno.EBADF, errno.EDQUOT, errno.EIO, errno.ENOSPC)
+"""Failures to write a result. A reader that has left (EPIPE) ends a command without a word."""
 
 _MENDABLE = (
     ("tillway.domain.refusal", "Refused"),

@@ -26,6 +26,9 @@ BATCH_MAX = 500
 """Most entries in one batch."""
 
 HIDDEN = "****"
+"""The beginning of what the trail has in place of a secret value. In entries of earlier versions it is all."""
+
+HIDDEN_DIGEST_CHARACTERS = 32
 
 REDACTED: dict[type[Record], tuple[str, ...]] = {
     # The address of a challenge has the secret in it.
@@ -39,7 +42,7 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
     SigningKey: ("sealed",),
     OAuthClient: ("secrets",),
 }
-"""Fields whose values never enter the trail: HIDDEN replaces them, before and after."""
+"""Fields whose values never enter the trail: `hidden` replaces them, before and after."""
 
 UNREMARKABLE: dict[type[Record], frozenset[str]] = {
     Attempt: frozenset(("asked", "due_at_ms", "reason", "sent")),
@@ -202,21 +205,33 @@ def next_batch(
 
 
 def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, each with its value before and after; HIDDEN for secret ones."""
+    """The fields that differ, each with its value before and after; `hidden` for secret ones."""
     found: dict[str, tuple[Any, Any]] = {}
     for field in differing_fields(before, after):
         found[field] = (getattr(before, field), getattr(after, field))
     for field in REDACTED.get(type(after), ()):
         if field in found:
             old, new = found[field]
-            found[field] = (old and HIDDEN, new and HIDDEN)
+            found[field] = (old and hidden(type(before), old), new and hidden(type(after), new))
     return found
 
 
 def redact(record: Record) -> Record:
-    """The record with HIDDEN in place of secret values: only for encoding."""
-    hidden = {field: HIDDEN for field in REDACTED.get(type(record), ()) if getattr(record, field)}
-    return msgspec.structs.replace(record, **hidden) if hidden else record
+    """The record with `hidden` in place of secret values: only for encoding."""
+    kind = type(record)
+    told = {field: hidden(kind, value) for field in REDACTED.get(kind, ()) if (value := getattr(record, field))}
+    return msgspec.structs.replace(record, **told) if told else record
+
+
+def hidden(kind: type[Record], value: Any) -> str:
+    """What the trail tells of a secret value: HIDDEN, and a digest by which another value in its place is seen.
+
+    The digest gives nothing away, because stored secrets are sealed, digests themselves, or random. A number of the
+    vault has none: it is sealed for its own record, so that no other fits, and each payment would pay for a digest.
+    """
+    if kind is SealedRecord:
+        return HIDDEN
+    return HIDDEN + hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:HIDDEN_DIGEST_CHARACTERS]
 
 
 def holds_secrets(record: Record) -> bool:

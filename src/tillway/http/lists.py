@@ -229,7 +229,14 @@ LIST_URLS = {
     "price": "/v1/prices",
     "evt": "/v1/events",
     "we": "/v1/webhook_endpoints",
+    "link": "/v1/file_links",
+    "clock": "/v1/test_helpers/test_clocks",
+    "cls": "/ops/v1/closes",
+    "oi": "/ops/v1/open_items",
+    "stl": "/ops/v1/settlements",
+    "view": "/ops/v1/views",
 }
+"""The address of the list of each prefix, by which SDKs get the next page."""
 
 
 def view_of(call: Call) -> View:

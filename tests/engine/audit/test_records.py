@@ -9,11 +9,15 @@ from every_store import any_store, any_store_url
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
+from tillway.domain.audit import HIDDEN, Change
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.credentials import ClientSecret, OAuthClient
 from tillway.domain.customer import Customer
+from tillway.domain.event import WebhookEndpoint
 from tillway.domain.ledger import Entry, Posting
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
-from tillway.engine.audit.entries import Author, build_writes
+from tillway.engine.audit.entries import Author, build_writes, entry_write, rewrap_write
 from tillway.engine.audit.records import SUSPECTS_MAX, compare
 from tillway.engine.clock import Clock
 from tillway.store.codec import write_of
@@ -120,6 +124,63 @@ async def test_edits_by_hand_are_named_on_each_store(any_store: Store) -> None:
     assert found["pi_7"] == "att_7 was deleted: pi_7 still waits for it"
     [key_put_in] = (await compare(any_store, SYSTEM)).differences
     assert key_put_in.text == "key_2 was put in: the trail does not tell of it"
+
+
+class EditedStore(MemoryStore):
+    """A store whose rows are edited by hand."""
+
+    def edit(self, scope_key: str, record: Record) -> None:
+        row = self._rows[f"{scope_key}/{record.id}"]
+        body = write_of(scope_key, record, row.version).body
+        assert body is not None
+        self._rows[row.key] = msgspec.structs.replace(row, body=body)
+
+
+async def test_secret_values_edited_by_hand_are_named() -> None:
+    """A connector led to another bank, a webhook signed with another secret, and a client with one more secret."""
+    store, clock = EditedStore(), Clock()
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    secret = ClientSecret(digest="a" * 64, hint="…aaaa", created=1)
+    connector = ConnectorConfig(id="con_1", created=1, name="b", kind="b", mode="live", settings={"base_url": "one"})
+    client = OAuthClient(id="oac_1", created=1, account=account.id, mode="live", scopes=(), secrets=(secret,))
+    endpoint = WebhookEndpoint(
+        id="we_1", created=1, url="https://shop.example", enabled_events=("*",), secret="sealed:1"
+    )
+    await store.commit(
+        build_writes(SYSTEM, BY, clock.moment(), *((ABSENT, None, one) for one in (account, connector, client)))
+    )
+    await store.commit(build_writes(SCOPE, BY, clock.moment(), (ABSENT, None, endpoint)))
+    renewed = msgspec.structs.replace(endpoint, secret="sealed:2")
+    await store.commit(build_writes(SCOPE, BY, clock.moment(), (1, endpoint, renewed)))
+    resealed = write_of(SYSTEM, msgspec.structs.replace(connector, settings={"base_url": "two"}), 1)
+    await store.commit([resealed, rewrap_write(SYSTEM, BY, clock.moment(), [resealed])])
+    for scope in (SYSTEM, SCOPE):
+        assert (await compare(store, scope)).differences == ()
+
+    store.edit(SYSTEM, msgspec.structs.replace(connector, settings={"base_url": "https://elsewhere.example"}))
+    added = msgspec.structs.replace(secret, digest="b" * 64)
+    store.edit(SYSTEM, msgspec.structs.replace(client, secrets=(secret, added)))
+    store.edit(SCOPE, endpoint)
+    found = [one.text for scope in (SYSTEM, SCOPE) for one in (await compare(store, scope)).differences]
+    assert found == [
+        "con_1 was edited: another value stands in settings",
+        "oac_1 was edited: another value stands in secrets",
+        "we_1 was edited: another value stands in secret",
+    ]
+
+
+async def test_an_entry_that_tells_no_digest_proves_that_there_is_a_secret() -> None:
+    """Entries of earlier versions have `****` alone."""
+    store, clock = EditedStore(), Clock()
+    connector = ConnectorConfig(id="con_1", created=1, name="b", kind="b", mode="test", settings={"k": "one"})
+    told = msgspec.json.encode(msgspec.structs.replace(connector, settings=HIDDEN))
+    change = Change(id=connector.id, version=1, new=msgspec.Raw(told))
+    entry = entry_write(SYSTEM, BY, clock.moment(), [change])
+    await store.commit([write_of(SYSTEM, connector, ABSENT), entry])
+    assert (await compare(store, SYSTEM)).differences == ()
+    store.edit(SYSTEM, msgspec.structs.replace(connector, settings={}))
+    [found] = (await compare(store, SYSTEM)).differences
+    assert found.text == "con_1 was edited: its settings was taken out"
 
 
 def _attempt(id: str, subject: str) -> Attempt:

@@ -28,6 +28,7 @@ from tillway.domain.audit import (
     Change,
     differences,
     digest_of,
+    hidden,
     holds_secrets,
     redact,
 )
@@ -53,7 +54,7 @@ from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
-from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, without_checksum, write_of
+from tillway.store.codec import CHECK_FIELD, QUEUES, decode, encode, without_checksum, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
@@ -224,9 +225,12 @@ def rewrap_write(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]
     changes = []
     for write in writes:
         id = write.key.partition("/")[2]
-        stored = msgspec.json.decode(write.body or b"{}")
-        secret = [name for name in REDACTED[TYPES[id.partition("_")[0]]] if stored.get(name)]
-        changes.append(Change(id=id, version=write.version + 1, changed=dict.fromkeys(secret, (HIDDEN, HIDDEN))))
+        assert write.body is not None, "a rewrap deletes nothing"
+        record = decode(id, write.body)
+        kind = type(record)
+        secret = {field: value for field in REDACTED[kind] if (value := getattr(record, field))}
+        told = {field: (HIDDEN, hidden(kind, value)) for field, value in secret.items()}
+        changes.append(Change(id=id, version=write.version + 1, changed=told))
     return entry_write(scope_key, by, at, changes)
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.attempt import Attempt
-from tillway.domain.audit import HIDDEN, REDACTED, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, redact
+from tillway.domain.audit import HIDDEN, REDACTED, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, hidden, redact
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
@@ -344,17 +344,23 @@ def _find_edit(
         if partly or fields == {"sha256": digest_of(row.body).hex()}:
             return None
         return Difference(record=id, kind="edited", text=f"{id} was edited: it is not what was written")
+    seen_alike: set[str] = set()
+    for name in REDACTED.get(kind, ()):
+        told = str(fields.get(name) or "")
+        if not told.startswith(HIDDEN):
+            continue
+        value = getattr(record, name)
+        if not value:
+            return Difference(record=id, kind="edited", text=f"{id} was edited: its {name} was taken out")
+        # Entries of earlier versions tell that there is a value, and no more.
+        if told != HIDDEN and told != hidden(kind, value):
+            return Difference(record=id, kind="edited", text=f"{id} was edited: another value stands in {name}")
+        fields[name] = value
+        seen_alike.add(name)
     if partly:
         shown = _plain(record)
-        names = set(fields) & set(shown) - UNREMARKABLE.get(kind, frozenset())
+        names = set(fields) & set(shown) - seen_alike - UNREMARKABLE.get(kind, frozenset())
     else:
-        # The trail does not know secret values, only whether there is one: it leads to the one that is stored.
-        stored = msgspec.json.decode(row.body)
-        for name in REDACTED.get(kind, ()):
-            if fields.get(name) == HIDDEN:
-                if not stored.get(name):
-                    return Difference(record=id, kind="edited", text=f"{id} was edited: its {name} was taken out")
-                fields[name] = stored[name]
         try:
             led_to = decode_unchecked(id, msgspec.json.encode(fields))
         except (msgspec.MsgspecError, AssertionError):
