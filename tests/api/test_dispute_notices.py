@@ -121,6 +121,23 @@ async def test_another_outcome_becomes_an_open_item(disputed: Disputed) -> None:
     assert (item["ours"], item["theirs"], item["amount"]) == ("lost", "won", 4200)
 
 
+@pytest.mark.parametrize("status", ["Opened", "Won"])
+async def test_another_amount_becomes_an_open_item(
+    disputed: Disputed, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tillway cannot know which of the bank's two amounts is right, so it books no other than the first."""
+    await disputed.told()
+    for _ in range(2):
+        assert await disputed.told(status=status, amount=4000) == 200
+    assert (await disputed.only())["status"] == "needs_response" and await disputed.taken() == 4200 + FEE
+    [item] = (await disputed.live.get("/ops/v1/open_items"))["data"]
+    assert (item["kind"], item["ours"]) == ("contradiction", "needs_response, 42.00 EUR")
+    assert item["theirs"] == f"{status.lower()}, 40.00 EUR"
+    assert "a provider contradicts what is booked of a dispute" in caplog.text
+    assert await disputed.told(status="Won") == 200
+    assert (await disputed.only())["status"] == "won" and await disputed.taken() == 0
+
+
 async def test_several_for_one_payment_after_a_refund(disputed: Disputed) -> None:
     """The amounts are the bank's, also above what is left of the payment; the balance says so."""
     live = disputed.live

@@ -30,10 +30,10 @@ async def test_a_payout_draws_on_the_money_of_its_connector(shop: RoutedShop) ->
     refused = await app.call(merchant, "POST", "/v1/payouts", {"amount": 3001, "currency": "eur"})
     error = refused.json["error"]
     assert (refused.status, error["code"], error["param"]) == (400, "balance_insufficient", "amount")
-    assert "can pay out 3000 of these 3001 eur" in error["message"]
+    assert "can pay out 30.00 EUR of these 30.01 EUR" in error["message"]
     await app.ok(merchant, "POST", "/v1/payouts", {"amount": 2000, "currency": "eur"})
     again = await app.call(merchant, "POST", "/v1/payouts", {"amount": 1001, "currency": "eur"})
-    assert "can pay out 1000 of these 1001 eur" in again.json["error"]["message"], "what is on its way counts"
+    assert "can pay out 10.00 EUR of these 10.01 EUR" in again.json["error"]["message"], "what is on its way counts"
     await app.ok(merchant, "POST", "/v1/payouts", {"amount": 1000, "currency": "eur"})
     await app.wait(60)
     told = (await app.ok(merchant, "GET", "/ops/v1/balances"))["data"][0]

@@ -70,7 +70,7 @@ async def money(shop: RoutedShop) -> dict[str, int]:
 async def test_a_payout_by_file_draws_on_settled_money(shop: RoutedShop) -> None:
     refused = (await pay_out(shop, 5000)).json["error"]
     assert (refused["code"], refused["param"]) == ("balance_insufficient", "amount")
-    assert "'sepa' can pay out 0 of these 5000 eur" in refused["message"]
+    assert "'sepa' can pay out 0.00 EUR of these 50.00 EUR" in refused["message"]
     booked = (await book(shop, 8000, fee=100, reference="po_17")).json
     assert {name: booked[name] for name in ("object", "connector", "amount", "fee", "currency", "reference")} == {
         "object": "settlement",
@@ -85,7 +85,7 @@ async def test_a_payout_by_file_draws_on_settled_money(shop: RoutedShop) -> None
     assert (before["bank"], before["receivable:a"], before["provider_fees"]) == (8000, 900, 100)
     paid = (await pay_out(shop, 5000)).json
     again = (await pay_out(shop, 3001)).json["error"]
-    assert "'sepa' can pay out 3000 of these 3001 eur" in again["message"], "what is on its way counts"
+    assert "'sepa' can pay out 30.00 EUR of these 30.01 EUR" in again["message"], "what is on its way counts"
     told = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/balances"))["data"][0]
     assert (told["bank"], told["settled"]) == (8000, 3000)
     sums = {row["connector"]: (row["receivable"], row["can_pay_out"]) for row in told["providers"]}

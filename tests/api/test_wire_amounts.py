@@ -50,6 +50,18 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 @pytest.mark.parametrize("currency", WIRE)
+async def test_refusals_name_the_money(shop: Shop, currency: str) -> None:
+    """A number of minor units would be another amount on `/v1`."""
+    wire, money = WIRE[currency], {"isk": "5000 ISK", "ugx": "2500 UGX", "mga": "5000.00 MGA"}[currency]
+    paid = await shop.pay(currency)
+    refused = await shop.refused("/v1/refunds", payment_intent=paid["id"], amount=wire * 2)
+    assert refused["code"] == "refund_amount_too_large" and f"on charge ({money})" in refused["message"]
+    held = await shop.pay(currency, capture_method="manual")
+    refused = await shop.refused(f"/v1/payment_intents/{held['id']}/capture", amount_to_capture=wire * 2)
+    assert refused["code"] == "capture_amount_too_large" and f"capturable ({money})" in refused["message"]
+
+
+@pytest.mark.parametrize("currency", WIRE)
 async def test_a_payment(shop: Shop, currency: str) -> None:
     wire, minor = WIRE[currency], MINOR[currency]
     paid = await shop.pay(currency, expand=["latest_charge.balance_transaction"])

@@ -93,7 +93,7 @@ def test_a_bank_that_contradicts_itself(shop: LiveShop) -> None:
     [item] = eventually(open_items, bool)
     assert (item["ours"], item["theirs"], item["subject"]) == ("lost", "won", lost.id)
     assert shop.v1.disputes.retrieve(lost.id).status == "lost" and shop.ledger() == before
-    eventually(lambda: [line for line in shop.server.log if "contradicts the outcome of a dispute" in line], bool)
+    eventually(lambda: [line for line in shop.server.log if "contradicts what is booked of a dispute" in line], bool)
     eventually(lambda: shop.v1.events.list({"type": "open_item.created"}).data, bool)
 
 

@@ -135,10 +135,10 @@ def _read(statement: list[Path], report: list[str]) -> dict[str, list[tuple[str,
 
 
 def _text(close: "Close") -> str:
-    from tillway.domain.money import minor_to_major
+    from tillway.domain.money import spell
 
     def amount(minor: int | None, currency: str) -> str:
-        return "none" if minor is None else f"{minor_to_major(minor, currency)} {currency.upper()}"
+        return "none" if minor is None else spell(minor, currency)
 
     parts = [f"{close.day}: {close.status}"]
     if close.sums:

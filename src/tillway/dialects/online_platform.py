@@ -11,7 +11,7 @@ import msgspec
 from tillway.domain.charge import Charge
 from tillway.domain.commands import CreateRefund
 from tillway.domain.credentials import Grant
-from tillway.domain.money import check_amount, major_to_minor, minor_to_major
+from tillway.domain.money import check_amount, major_to_minor, minor_to_major, spell
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
@@ -200,7 +200,7 @@ async def _present_refund(
         return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Refund)
     payment = await load.get(PaymentIntent, record.payment)
-    amount = f"{minor_to_major(record.amount_minor, record.currency)} {record.currency.upper()}"
+    amount = spell(record.amount_minor, record.currency)
     match record.status:
         case "succeeded":
             status, message = "Success", f"Refunded {amount}"

@@ -7,7 +7,7 @@ captures and refunds have no minimum. Amounts are minor units.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, MINOR_UNITS, minor_to_major
+from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, MINOR_UNITS, spell
 from tillway.domain.refusal import Refused
 
 
@@ -87,7 +87,7 @@ def check_steps(
     if amount_minor % step:
         raise Refused(
             "parameter_invalid_integer",
-            f"The connector {connector!r} takes amounts in {currency} in steps of {_spell(step, currency)} only.",
+            f"The connector {connector!r} takes amounts in {currency} in steps of {_with_number(step, currency)} only.",
             param=param,
         )
 
@@ -96,7 +96,7 @@ def check_charge(amount_minor: int, currency: str) -> None:
     """Check a payment's amount. Raises Refused amount_too_small, amount_too_large or parameter_invalid_integer."""
     minimum, maximum, step, _ = LIMITS[currency]
     if amount_minor < minimum:
-        raise Refused("amount_too_small", f"Amount must be at least {_spell(minimum, currency)}.", param="amount")
+        raise Refused("amount_too_small", f"Amount must be at least {_with_number(minimum, currency)}.", param="amount")
     if amount_minor > maximum:
         raise _too_large(maximum, currency)
     if step != 1 and amount_minor % step:
@@ -112,12 +112,14 @@ def check_payout(amount_minor: int, currency: str) -> None:
         raise _off_step(step, currency)
 
 
-def _spell(amount_minor: int, currency: str) -> str:
-    return f"{minor_to_major(amount_minor, currency)} {currency} (send {amount_minor})"
+def _with_number(amount_minor: int, currency: str) -> str:
+    return f"{spell(amount_minor, currency)} (send {amount_minor})"
 
 
 def _too_large(maximum: int, currency: str) -> Refused:
-    return Refused("amount_too_large", f"Amount must be no more than {_spell(maximum, currency)}.", param="amount")
+    return Refused(
+        "amount_too_large", f"Amount must be no more than {_with_number(maximum, currency)}.", param="amount"
+    )
 
 
 def _off_step(step: int, currency: str) -> Refused:

@@ -15,6 +15,7 @@ from tillway.domain.amount_limits import check_charge
 from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.commands import CartLine, CheckoutTerms, CreateCheckout, CreateLink, CreatePayment, UpdateLink
 from tillway.domain.mail import EmailTask
+from tillway.domain.money import spell
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
@@ -191,7 +192,8 @@ def check_payable(session: CheckoutSession, method: PaymentMethod, expected_mino
     if expected_minor is not None and expected_minor != session.amount_minor:
         raise Refused(
             "parameter_invalid_integer",
-            f"The session is about {session.amount_minor} {session.currency}, in minor units, not {expected_minor}.",
+            f"The session is about {spell(session.amount_minor, session.currency)}, not "
+            f"{spell(expected_minor, session.currency)}.",
             param="expected_amount",
         )
     if method.type not in session.method_types:

@@ -29,7 +29,7 @@ from typing import Literal
 import msgspec
 
 from tillway.domain.ledger import Entry, Posting
-from tillway.domain.money import minor_to_major
+from tillway.domain.money import minor_to_major, spell
 from tillway.domain.record import Changes, Moment, Record, Value
 from tillway.domain.refusal import Refused
 from tillway.domain.settlement import Reported, Settlement
@@ -510,4 +510,4 @@ def _key(movement: Movement) -> str:
 
 
 def _money(side: Movement | Line) -> str:
-    return f"{minor_to_major(side.amount_minor, side.currency)} {side.currency.upper()}"
+    return spell(side.amount_minor, side.currency)

@@ -9,6 +9,7 @@ from tillway.domain.attempt import interval_seconds
 from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.ledger import Entry, balance_entry, transfer_entry
+from tillway.domain.money import spell
 from tillway.domain.open_item import OpenItem, item_id, open_item
 from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import Refused
@@ -199,7 +200,8 @@ def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Ch
     """Book a bank's report. `known` are the charge's disputes. A repeated report changes nothing.
 
     An inquiry may become a chargeback; a late report of the inquiry after that changes nothing. An outcome that
-    contradicts an earlier one becomes an open item. The caller has checked `objection`.
+    contradicts an earlier one becomes an open item, and so does a report of another amount at the same stage: neither
+    amount is booked for the other. The caller has checked `objection`.
     """
     found = _under(charge, known, told)
     opened: Changes[Any] = NO_CHANGES
@@ -209,6 +211,8 @@ def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Ch
         charge = next(record for record in begun.records if isinstance(record, Charge))
     elif not found.inquiry and told.stage == "inquiry":
         return NO_CHANGES
+    elif told.amount_minor not in (None, found.amount_minor):
+        return _open_contradiction(found, told, at)
     if told.verdict == "opened":
         return opened
     won = told.verdict == "won"
@@ -349,15 +353,21 @@ def send_again(task: DisputeTask, at: Moment) -> DisputeTask:
 
 
 def _open_contradiction(dispute: Dispute, told: Told, at: Moment) -> Changes[OpenItem]:
+    """The open item about a report of another outcome than the dispute has, or of another amount."""
+    ours, theirs, word = str(dispute.status), str(told.verdict), str(told.verdict)
+    if told.amount_minor not in (None, dispute.amount_minor):
+        ours = f"{ours}, {spell(dispute.amount_minor, dispute.currency)}"
+        theirs = f"{theirs}, {spell(told.amount_minor, dispute.currency)}"
+        word = f"{word}-{told.amount_minor}"
     return open_item(
         OpenItem(
-            id=item_id(dispute.id.removeprefix("du_"), told.verdict),
+            id=item_id(dispute.id.removeprefix("du_"), word),
             created=at.created,
             kind="contradiction",
             connector=dispute.connector,
             reference=told.reference,
-            ours=dispute.status,
-            theirs=told.verdict,
+            ours=ours,
+            theirs=theirs,
             subject=dispute.id,
             amount_minor=dispute.amount_minor,
             currency=dispute.currency,

@@ -140,3 +140,11 @@ def minor_to_major(amount_minor: int, currency: str) -> str:
     sign = "-" if amount_minor < 0 else ""
     digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
     return sign + (f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits)
+
+
+def spell(amount_minor: int, currency: str) -> str:
+    """An amount in a sentence for a caller, in major units: (1050, "eur") is "10.50 EUR".
+
+    `/v1` and the other contracts write the same money with different numbers (`domain/wire_amounts.py`).
+    """
+    return f"{minor_to_major(amount_minor, currency)} {currency.upper()}"

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from tillway.domain.account import Mode
-from tillway.domain.money import MINOR_UNITS
+from tillway.domain.money import MINOR_UNITS, spell
 from tillway.domain.record import Moment, Record
 from tillway.domain.refusal import Refused
 
@@ -135,8 +135,9 @@ def count_refund(tally: RefundTally | None, operator: str, currency: str, amount
     if after.amount_minor > limit_minor:
         raise Refused(
             "refund_limit_exceeded",
-            f"Support may refund {limit_minor} {currency} (minor units) of a payment and in a day; "
-            f"{max(limit_minor - before.amount_minor, 0)} are left today. Ask an operator or an admin.",
+            f"Support may refund {spell(limit_minor, currency)} of a payment and in a day; "
+            f"{spell(max(limit_minor - before.amount_minor, 0), currency)} are left today. Ask an operator or an "
+            "admin.",
             param="amount",
         )
     return after

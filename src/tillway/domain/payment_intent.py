@@ -45,7 +45,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
 from tillway.domain.mandate import Mandate, permit
 from tillway.domain.method_types import METHOD_TYPES, MethodType, check_descriptor, check_payment, check_return_url
-from tillway.domain.money import fee_minor
+from tillway.domain.money import fee_minor, spell
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_method import CardFacts, PaymentMethod, usable, with_checks
 from tillway.domain.record import (
@@ -352,7 +352,7 @@ def confirm(
     if command.amount_minor not in (None, payment.amount_minor):
         raise Refused(
             "parameter_invalid_integer",
-            f"The amount to confirm is not the payment's amount ({payment.amount_minor}).",
+            f"The amount to confirm is not the payment's amount ({spell(payment.amount_minor, payment.currency)}).",
             param="amount_to_confirm",
         )
     before = means.made
@@ -1438,7 +1438,8 @@ def capture(
     if amount > payment.capturable_minor:
         raise Refused(
             "capture_amount_too_large",
-            f"The amount to capture is greater than the amount capturable ({payment.capturable_minor}).",
+            "The amount to capture is greater than the amount capturable "
+            f"({spell(payment.capturable_minor, payment.currency)}).",
             param="amount_to_capture",
             payment_intent=payment,
         )
@@ -1515,7 +1516,8 @@ def increment(
     if command.amount_minor <= payment.amount_minor:
         raise Refused(
             "amount_too_small",
-            f"The new amount must be greater than the amount authorized ({payment.amount_minor}).",
+            "The new amount must be greater than the amount authorized "
+            f"({spell(payment.amount_minor, payment.currency)}).",
             param="amount",
         )
     check_charge(command.amount_minor, payment.currency)

@@ -20,6 +20,7 @@ import msgspec
 from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.ledger import SECONDS_PER_DAY, Entry, EntryType, balance_entry, transfer_entry
+from tillway.domain.money import spell
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
 from tillway.domain.refusal import Refused
@@ -203,17 +204,17 @@ def _check_funds(amount_minor: int, currency: str, connector: str, available_min
     if amount_minor > available_minor:
         raise Refused(
             "balance_insufficient",
-            f"You have insufficient available funds for this payout: {max(available_minor, 0)} of {amount_minor} "
-            f"{currency}, in minor units. GET /v1/balance shows what is available and what is still pending.",
+            f"You have insufficient available funds for this payout: {spell(max(available_minor, 0), currency)} of "
+            f"{spell(amount_minor, currency)}. GET /v1/balance shows what is available and what is still pending.",
             param="amount",
         )
     if amount_minor > reachable_minor:
         raise Refused(
             "balance_insufficient",
-            f"The connector {connector!r} can pay out {max(reachable_minor, 0)} of these {amount_minor} {currency}, in "
-            "minor units: the money that it has collected, and that in your bank. The rest of your balance is at other "
-            "providers; GET /ops/v1/balances shows where. When one of them has paid it to your bank, book that with "
-            "`tillway settlements read` of its report, or with `settlements book`.",
+            f"The connector {connector!r} can pay out {spell(max(reachable_minor, 0), currency)} of these "
+            f"{spell(amount_minor, currency)}: the money that it has collected, and that in your bank. The rest of "
+            "your balance is at other providers; GET /ops/v1/balances shows where. When one of them has paid it to "
+            "your bank, book that with `tillway settlements read` of its report, or with `settlements book`.",
             param="amount",
         )
 

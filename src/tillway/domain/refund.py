@@ -11,6 +11,7 @@ from tillway.domain.commands import CreateRefund, UpdateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Entry, balance_entry, transfer_entry
 from tillway.domain.method_types import METHOD_TYPES
+from tillway.domain.money import spell
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed, merged_metadata
@@ -200,7 +201,8 @@ def _refundable(charge: Charge, amount_minor: int | None) -> int:
     if amount > charge.refundable_minor:
         raise Refused(
             "refund_amount_too_large",
-            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({charge.refundable_minor}).",
+            f"Refund amount ({spell(amount, charge.currency)}) is greater than unrefunded amount on charge "
+            f"({spell(charge.refundable_minor, charge.currency)}).",
             param="amount",
         )
     return amount

@@ -16,7 +16,7 @@ import msgspec
 from tillway.domain.commands import AdjustCredit, UpdateCreditMovement
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.ledger import transfer_entry
-from tillway.domain.money import AMOUNT_MAX
+from tillway.domain.money import AMOUNT_MAX, spell
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 
@@ -58,8 +58,8 @@ def adjust(customer: Customer, command: AdjustCredit, at: Moment) -> Changes[Cus
     if customer.balance_minor + amount_minor > 0:
         raise Refused(
             "customer_credit_insufficient",
-            f"The customer has a credit of {-customer.balance_minor}, and {amount_minor} cannot be taken from it. A "
-            "customer's balance is never above zero here.",
+            f"The customer has a credit of {spell(-customer.balance_minor, currency)}, and "
+            f"{spell(amount_minor, currency)} cannot be taken from it. A customer's balance is never above zero here.",
             param="amount",
         )
     return _move(customer, amount_minor, currency, "adjustment", at, words=command)

@@ -58,11 +58,13 @@ def from_wire(amount: int, currency: str, param: str = "amount") -> int:
 def to_wire(amount_minor: int, currency: str) -> int:
     """An amount in minor units as it stands on the wire.
 
-    A fraction of an ariary, which only the other contracts can make, is rounded half up.
+    A fraction of an ariary, which only the other contracts can make, is rounded, half of one away from zero: a charge
+    and its refund cancel each other out.
     """
     if currency in _DECIMALS_DROPPED:
         part = _DECIMALS_DROPPED[currency]
-        return (amount_minor + part // 2) // part
+        rounded = (abs(amount_minor) + part // 2) // part
+        return -rounded if amount_minor < 0 else rounded
     return amount_minor * _DECIMALS_ADDED.get(currency, 1)
 
 

@@ -10,7 +10,7 @@ from tillway.domain.checkout import CheckoutSession
 from tillway.domain.customer import Customer
 from tillway.domain.languages import TEXTS, moment, money
 from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, count_try
-from tillway.domain.money import minor_to_major
+from tillway.domain.money import spell
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment
 from tillway.engine.caller import Caller
@@ -102,7 +102,7 @@ class Mail:
 def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> "EmailMessage":
     """The message about `payout`. A repeat is the same to the byte, with the same Message-ID."""
     name = _on_one_line(merchant)
-    amount = f"{minor_to_major(payout.amount_minor, payout.currency)} {payout.currency.upper()}"
+    amount = spell(payout.amount_minor, payout.currency)
     who = name or "The merchant"
     message = _message_to(payout.recipient.email or "", task, sender, name)
     if task.about == "paid":

@@ -215,7 +215,7 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
         )
     if isinstance(done.record, OpenItem) and done.record.kind == "contradiction":
         log.error(
-            "a provider contradicts the outcome of a dispute",
+            "a provider contradicts what is booked of a dispute",
             extra={"open_item": done.record.id, "reference": notice.reference},
         )
 
