@@ -58,7 +58,7 @@ def show_once(document: Any, text: str, undo: Callable[[], None], *, as_json: bo
 
 
 def _give_up_output() -> None:
-    """Drop what could not be written: Python would try to write it again when it ends."""
+    """Drop the unwritten rest: Python would try to write it again when it ends."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
