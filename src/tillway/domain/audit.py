@@ -26,7 +26,7 @@ BATCH_MAX = 500
 """Most entries in one batch."""
 
 HIDDEN = "****"
-"""The beginning of what the trail has in place of a secret value. In entries of earlier versions it is all."""
+"""The beginning of the trail's text for a secret value. In entries of earlier versions it is all of it."""
 
 HIDDEN_DIGEST_CHARACTERS = 32
 
@@ -224,7 +224,7 @@ def redact(record: Record) -> Record:
 
 
 def hidden(kind: type[Record], value: Any) -> str:
-    """What the trail tells of a secret value: HIDDEN, and a digest by which another value in its place is seen.
+    """The trail's text for a secret value: HIDDEN, and a digest that shows another value in its place.
 
     The digest gives nothing away, because stored secrets are sealed, digests themselves, or random. A number of the
     vault has none: it is sealed for its own record, so that no other fits, and each payment would pay for a digest.
