@@ -378,7 +378,7 @@ def _watch_signals(link: workers.SupervisorLink | None) -> "tuple[asyncio.Future
 
 
 async def _prepare(settings: Settings, running: Running) -> None:
-    """Do what has to be done before the first request. Closes the platform if that fails."""
+    """Prepare the platform for the first request. Closes the platform if that fails."""
     try:
         await check_key_file(settings, running.store, running.keyring)
         await look_for_restore(settings, running.platform.engine)

@@ -58,7 +58,7 @@ def notify_renewing() -> None:
 
 
 def notify_stopping() -> None:
-    """Tell the service manager that the server finishes what is in flight, and takes no more."""
+    """Tell the service manager that the server finishes the requests in flight and accepts no more."""
     _notify("STOPPING=1\nSTATUS=Finishes what is in flight")
 
 

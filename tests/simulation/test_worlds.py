@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 import pytest
+from doses import Dose
 from world_mutants import CAUGHT_WITHIN, MUTANTS, Mutant, a_time_out_means_declined, seeds_found
 
 from tillway.simulation.world import FAULTS
@@ -29,8 +30,8 @@ CHUNKS = [
 
 
 @pytest.mark.parametrize("seed", CHUNKS)
-def test_money_stays_right_and_everything_ends(seed: int) -> None:
-    failed, met = run_worlds(range(seed, seed + CHUNK))
+def test_money_stays_right_and_everything_ends(seed: int, dose: Dose) -> None:
+    failed, met = run_worlds(range(seed, seed + dose(90, CHUNK)))
     assert failed is None, failed.text()
     _assert_that_much_went_wrong(met)
 

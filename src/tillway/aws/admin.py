@@ -28,7 +28,7 @@ EVENTS = 'The event is {"action": …}, one of init, migrate, keys and doctor.'
 
 
 class Invalid(Exception):
-    """The event is none that this function knows. The text names the field and the remedy."""
+    """The event has no action that this function knows. The text names the field and the remedy."""
 
 
 class Event(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,7 +80,7 @@ async def _init(settings: Settings, asked: Event, by: Author) -> dict[str, Any]:
 
 
 def _keys_of_new(settings: Settings) -> Keys:
-    """New keys, or those of an earlier `init` that came no further."""
+    """New keys, or those of an earlier `init` that was interrupted."""
     try:
         return create_keys(settings)
     except KeyFileUnfit:

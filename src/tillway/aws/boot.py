@@ -43,10 +43,10 @@ KEPT_SECONDS: Final = 3600
 each of them changes the mark."""
 
 MARK_LAG_US: Final = 70_000_000
-"""The rule of every minute raises the mark of time. Another function raises it where that has not come."""
+"""The minute rule raises the mark of time. If it is late by this much, another function raises it."""
 
 AUDIT_NS: Final = 50_000_000_000
-"""How often an environment has the audit trail of its merchants linked soon: each is linked within a minute then."""
+"""How often an environment asks for its merchants' audit trail to be linked; it is linked within a minute of that."""
 
 _loop = asyncio.new_event_loop()
 
@@ -188,7 +188,7 @@ class Environment:
                 engine.audited |= audited
 
     async def close(self) -> None:
-        """For tests: a real environment ends without a word."""
+        """Close the platform, for tests: Lambda ends a real environment without notice."""
         if self._wake_ups is not None:
             await self._wake_ups.close()
         if self._running is not None:

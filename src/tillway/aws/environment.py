@@ -15,7 +15,7 @@ DEFAULTS: Final = {
     "TILLWAY_ANSWER_WITHIN_SECONDS": "20",
     "TILLWAY_LOG_FORMAT": "json",
     "TILLWAY_DATA_DIR": "/tmp/tillway",
-    # No function listens. Another address than this host's means that callers come from elsewhere.
+    # No function listens on it. An address other than loopback says that callers come from outside.
     "TILLWAY_HOST": "0.0.0.0",
 }
 """Settings of every function, unless its environment has others."""

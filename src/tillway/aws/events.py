@@ -14,7 +14,7 @@ from tillway.http.messages import Request, Response
 
 
 class NotHttp(Exception):
-    """The event is no HTTP request. The text says so."""
+    """The event is not an HTTP request; the text names the reason."""
 
 
 def request_of(event: dict[str, Any]) -> Request:

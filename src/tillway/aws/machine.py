@@ -17,8 +17,8 @@ from tillway.wiring import Running
 log = logging.getLogger(__name__)
 
 NET_SECONDS: Final = 300
-"""When the task of an order comes back that a machine carries, unless the order's payment wakes it sooner. It then
-carries the order itself, also beside the machine: each step is done once."""
+"""When the task of an order that a machine carries comes due again, unless the order's payment wakes it sooner. The
+task then carries the order itself, even beside the machine: each step is done once."""
 
 
 def carry_by_machine(running: Running, arn: str) -> None:

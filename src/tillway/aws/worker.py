@@ -73,7 +73,7 @@ def _queues_of(records: Iterable[dict[str, Any]]) -> Iterator[str]:
         try:
             named = msgspec.json.decode(record.get("body") or "", type=Message).queues
         except msgspec.MsgspecError as wrong:
-            # It would be wrong the next time too.
+            # A malformed message would be malformed at the next try, too.
             log.warning("a message of the queue cannot be read", extra={"why": str(wrong)})
             continue
         yield from (queue for queue in named if queue in QUEUE_OF.values())

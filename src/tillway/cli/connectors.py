@@ -336,7 +336,7 @@ def _read_fee(settings: dict[str, str], installation: "Settings") -> "Fee | None
 
 
 def _successor(new: "ConnectorConfig", before: "ConnectorConfig | None", created: int) -> "ConnectorConfig":
-    """The new configuration, with what stays of the one that it replaces."""
+    """The new configuration, with the parts of the replaced one that it keeps."""
     import msgspec
 
     if before is None:

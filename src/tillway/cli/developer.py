@@ -273,7 +273,7 @@ def tail_logs(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = "",
 ) -> None:
-    """Print each new request to a running server, and of a refused one what was sent and answered."""
+    """Print each new request to a running server; for a refused one also its parameters and its answer."""
     given = {"method": method.upper(), "path": path, "status": status}
     server, filters = _Server(url, api_key), {name: value for name, value in given.items() if value}
     with _until_stopped():

@@ -169,7 +169,7 @@ async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
 
 
 def _check_sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
-    """Check what the keys must open: the store's own binding, and the connectors."""
+    """Check the records that the keys must open: the store's own binding, and the connectors."""
     from tillway.engine.key_binding import BINDING_PURPOSE, is_bound
     from tillway.installation import open_keys
     from tillway.vault.envelope import EnvelopeVault

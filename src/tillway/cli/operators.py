@@ -129,7 +129,7 @@ def reset(options: Options, name: Name) -> None:
     settings = options.settings
     document = with_store(settings, work)
     if not options.as_json:
-        say("The keys before are revoked. These are shown once; keep them.")
+        say("The earlier keys are revoked. The new ones are shown once; keep them.")
     show_keys_once(document, lambda: _revoke_keys(settings, document["operator"]), as_json=options.as_json)
 
 

@@ -455,7 +455,7 @@ class Connector(Protocol):
         """End an authorization that waits for its customer (`ActionRequired`), so that it can take no money any more.
 
         The outcome is that of the authorization: `Declined`, or `Succeeded` if the customer was faster. It may be sent
-        again. Nobody calls this method of a connector that never answers `ActionRequired`.
+        again. The engine never calls this method of a connector that never answers `ActionRequired`.
         """
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:

@@ -250,8 +250,8 @@ def make(
     """Close a day. `own` are its movements, `carried` those of earlier days that wait for their line, and `settlements`
     the differences of reported settlements.
 
-    Decisions of the close that was made `before` of the same day hold for the same differences. They are kept where the
-    statements show no such difference now: what was booked stays booked, and a later file may show it again.
+    The decisions of `before`, the earlier close of the same day, hold for the same differences. They are kept even if
+    the statements no longer show the difference: its booking stands, and a later file may show it again.
     """
     movements = (*own, *carried)
     found, waiting = compare(day, movements, lines)
@@ -280,7 +280,7 @@ def make(
 
 
 def status_of(close: Close) -> Status:
-    """The status that follows from what is open."""
+    """The status that follows from the open differences and the missing statements."""
     if close.ledger or close.more or any(each.decision is None for each in close.differences):
         return "differences"
     return "incomplete" if close.without_statement else "tied"
@@ -320,7 +320,7 @@ def _difference_of(close: Close, id: str) -> Difference | None:
 
 
 def _with_decided(close: Close, decided: Difference) -> Close:
-    """The close with a difference that is decided; nobody waits for the line of its movement any more."""
+    """The close with a decided difference. After a decided `missing_line`, its movement waits for no line."""
     after = msgspec.structs.replace(
         close,
         differences=tuple(decided if each.id == decided.id else each for each in close.differences),
@@ -332,7 +332,7 @@ def _with_decided(close: Close, decided: Difference) -> Close:
 
 
 def _booking(difference: Difference, close: Close, at: Moment) -> Entry:
-    """Book the excess. What an earlier statement had led to for the same movement is in the books already."""
+    """Book the excess, less the amounts that were booked for the same movement by an earlier statement."""
     excess_minor = difference.excess_minor - sum(
         each.excess_minor for each in close.differences if each.booked and _is_of_same(each, difference)
     )

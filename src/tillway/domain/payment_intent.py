@@ -1234,7 +1234,8 @@ def _settle_unsent(
     charge: Charge | None,
     method: PaymentMethod | None,
 ) -> Changes[PaymentIntent]:
-    """Settle as refused what surely never reached its provider. Its route tells that from a decline."""
+    """Settle as refused an attempt that surely never reached its provider. The route notes it as `not_sent`, not as a
+    decline."""
     if attempt.kind == "authorize":
         route = payment.route or Route(candidates=(attempt.connector,))
         payment = replace(payment, route=routing.after_step(route, attempt.connector, "not_sent"))

@@ -110,8 +110,8 @@ def advance(clock: TestClock, target: int, at: Moment) -> Changes[TestClock]:
 
 
 def arrive(clock: TestClock, task: TestClockTask, target: int, at: Moment) -> Changes[TestClock]:
-    """End the advance to `target`: the clock shows it. Nothing where another worker has ended it, even if the clock
-    advances again since: what is due by its new target is not done yet."""
+    """End the advance to `target`: the clock shows it. Do nothing if another worker has ended that advance: the clock
+    may be on the way to a new target by now, and the work that is due until then is not done."""
     if clock.target != target:
         return Changes(result=clock)
     since = at.new_suffix()

@@ -40,7 +40,7 @@ class Clock:
         self._random_text = random_text
         self.monotonic_ns = monotonic_ns or (boottime_ns if time_ns is time.time_ns else time_ns)
         self._seldom_us, self._seldom_text = -SELDOM, ""
-        """The last microsecond that is a multiple of SELDOM, and what ids begin with from it on."""
+        """The last microsecond that is a multiple of SELDOM, and the first characters of ids made from then on."""
         self._lock = threading.Lock()
         self._floor_us = 0
         self.made_us = 0

@@ -75,7 +75,7 @@ WRITES_A_COMMIT = 90
 READ_AT_A_TIME = 200
 
 SETTLE_EVERY = 30
-"""After this many visits, the files are looked at whose time for returns is over."""
+"""Every so many visits, a process also settles the files whose time for returns is over."""
 
 
 LATE_REASONS = {
@@ -341,7 +341,7 @@ class FileExchange:
     # Inbound.
 
     async def _take_in(self, mode: Mode, connection: Connection, filing: Filing, folder: Folder) -> None:
-        """Act on the inbound files that nobody has written to since the last visit."""
+        """Process the inbound files whose size has not changed since the last visit."""
         sizes = await asyncio.to_thread(folder.waiting)
         before, self._last_seen[filing.directory] = self._last_seen.get(filing.directory, {}), sizes
         for file in sizes:
@@ -427,7 +427,7 @@ class FileExchange:
         return max(map(_read_filed, rows), key=lambda found: (found.filed.created, found.filed.id), default=None)
 
     async def _settle_silent_files(self, mode: Mode, connection: Connection) -> None:
-        """Settle the operations of files whose time for returns is over: the provider has performed the others."""
+        """Settle the operations of files whose time for returns is over: those without a return were performed."""
         now = self.engine.clock.now_ms() // 1000
         rows = await self.engine.store.query("kind", unsettled_files(mode, connection.name), order="oldest")
         for row in rows:

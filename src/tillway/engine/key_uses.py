@@ -53,7 +53,7 @@ class KeyUses:
             await self.write()
 
     async def write(self) -> None:
-        """Write the uses whose stored time is too old. One that cannot be written is tried at the next look."""
+        """Write the uses with a stored time that is too old. One that cannot be written is tried at the next look."""
         seen, self._seen = self._seen, {}
         for credential, at in seen.items():
             if at - self._written.get(credential, 0) < WRITE_EVERY_SECONDS:

@@ -41,7 +41,7 @@ class Call(msgspec.Struct):
     """Of calls that need no key; their names are lower case."""
     body: bytes = b""
     guard: "Guard | None" = None
-    """Of calls that need no key: counts what a payer's page is asked."""
+    """Counts the requests to a payer's page; set for calls that need no key."""
     is_head: bool = False
     """Whether it is a HEAD, which has the handler of GET and must change nothing (RFC 9110, 9.2.1)."""
 

@@ -93,7 +93,7 @@ class Tally:
         self._back: asyncio.Task[None] | None = None
 
     async def catch_up(self) -> None:
-        """Count what has changed, for at most WAIT_SECONDS; the rest is counted afterwards. Raises errors of the
+        """Count the changed payments, for at most WAIT_SECONDS; the rest is counted afterwards. Raises errors of the
         store."""
         until = time.monotonic() + WAIT_SECONDS
         running = self._changes

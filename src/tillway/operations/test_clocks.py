@@ -67,7 +67,7 @@ async def delete(platform: Platform, caller: Caller, id: str) -> None:
 
 
 async def carry(platform: Platform, row: Row) -> None:
-    """Carry out the task of a clock: what is due by its new time, in the order of that, or its deletion."""
+    """Carry out a clock's task: run all that is due by its new time, the earliest first, or delete the clock."""
     scope_key, _, id = row.key.partition("/")
     task = decode(id, row.body)
     assert isinstance(task, TestClockTask), f"{row.key} is not the task of a test clock"

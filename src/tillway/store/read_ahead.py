@@ -21,7 +21,7 @@ AHEAD_SECONDS: Final = 0.5
 
 PLACES_MAX: Final = 16
 UNUSED_MAX: Final = 3
-"""A place whose answers were used by nobody so many times in a row is not read ahead any more."""
+"""After so many answers in a row that no reader used, a place is no longer read ahead."""
 
 
 class ReadAhead:
@@ -31,7 +31,7 @@ class ReadAhead:
         self._fetch = fetch
         self._now = now
         self._unused: dict[Place, int] = {}
-        """The known places, the last used ones at the end, and how often each was read for nobody."""
+        """The known places, the last used ones at the end, and the unused answers of each in a row."""
         self._answers: dict[Place, Item | None] = {}
         self._changed: set[Place] = set()
         """The places that this process has changed since the last fetch began."""
@@ -41,7 +41,7 @@ class ReadAhead:
     async def take(self, place: Place) -> tuple[Item | None] | None:
         """The item of a place, None in it if there is none; None if the caller has to read it.
 
-        An answer is given once: who reads a place twice wants to see a change.
+        An answer is given once: a caller that reads a place twice wants to see a change.
         """
         async with self._one_at_a_time:
             if place in self._unused and self._now() >= self._until:

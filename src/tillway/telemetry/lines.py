@@ -74,7 +74,7 @@ class Writer:
             self._some.set()
 
     def switch_to(self, descriptor: int) -> None:
-        """Write to that file from now on, whose descriptor is then the writer's own."""
+        """Write to that file from now on. The writer then owns its descriptor."""
         os.dup2(descriptor, self._descriptor, inheritable=False)
         os.close(descriptor)
 

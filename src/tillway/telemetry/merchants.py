@@ -16,7 +16,7 @@ MERCHANTS_DEFAULT: Final = 20
 """Merchants with series of their own, where the settings say nothing else."""
 
 HALVED_EVERY: Final = 10_000
-"""After so many counts the past weighs half, so that the busiest merchants are those of late."""
+"""After so many counts, earlier counts weigh half: the busiest merchants are those of recent hours."""
 
 
 class MerchantCounters:

@@ -130,7 +130,7 @@ class HeadSender:
                 self.add(scope_key, last)
 
     async def send(self) -> None:
-        """Send what waits. Raises `OSError` or `TransportError`; the heads then wait for the next time."""
+        """Send the waiting heads. Raises `OSError` or `TransportError`; the heads then wait for the next time."""
         while self._waiting:
             some = list(self._waiting.values())[:SENT_AT_ONCE]
             await self._place.send([msgspec.to_builtins(head) for head in some])
