@@ -39,7 +39,6 @@ from tillway.http.params import (
     Unsupported,
     Url,
     list_params,
-    merged,
 )
 from tillway.http.wire import parse_body
 
@@ -391,18 +390,6 @@ def test_a_listing_goes_one_way_at_a_time() -> None:
 def test_span() -> None:
     assert 10 in Span(10, 20) and 20 in Span(10, 20) and 21 not in Span(10, 20)
     assert 10 not in Span(11, 10)
-
-
-def test_metadata_is_merged_within_its_bound() -> None:
-    assert merged({"a": "1", "b": "2"}, {"a": None, "c": "3", "d": None}) == {"b": "2", "c": "3"}
-    assert merged({"a": "1"}, {"a": "2"}) == {"a": "2"}
-    assert merged({"a": "1"}, {}) == {"a": "1"}
-    assert merged({"a": "1"}, None) == {}
-    full = {f"k{i}": "x" for i in range(50)}
-    assert merged(full, {"k0": None, "new": "x"})["new"] == "x"
-    with pytest.raises(Refused) as refused:
-        merged(full, {"new": "x"})
-    assert refused.value.param == "metadata"
 
 
 _json = st.recursive(

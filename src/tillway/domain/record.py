@@ -172,7 +172,7 @@ def changed(record: R, fields: dict[str, Any]) -> R:
         return record
     given = dict(fields)
     if "metadata" in given:
-        given["metadata"] = merged_metadata(record.metadata, given["metadata"])  # type: ignore[attr-defined]
+        given["metadata"] = merged_metadata(record.metadata, given["metadata"])  # type: ignore[attr-defined]  # The field is sent.
     defaults = _defaults(type(record))
     return msgspec.structs.replace(
         record, **{name: defaults[name] if value is None else value for name, value in given.items()}

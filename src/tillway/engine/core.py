@@ -456,7 +456,7 @@ class Engine:
                 queues.add(QUEUES[Attempt])
         if len(changes.tasks) > len(attempts):
             others = [task for task in changes.tasks if not isinstance(task, Attempt)]
-            queues.update(QUEUES[type(task)] for task in others if task.due_at_ms <= at.now_ms)  # type: ignore[attr-defined]
+            queues.update(QUEUES[type(task)] for task in others if task.due_at_ms <= at.now_ms)  # type: ignore[attr-defined]  # All of QUEUES have it.
             records += others
         # Every payment comes here: comprehensions would take a call each.
         writes: list[Write] = []

@@ -1,13 +1,16 @@
 """Checks of a provider's notices: is this news about our operation, and fresh enough to believe without asking?"""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import msgspec
 
 from tillway.connectors.port import (
+    ActionRequired,
     Declined,
     Notice,
     NoticeUndecided,
+    NotSent,
     OperationKind,
     Outcome,
     Pending,
@@ -81,8 +84,10 @@ def word_of(outcome: Outcome | None) -> str:
             return "pending"
         case Declined():
             return "declined"
-        case _:
+        case ActionRequired() | NotSent() | Unknown() | None:
             return "unknown"
+        case _:
+            assert_never(outcome)
 
 
 async def keep_until_explained(load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:

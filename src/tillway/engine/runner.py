@@ -507,7 +507,7 @@ class Runner:
                     row = await self.engine.store.get(task.key)
                     if row is not None:
                         record = decode(task.key.partition("/")[2], row.body)
-                        await self._make_due(row, record, min(record.due_at_ms, now_ms))  # type: ignore[attr-defined]
+                        await self._make_due(row, record, min(record.due_at_ms, now_ms))  # type: ignore[attr-defined]  # It is a task.
 
     async def _mend_leases_of_expiries(self) -> None:
         """The same for expiries. Their own times lie far ahead: of the last ones, free those that are due later than

@@ -19,7 +19,7 @@ once, when a definition is made at import.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from tillway.domain.cards import contains_card_number
 from tillway.domain.charge import STATEMENT_DESCRIPTOR_MAX, descriptor_fault
 from tillway.domain.country import COUNTRIES
 from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, check_amount, check_currency
+from tillway.domain.record import METADATA_KEYS_MAX
 from tillway.domain.refusal import Refused
 from tillway.http.wire import quote
 
@@ -48,7 +49,6 @@ EMAIL_MAX: Final = 254
 URL_MAX: Final = 2048
 SECRET_MAX: Final = 64
 
-METADATA_KEYS_MAX: Final = 50
 METADATA_KEY_MAX: Final = 40
 METADATA_VALUE_MAX: Final = 500
 """Stripe's bounds, https://docs.stripe.com/api/metadata."""
@@ -509,17 +509,6 @@ class Metadata(Parameter):
             "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_MAX},
             "maxProperties": METADATA_KEYS_MAX,
         }
-
-
-def merged(
-    metadata: Mapping[str, str], change: Mapping[str, str | None] | None, param: str = "metadata"
-) -> dict[str, str]:
-    """Return `metadata` after `change`, a value of `Metadata`. Raises `Refused` if it then has too many keys."""
-    if change is None:
-        return {}
-    result = {key: text for key, text in (*metadata.items(), *change.items()) if change.get(key, text) is not None}
-    _check_metadata_count(len(result), param)
-    return result  # type: ignore[return-value]
 
 
 class Object(Parameter):

@@ -52,7 +52,7 @@ class Sockets:
         self._open.add(task)
         try:
             # It is a generator, which has to be closed when the caller leaves.
-            async with aclosing(stream(self._platform, scope.headers)) as texts:  # type: ignore[type-var]
+            async with aclosing(stream(self._platform, scope.headers)) as texts:  # type: ignore[type-var]  # See above.
                 if await anext(texts, None) is None:
                     protocol.close(401)
                     return

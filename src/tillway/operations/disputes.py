@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import msgspec
 
@@ -17,7 +17,7 @@ from tillway.domain.commands import RespondToDispute
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.early_fraud_warning import EarlyFraudWarning, warning_id
 from tillway.domain.open_item import OpenItem
-from tillway.domain.outcome import Declined, Succeeded, Unknown
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.engine.attempts import Attempts, Connection
@@ -109,8 +109,10 @@ async def carry(attempts: Attempts, row: Row) -> None:
                 return Changes(result=None, deletes=(task.id,), tasks=announced(outcome, connector, at))
             case Succeeded() | Declined():
                 return Changes(result=None, deletes=(task.id,))
-            case _:
+            case Pending() | ActionRequired() | NotSent() | Unknown():
                 return Changes(result=None, tasks=(domain.send_again(current, at),))
+            case _:
+                assert_never(outcome)
 
     await attempts.engine.run(caller, work)
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from tillway.connectors.port import NeverSeen, Unknown
 from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt, check_settled_by_hand, reference_of
-from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Succeeded
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.engine.attempts import Attempts
@@ -90,8 +90,10 @@ async def ask_now(attempts: Attempts, scope: Scope, attempt: Attempt) -> dict[st
             return _answer("never_seen", "it knows no operation of this reference")
         case NotSent() | Unknown():
             return _answer("unknown", answer.reason)
-        case _:
+        case ActionRequired():
             return _answer("pending", "it waits for the customer")
+        case _:
+            assert_never(answer)
 
 
 def _answer(outcome: str, reason: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, assert_never, get_args
 
 import msgspec
 
@@ -79,8 +79,10 @@ class Overview(msgspec.Struct, frozen=True):
                 return "in_doubt" if self.attempt is not None and self.attempt.state == "unknown" else "pending"
             case "succeeded":
                 return _state_of_taken(charge)
-            case _:
+            case "requires_payment_method" | "requires_confirmation":
                 return "declined" if payment.last_error is not None else "incomplete"
+            case _:
+                assert_never(payment.status)
 
     @property
     def card(self) -> CardFacts | None:

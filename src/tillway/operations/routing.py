@@ -16,7 +16,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.payment_intent import PaymentIntent, facts_for_rules
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
-from tillway.domain.routing import ConnectorTerms, Needs, Route, Routes, Routing, Step, routing_id
+from tillway.domain.routing import AttemptOutcome, ConnectorTerms, Needs, Route, Routes, Routing, Step, routing_id
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
@@ -112,6 +112,10 @@ async def route_of(load: Load, payment: PaymentIntent) -> dict[str, Any]:
     }
 
 
+_OUTCOMES: dict[str, AttemptOutcome] = {"succeeded": "succeeded", "failed": "declined", "pending": "pending"}
+"""By the status of a charge."""
+
+
 def _last_step(payment: PaymentIntent, attempt: Attempt | None, charge: Charge | None) -> Step | None:
     """The latest attempt; None if no provider was asked yet."""
     if attempt is not None and attempt.kind == "authorize":
@@ -120,7 +124,7 @@ def _last_step(payment: PaymentIntent, attempt: Attempt | None, charge: Charge |
         return None
     return Step(
         connector=charge.connector,
-        outcome={"succeeded": "succeeded", "failed": "declined"}.get(charge.status, "pending"),  # type: ignore[arg-type]
+        outcome=_OUTCOMES[charge.status],
     )
 
 

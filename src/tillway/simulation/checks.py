@@ -300,7 +300,7 @@ class Books:
             self._by_kind[type(record)][record.id] = record
 
     def of(self, kind: type[R]) -> dict[str, R]:
-        return self._by_kind[kind]  # type: ignore[return-value]
+        return self._by_kind[kind]  # type: ignore[return-value]  # By its key.
 
 
 async def books_of(world: World, scope_key: str) -> Books:
