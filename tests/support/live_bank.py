@@ -24,6 +24,8 @@ KINDS = {
     "authorizations": "authorization",
     "captures": "capture",
     "voids": "void",
+    "increments": "increment",
+    "verifications": "verification",
     "refunds": "refund",
     "payouts": "payout",
 }
@@ -51,6 +53,8 @@ class LiveMerchant:
         if self.refuses is not None:
             return answer(self.refuses, {})
         place = request.path.rpartition("/")[2]
+        if request.method == "GET" and place.startswith("operations?"):
+            return answer(200, {"operations": list(self.told.values()), "has_more": False})
         if request.method == "GET":
             self.asked.append(place)
             return answer(200, self.told[place]) if place in self.told else answer(404, {})

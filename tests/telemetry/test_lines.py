@@ -82,6 +82,11 @@ def test_text(written: Callable[[Format], tuple[Lines[Writer], Read]]) -> None:
         ("Authorization: Bearer abc.def", "Authorization: Bearer ****"),
         ("eyJhbGciOi.eyJzdWIi.c2ln is no good", "**** is no good"),
         ("HTTP 503 at 127.0.0.1:54321 in 0.25 s", "HTTP 503 at 127.0.0.1:54321 in 0.25 s"),
+        ("IBAN_DE89370400440532013000", "IBAN_****"),
+        ("iban_NL91ABNA0417164300, iban_BE68539007547034", "iban_****, iban_****"),
+        ("oi_ab12345678901234cd.succeeded", "oi_ab12345678901234cd.succeeded"),
+        ("oi_ab1234567890c1234.declined acct_Ab12345678901234", "oi_ab1234567890c1234.declined acct_Ab12345678901234"),
+        ("Ab12345678901234l8DmJ8br66UEueLJ01", "Ab12345678901234l8DmJ8br66UEueLJ01"),
         ("acct_VuzNA2cMs3Ae7VF9 pi_8DmJ8br66UEueLJ01", "acct_VuzNA2cMs3Ae7VF9 pi_8DmJ8br66UEueLJ01"),
     ],
 )

@@ -20,6 +20,7 @@ from tillway.domain.file import FileChunk
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Record, SealedRecord, Value
+from tillway.domain.settled_operation import SettledOperation
 from tillway.domain.setup_intent import SetupIntent
 
 BATCH_MAX = 500
@@ -50,7 +51,7 @@ UNREMARKABLE: dict[type[Record], frozenset[str]] = {
 """Fields with the time of a task's next try: a change of these alone makes no entry. The begin and end of such a task
 are in its subject: the payment, refund or payout with this `attempt`."""
 
-UNCHANGING: frozenset[type[Record]] = frozenset((Entry,))
+UNCHANGING: frozenset[type[Record]] = frozenset((Entry, SettledOperation))
 """Records that never change after they are written: the trail holds the digest of their bytes, and the bytes are the
 record."""
 

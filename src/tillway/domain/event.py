@@ -140,13 +140,15 @@ class Delivery(Record, frozen=True, kw_only=True):
 class NoticeTask(Record, frozen=True, kw_only=True):
     """A task: hand a notice to the engine when it is due.
 
-    It is the `body` of a provider inside this process, or `told`: a notice that was read before and had to wait.
+    It is the `body` of a provider inside this process, or `told`: a notice that was read before and had to wait. With a
+    `doubt`, the provider is asked before the notice is believed.
     """
 
     connector: str
     due_at_ms: int
     body: dict[str, Any] = {}
     told: dict[str, Any] | None = None
+    doubt: str | None = None
 
 
 def create_endpoint(

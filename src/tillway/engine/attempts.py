@@ -76,7 +76,8 @@ from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.health import ConnectorHealth
-from tillway.engine.notices import announced, word_of
+from tillway.engine.later_words import keep_late_word, question_about
+from tillway.engine.notices import Settled, announced, word_of
 from tillway.engine.recipients import reveal
 from tillway.engine.settlers import (
     Settling,
@@ -418,6 +419,15 @@ class Attempts:
         """Ask the provider about an operation, settled or not, by our reference. Nothing changes."""
         return await self._exchange(connection, "look_up", connection.connector.look_up(operation))
 
+    async def ask_about_settled(self, scope: Scope, tail: str, about: Settled, connector: str) -> Outcome | None:
+        """Ask the provider about an operation that has settled, whose reference has that tail. None if it cannot be
+        asked, or does not know the operation."""
+        connection = await self.connections.named(connector, scope)
+        if connection is None or not connection.connector.capabilities.looks_up:
+            return None
+        answer = await self.look_up(connection, question_about(scope, tail, about))
+        return None if isinstance(answer, NeverSeen) else answer
+
     async def _ask_for_earlier_send(
         self, connection: Connection | None, scope: Scope, attempt: Attempt
     ) -> Outcome | None:
@@ -591,16 +601,23 @@ class Attempts:
         connection: Connection | None = None,
         seen: Seen | None = None,
         fails_over: bool = False,
+        told_by: Literal["provider", "operator", "silence"] = "provider",
     ) -> Done[Record | None]:
         """Book an outcome in one commit, together with the answer that an idempotency key waits for.
 
         With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
-        carries.
+        carries. A provider's outcome of an attempt that has settled otherwise is kept as a notice.
         """
         for _ in range(KEYS_MAX):
             try:
                 return await self._settle(
-                    caller, attempt, outcome, connection=connection, seen=seen, fails_over=fails_over
+                    caller,
+                    attempt,
+                    outcome,
+                    connection=connection,
+                    seen=seen,
+                    fails_over=fails_over,
+                    told_by=told_by,
                 )
             except _KeyChanged as changed:
                 attempt, seen = changed.attempt, None
@@ -617,6 +634,7 @@ class Attempts:
         connection: Connection | None,
         seen: Seen | None,
         fails_over: bool,
+        told_by: Literal["provider", "operator", "silence"],
     ) -> Done[Record | None]:
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
@@ -634,7 +652,8 @@ class Attempts:
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
             nonlocal told
             told = ()
-            current = await load.maybe(Attempt, attempt.id) or attempt
+            under_way = await load.maybe(Attempt, attempt.id)
+            current = under_way or attempt
             if current.idem != attempt.idem:
                 raise _KeyChanged(current)
             changes = await settler.settle(
@@ -660,6 +679,8 @@ class Attempts:
                 changes = await file_operation(load, current, changes, at)
             if self.engine.restores.unexplained:
                 changes = await self.engine.restores.explain(load, current, word_of(outcome), changes, at)
+            if under_way is None and told_by == "provider":
+                changes = await keep_late_word(load, attempt, outcome, changes, at)
             return changes
 
         done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)

@@ -439,7 +439,8 @@ class FileExchange:
                 attempt = await self._attempt(filed)
                 if attempt is not None:
                     caller = Caller.system(filed.scope, "no return came in time", actor=f"notice:{connection.name}")
-                    await self.attempts.settle(caller, attempt, Succeeded(filed.filed.trace), connection=connection)
+                    silent = Succeeded(filed.filed.trace)
+                    await self.attempts.settle(caller, attempt, silent, connection=connection, told_by="silence")
             settled = msgspec.structs.replace(sent, settles_at=None)
             await self.engine.store.commit([write_of(SYSTEM, settled, row.version)])
 

@@ -24,15 +24,19 @@ from tillway.domain.open_item import OpenItem, keep_notice
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
+from tillway.domain.settled_operation import SettledOperation
 from tillway.engine.core import Load
 
 BELIEVED_SECONDS = 60 * 60
 """A notice that says it was made longer ago is no proof: it may be one that was recorded and sent again."""
 
+Settled = Charge | Refund | Payout | SettledOperation
+"""The records that keep the outcome of an operation."""
+
 _SETTLED: dict[type, OperationKind] = {Charge: "authorize", Refund: "refund", Payout: "payout"}
 
 
-def objection(notice: Notice, about: Attempt | Charge | Refund | Payout, now: int) -> str | None:
+def objection(notice: Notice, about: Attempt | Settled, now: int) -> str | None:
     """The reason to ask the provider instead of believing its notice at `now` (epoch seconds); None to believe it.
 
     `about` is the operation with the notice's reference: its attempt, or what remains of it once it is settled. A
@@ -69,7 +73,7 @@ def announced(outcome: Succeeded | Pending, connector: str, at: Moment, *, lease
 
 
 def agrees(outcome: Outcome, status: str) -> bool:
-    """Whether a report repeats what is settled: `status` is that of the charge, refund or payout. Its amount may have
+    """Whether a report repeats what is settled: `status` is that of the settled record. Its amount may have
     been that of the authorization before an increment."""
     failed = status in ("failed", "canceled")
     return isinstance(outcome, Pending) or (isinstance(outcome, Declined) if failed else isinstance(outcome, Succeeded))
@@ -102,8 +106,8 @@ async def keep_until_explained(load: Load, items: Sequence[str], notice: Notice)
     return None
 
 
-def kind_of(about: Attempt | Charge | Refund | Payout) -> OperationKind:
-    return about.kind if isinstance(about, Attempt) else _SETTLED[type(about)]
+def kind_of(about: Attempt | Settled) -> OperationKind:
+    return about.kind if isinstance(about, Attempt | SettledOperation) else _SETTLED[type(about)]
 
 
 def is_stale(notice: Notice, now: int) -> bool:

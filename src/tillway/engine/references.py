@@ -13,6 +13,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.refund import Refund
+from tillway.domain.settled_operation import SettledOperation, settled_id
 from tillway.engine.core import Load
 from tillway.store.codec import ALL_REFERENCE_INDEXES, by_parent, by_reference, decode
 from tillway.store.port import PAGE_MAX, Row, Store
@@ -21,16 +22,18 @@ from tillway.store.walk import records_of
 
 class Known(msgspec.Struct, frozen=True):
     """The records behind a tail. `attempt` is there while it is under way. `subject` is its refund or payout, or its
-    payment where the tail follows from a key; `charge` is the one that it authorized."""
+    payment where the tail follows from a key; `charge` is the one that it authorized. `operation` is left of an
+    operation without a record of its own."""
 
     attempt: Attempt | None = None
     subject: PaymentIntent | Refund | Payout | None = None
     charge: Charge | None = None
+    operation: SettledOperation | None = None
 
     @property
-    def settled(self) -> Charge | Refund | Payout | None:
+    def settled(self) -> Charge | Refund | Payout | SettledOperation | None:
         """The record that remains when the attempt is settled."""
-        return self.subject if isinstance(self.subject, Refund | Payout) else self.charge
+        return self.subject if isinstance(self.subject, Refund | Payout) else self.charge or self.operation
 
 
 def split(reference: str) -> tuple[Scope, str] | None:
@@ -53,13 +56,17 @@ async def find_by_tail(load: Load, tail: str) -> Known:
         attempt = await load.maybe(Attempt, f"att_{tail}")
         refund = await load.maybe(Refund, f"re_{tail}")
         subject = refund or await load.maybe(Payout, f"po_{tail}")
-        return Known(attempt, subject, await load.maybe(Charge, f"ch_{tail}"))
+        charge = await load.maybe(Charge, f"ch_{tail}")
+        if attempt is not None or subject is not None or charge is not None:
+            return Known(attempt, subject, charge)
+        return Known(operation=await load.maybe(SettledOperation, settled_id(tail)))
     partition = by_reference(load.scope_key, tail)
     rows: list[Row] = []
     for index in ALL_REFERENCE_INDEXES:
         rows = rows or await load.store.query(index, partition, limit=1)
     if not rows:
-        return Known()
+        # A payment with many operations is found by its first and its latest.
+        return Known(operation=await load.maybe(SettledOperation, settled_id(tail)))
     id = rows[0].key.partition("/")[2]
     found = decode(id, rows[0].body)
     assert isinstance(found, PaymentIntent | Refund | Payout), f"{id} stands in the index of references"
@@ -68,7 +75,9 @@ async def find_by_tail(load: Load, tail: str) -> Known:
     if attempt is not None and attempt.reference != tail:
         attempt = None
     charge = await _charge_of(load, found, tail) if isinstance(found, PaymentIntent) else None
-    return Known(attempt, found, charge)
+    if attempt is not None or charge is not None or not isinstance(found, PaymentIntent):
+        return Known(attempt, found, charge)
+    return Known(None, found, None, await load.maybe(SettledOperation, settled_id(tail)))
 
 
 async def ids_by_reference(store: Store, scope_key: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ A settler loads the records that the decision needs and calls the domain. `Attem
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -19,18 +19,20 @@ from tillway.domain.mail import announced
 from tillway.domain.mandate import REVOKED_BY, Mandate, revoke
 from tillway.domain.open_item import OpenItem, item_id, open_item
 from tillway.domain.order import OrderTask, task_id, wake
-from tillway.domain.outcome import Declined, Outcome, Succeeded
+from tillway.domain.outcome import Declined, NotSent, Outcome, Succeeded
 from tillway.domain.payment_intent import PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod, gone
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.routing import ConnectorTerms
+from tillway.domain.settled_operation import SettledOperation, settled_operation
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.engine import checkouts
 from tillway.engine.accounts import Price
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
+from tillway.engine.notices import kind_of
 from tillway.engine.references import find_by_tail
 from tillway.store.codec import TYPES
 
@@ -61,12 +63,18 @@ class Settler(msgspec.Struct, frozen=True):
 
 
 async def contradiction(
-    load: Load, tail: str, outcome: Outcome, connector: str, at: Moment
+    load: Load,
+    tail: str,
+    outcome: Outcome,
+    connector: str,
+    at: Moment,
+    *,
+    returns: Literal["booked", "kept"] = "booked",
 ) -> Changes[Record | None] | None:
     """Open an item if a provider's late report contradicts a settled outcome, else None.
 
-    `tail` is that of the reference. A decline of a refund or payout that had succeeded is no contradiction: providers
-    return such money, and it is booked.
+    `tail` is that of the reference. A decline of a refund or payout that had succeeded is no contradiction where such
+    `returns` are booked, because providers return that money; a report that is not believed books nothing.
     """
     if not isinstance(outcome, Succeeded | Declined):
         return None
@@ -75,8 +83,8 @@ async def contradiction(
     if subject is None:
         return None
     failed = subject.status in ("failed", "canceled")
-    returns = isinstance(subject, Refund | Payout)
-    if not (failed and theirs == "succeeded") and not (not failed and theirs == "declined" and not returns):
+    books = returns == "booked" and isinstance(subject, Refund | Payout)
+    if not (failed and theirs == "succeeded") and not (not failed and theirs == "declined" and not books):
         return None
     if await load.maybe(OpenItem, item_id(tail, theirs)) is not None:
         return NO_CHANGES
@@ -88,7 +96,8 @@ async def contradiction(
         reference=f"{load.scope_key}{tail}",
         ours=subject.status,
         theirs=theirs,
-        subject=subject.id,
+        subject=subject.subject if isinstance(subject, SettledOperation) else subject.id,
+        operation=kind_of(subject),
         amount_minor=subject.amount_minor,
         currency=subject.currency,
     )
@@ -138,10 +147,27 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
     if payment.checkout is not None:
         changes = await _follow_checkout(given, changes)
+    if attempt.kind != "authorize" or attempt.withdrawn is not None or isinstance(outcome, NotSent):
+        changes = _keep_outcome(
+            given, changes, payment.attempt, subject=charge.id if charge is not None else payment.id
+        )
     if attempt.shows == "refund":
         assert charge is not None, "a refund releases a charge"
         return await _with_release(load, charge, changes, over=attempt.id in changes.deletes)
     return payment_intent.as_charge(changes, charge) if attempt.shows == "charge" else changes
+
+
+def _keep_outcome(given: Settling, changes: Changes[R], current: str | None, *, subject: str) -> Changes[R]:
+    """The changes, with the outcome of an attempt that ends here without a record of its own. `current` is the attempt
+    of its payment or setup: an attempt that is not this one has ended before."""
+    attempt = given.attempt
+    if current != attempt.id or attempt.id not in changes.deletes:
+        return changes
+    own = payment_intent.charge_id_of(attempt.id)
+    if any(record.id == own for record in changes.records):
+        return changes
+    kept = settled_operation(attempt, given.outcome, given.at, subject=subject)
+    return msgspec.structs.replace(changes, records=(*changes.records, kept))
 
 
 async def _tries_of(load: Load, attempt: Attempt, method: PaymentMethod | None) -> CardTries | None:
@@ -223,6 +249,7 @@ async def _settle_setup(given: Settling) -> Changes[Record | None]:
         tried=await load.get(SetupAttempt, setup.latest_attempt or ""),
         first_ask_seconds=given.first_ask_seconds,
     )
+    changes = _keep_outcome(given, changes, setup.attempt, subject=setup.id)
     return _count_try(given, method, tries, changes)
 
 

@@ -115,4 +115,4 @@ async def resolve(
         if outcome == "succeeded"
         else Declined(message="An operator settled this as failed.", bank_id=provider_reference)
     )
-    await attempts.settle(caller, attempt, decided)
+    await attempts.settle(caller, attempt, decided, told_by="operator")

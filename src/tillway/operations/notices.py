@@ -10,30 +10,24 @@ from typing import assert_never
 import msgspec
 
 from tillway.connectors.port import (
-    NeverSeen,
     Notice,
     NoticeImpossible,
     NoticeRejected,
     NoticeUndecided,
     NotSent,
-    Operation,
-    Outcome,
     Unknown,
 )
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt
-from tillway.domain.charge import Charge
 from tillway.domain.event import NoticeTask
 from tillway.domain.outcome import Declined
-from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
-from tillway.domain.refund import Refund
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
-from tillway.engine.notices import agrees, keep_until_explained, kind_of, objection
+from tillway.engine.later_words import book_later_word, keep_contradiction
+from tillway.engine.notices import agrees, keep_until_explained, objection
 from tillway.engine.references import find_by_tail, split
-from tillway.engine.settlers import SETTLERS, contradiction
 from tillway.operations import disputes
 from tillway.store.codec import decode
 from tillway.store.port import Row
@@ -67,7 +61,7 @@ async def carry(attempts: Attempts, row: Row) -> None:
     if connection is not None:
         try:
             if task.told is not None:
-                await book(attempts, msgspec.convert(task.told, Notice), task.connector, scope.mode)
+                await book(attempts, msgspec.convert(task.told, Notice), task.connector, scope.mode, doubt=task.doubt)
             else:
                 await receive(attempts, connection, scope.mode, {}, msgspec.json.encode(task.body))
         except NoticeRejected as rejected:
@@ -83,9 +77,9 @@ async def carry(attempts: Attempts, row: Row) -> None:
     await attempts.engine.run(Caller.system(scope), delete)
 
 
-async def book(attempts: Attempts, notice: Notice, connector: str, mode: Mode) -> None:
+async def book(attempts: Attempts, notice: Notice, connector: str, mode: Mode, *, doubt: str | None = None) -> None:
     """Book one notice of the connector of that name and mode. A repeated one, or one about an operation that is
-    unknown here, changes nothing.
+    unknown here, changes nothing. With a `doubt`, the provider is asked before anything is booked.
 
     Raises `NoticeUndecided` if the provider must be asked about it and cannot be, or if it has to come again;
     `NoticeImpossible` if it cannot be true.
@@ -102,7 +96,7 @@ async def book(attempts: Attempts, notice: Notice, connector: str, mode: Mode) -
         case "operation" if notice.outcome is None:
             await _ask_at_once(attempts, scope, tail, connector)
         case "operation":
-            await _book_outcome(attempts, scope, tail, notice, connector)
+            await _book_outcome(attempts, scope, tail, notice, connector, doubt)
         case "dispute":
             await disputes.book_notice(attempts.engine, scope, tail, notice, connector)
         case _:
@@ -110,14 +104,25 @@ async def book(attempts: Attempts, notice: Notice, connector: str, mode: Mode) -
 
 
 async def _ask_at_once(attempts: Attempts, scope: Scope, tail: str, connector: str) -> None:
-    """Ask about a waiting attempt, because its provider says that there is news."""
-    attempt = (await find_by_tail(attempts.engine.load(scope.key), tail)).attempt
-    if attempt is not None and attempt.connector == connector:
-        caller = Caller.system(scope, "notice", actor=f"notice:{connector}")
-        await attempts.ask_at_once(caller, attempt, "its provider asks to look")
+    """Ask about a waiting attempt, or a settled operation, because its provider says that there is news."""
+    known = await find_by_tail(attempts.engine.load(scope.key), tail)
+    about = known.attempt or known.settled
+    if about is None or about.connector != connector:
+        return
+    caller = Caller.system(scope, "notice", actor=f"notice:{connector}")
+    if isinstance(about, Attempt):
+        await attempts.ask_at_once(caller, about, "its provider asks to look")
+        return
+    answer = await attempts.ask_about_settled(scope, tail, about, connector)
+    if isinstance(answer, NotSent):
+        raise NoticeUndecided(answer.reason)
+    if answer is not None:
+        await book_later_word(attempts.engine, caller, tail, about, answer, connector)
 
 
-async def _book_outcome(attempts: Attempts, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
+async def _book_outcome(
+    attempts: Attempts, scope: Scope, tail: str, notice: Notice, connector: str, doubt: str | None
+) -> None:
     engine, outcome = attempts.engine, notice.outcome
     assert outcome is not None, "a notice without an outcome only asks to look"
     # Before the read: a clock that jumps while the store answers makes no notice older.
@@ -136,8 +141,7 @@ async def _book_outcome(attempts: Attempts, scope: Scope, tail: str, notice: Not
         return
     if not isinstance(about, Attempt) and agrees(outcome, about.status):
         return
-    doubt = objection(notice, about, now)
-    if doubt is not None:
+    if doubt is None and (doubt := objection(notice, about, now)) is not None:
         log.error("a notice is not believed", extra={"reference": notice.reference, "why": doubt})
     actor = f"notice:{connector}"
     if attempt is not None:
@@ -149,13 +153,17 @@ async def _book_outcome(attempts: Attempts, scope: Scope, tail: str, notice: Not
             await attempts.ask_at_once(caller, attempt, doubt)
         return
     assert not isinstance(about, Attempt)
-    if doubt is not None:
-        outcome = await _ask_about_settled(attempts, scope, tail, about, connector)
     caller = Caller.system(scope, "notice", actor=actor)
-    if await _open_contradiction(engine, caller, tail, outcome, connector):
-        return
-    if isinstance(outcome, Declined):
-        await _take_back(engine, caller, about, outcome)
+    if doubt is not None:
+        answer = await attempts.ask_about_settled(scope, tail, about, connector)
+        if isinstance(answer, NotSent | Unknown):
+            raise NoticeUndecided(answer.reason)
+        if answer is None:
+            # Nobody can confirm it, so it moves no money. If it contradicts what is booked, a person has to know.
+            await keep_contradiction(engine, caller, tail, outcome, connector, returns="kept")
+            return
+        outcome = answer
+    await book_later_word(engine, caller, tail, about, outcome, connector)
 
 
 async def _keep_until_explained(engine: Engine, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
@@ -167,54 +175,3 @@ async def _keep_until_explained(engine: Engine, scope: Scope, tail: str, notice:
         return await keep_until_explained(load, items, notice) or NO_CHANGES
 
     await engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
-
-
-async def _ask_about_settled(
-    attempts: Attempts, scope: Scope, tail: str, about: Charge | Refund | Payout, connector: str
-) -> Outcome:
-    """Ask the provider about a settled operation after a notice that is not believed."""
-    connection = await attempts.connections.named(connector, scope)
-    if connection is None or not connection.connector.capabilities.looks_up:
-        return Unknown("the provider cannot be asked")
-    operation = Operation(
-        reference=f"{scope.key}{tail}",
-        kind=kind_of(about),
-        amount_minor=about.amount_minor,
-        currency=about.currency,
-        livemode=scope.livemode,
-    )
-    answer = await attempts.look_up(connection, operation)
-    if isinstance(answer, NotSent | Unknown):
-        raise NoticeUndecided(answer.reason)
-    return Unknown("the provider does not know it") if isinstance(answer, NeverSeen) else answer
-
-
-async def _open_contradiction(engine: Engine, caller: Caller, tail: str, outcome: Outcome, connector: str) -> bool:
-    """Open an item if the provider contradicts a settled outcome, and raise an alarm. Return whether it does."""
-    at = engine.clock.moment()
-    if await contradiction(engine.load(caller.scope_key), tail, outcome, connector, at) is None:
-        return False
-
-    async def work(load: Load, at: Moment) -> Changes[Record | None]:
-        return await contradiction(load, tail, outcome, connector, at) or NO_CHANGES
-
-    done = await engine.run(caller, work)
-    if done.record is not None:
-        log.error(
-            "a provider contradicts a settled outcome",
-            extra={"open_item": done.record.id, "reference": f"{caller.scope_key}{tail}"},
-        )
-    return True
-
-
-async def _take_back(engine: Engine, caller: Caller, about: Charge | Refund | Payout, declined: Declined) -> None:
-    """Book that the provider declined a refund or payout after it had accepted it."""
-    settler = SETTLERS.get(type(about))
-    take_back = settler.take_back if settler is not None else None
-    if take_back is None:
-        return
-
-    async def work(load: Load, at: Moment) -> Changes[Record | None]:
-        return await take_back(load, about.id, declined, at, engine.settings)
-
-    await engine.run(caller, work)

@@ -18,6 +18,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.open_item import OpenItem, item_id, open_item, tail_of
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
+from tillway.domain.settled_operation import SettledOperation
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
@@ -116,9 +117,18 @@ class Recovery:
         if known.attempt is not None:
             settles = isinstance(outcome, Succeeded | Declined)
             return await self._book(connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject)
-        if known.settled is not None and not agrees(outcome, known.settled.status):
-            return await self._book(connection, scope, notice, "booked", known.settled.id)
-        subject = known.settled or known.subject or await self._explain_by_parent(load, notice)
+        settled = known.settled
+        if settled is not None:
+            kept = settled if isinstance(settled, SettledOperation) else None
+            id = kept.subject if kept is not None else settled.id
+            if not agrees(outcome, settled.status):
+                return await self._book(connection, scope, notice, "booked", id)
+            charge = await load.find(id) if kept is not None else None
+            if kept is not None and isinstance(charge, Charge) and kept.status == "succeeded":
+                # This is the one that the charge's state tells of.
+                self._explained.take(charge, kept.kind, notice.reference)
+            return _report_line(notice, "agrees", scope, subject=id)
+        subject = known.subject or await self._explain_by_parent(load, notice)
         if subject is not None:
             return _report_line(notice, "agrees", scope, subject=subject.id)
         # A refund or payout may have been accepted first, and returned later.

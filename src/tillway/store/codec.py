@@ -66,6 +66,7 @@ from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived, Retention
 from tillway.domain.routing import Routing
 from tillway.domain.saved_view import SavedView
+from tillway.domain.settled_operation import SettledOperation
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
@@ -540,6 +541,7 @@ _ROWS: Final = (
     # The document in force (`rtg`), or the kept copy of a version of it (`rtgv`).
     RecordType(kind=Routing, prefixes=("rtg", "rtgv"), object="routing"),
     RecordType(kind=SentFile, prefixes=("fil",), entries=_sent_file),
+    RecordType(kind=SettledOperation, prefixes=("sop",), noun="settled operation"),
     RecordType(kind=Settlement, prefixes=("stl",), object="settlement", entries=_settlement),
     RecordType(
         kind=SetupAttempt,

@@ -37,9 +37,12 @@ _SECRETS = re.compile(
     r"((?:sk|pk|rk|ek)_(?:test|live)_|whsec_|_secret_|(?i:bearer|basic) +)[0-9A-Za-z._~+/=-]{4,}"
     r"|()eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]*)?"
 )
-_IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11,30}(?![0-9A-Za-z])")
+_ID = r"acct_[0-9A-Za-z]{16}|[a-z]{2,12}_(?:[0-9A-Za-z]{17}|[0-9a-f]{18})|[0-9A-Za-z]{16}[lt][0-9A-Za-z]{17}"
+"""Tillway's ids and references. Each may begin like an IBAN. No country's IBAN has 17 or 34 characters, or 18 that are
+hexadecimal digits."""
+
+_IBAN = re.compile(rf"(?<![0-9A-Za-z])(?:({_ID})|[A-Za-z]{{2}}[0-9]{{2}}(?: ?[0-9A-Za-z]){{11,30}})(?![0-9A-Za-z])")
 _IBAN_DIGITS_MIN = 10
-"""One of Tillway's ids may begin like an IBAN, but seldom has as many digits."""
 _LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9](?: ?[0-9]){7,}(?![0-9A-Za-z])")
 
 
@@ -47,9 +50,15 @@ def redacted(text: str) -> str:
     """Mask `text` for a log: card numbers, numbers of eight digits and more (accounts, telephones), IBANs and
     secrets."""
     text = without_card_numbers(text.encode(errors="backslashreplace").decode())
-    text = _IBAN.sub(lambda found: _MASK if sum(map(str.isdigit, found[0])) >= _IBAN_DIGITS_MIN else found[0], text)
+    text = _IBAN.sub(_without_iban, text)
     text = _LONG_NUMBER.sub(_MASK, text)
     return _SECRETS.sub(lambda found: f"{found[1] or ''}{_MASK}", text)
+
+
+def _without_iban(found: re.Match[str]) -> str:
+    if found[1] is not None or sum(map(str.isdigit, found[0])) < _IBAN_DIGITS_MIN:
+        return found[0]
+    return _MASK
 
 
 class Writer:

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from tillway.domain.account import SYSTEM
+from tillway.domain.account import SYSTEM, Mode
 from tillway.domain.operator import Role
 from tillway.domain.time_mark import MARK_ID
 from tillway.engine.clock import Clock
@@ -91,11 +91,11 @@ class InProcessApp:
         admin = await self.operator("admin", account.id)
         return Merchant(account.id, secret, public, live, live_public, operator, admin)
 
-    async def operator(self, role: Role, *accounts: str) -> str:
-        """The test key of a new operator, for these merchants or, without any, for the installation."""
+    async def operator(self, role: Role, *accounts: str, mode: Mode = "test") -> str:
+        """The key of a new operator, for these merchants or, without any, for the installation."""
         created = self.clock.now_ms() // 1000
         made = new_operator(f"{role}-{self.store.commits}", role, accounts or None, created=created)
-        key = new_operator_keys(made.id, created=created)[0]
+        key = new_operator_keys(made.id, created=created)[mode == "live"]
         await self.store.commit([system_write(made), system_write(key.record)])
         return key.secret
 

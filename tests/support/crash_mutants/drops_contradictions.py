@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tillway.operations import notices
+from tillway.engine import later_words
 
 
-async def agree(load: Any, tail: Any, outcome: Any, connector: Any, at: Any) -> Any:
+async def agree(load: Any, tail: Any, outcome: Any, connector: Any, at: Any, *, returns: Any = None) -> Any:
     return None
 
 
-notices.contradiction = agree
+later_words.contradiction = agree
