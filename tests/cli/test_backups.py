@@ -36,6 +36,8 @@ def test_a_backup_of_a_running_server_restores_what_was_paid(tmp_path: Path) -> 
     assert tillway("restore", copy, "--data-dir", elsewhere).returncode == 0
     assert tillway("restore", copy, "--data-dir", data_dir).returncode == 1
     assert tillway("restore", copy, "--data-dir", data_dir, "--replace").returncode == 0
+    examined = tillway("doctor", "--data-dir", data_dir)
+    assert examined.returncode == 1 and f"Run: tillway recover --data-dir {data_dir}" in examined.stdout
     for place in (data_dir, elsewhere):
         server = TillwayServer(place, made)
         assert [payment.id for payment in server.client.v1.payment_intents.list().data] == [kept.id]

@@ -76,6 +76,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _store(settings)
     yield from _clock(settings)
     yield from _mark(settings)
+    yield from _restore(settings)
     yield from _disk(settings)
     yield from _versions()
     yield from _limits()
@@ -253,6 +254,20 @@ def _mark(settings: Settings) -> Iterator[Finding]:
         yield Finding("mark of time", "fail", f"the newest records are {ahead:.0f} s ahead of the clock", remedy)
     else:
         yield Finding("mark of time", "ok", _date(mark.mark_us / 1_000_000))
+
+
+def _restore(settings: Settings) -> Iterator[Finding]:
+    """Whether the store was put back from a backup and waits for what the providers know. A server notices that."""
+    from tillway.engine.restores import find_generation
+    from tillway.store.codec import RecordDamaged
+    from tillway.store.port import StoreUnfit, Unavailable
+
+    try:
+        held, _ = with_store(settings, find_generation)
+    except (StoreUnfit, Unavailable, RecordDamaged):
+        return  # The store's own findings say so.
+    if held is not None and held.recovering:
+        yield Finding("restore", "fail", held.recovering, f"Run: tillway recover --data-dir {settings.data_dir}")
 
 
 def _pages(settings: Settings) -> Iterator[Finding]:
