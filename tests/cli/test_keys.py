@@ -112,7 +112,7 @@ def test_a_list_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     init(tmp_path)
     for stdout, why in (("> /dev/full", "No space left on device"), (">&-", "standard output is closed")):
         said = failing(stdout, "keys", "list", "--data-dir", tmp_path)
-        assert said == f"tillway: the result could not be written ({why})\n"
+        assert said == f"tillway: the result, or a file of it, could not be written ({why})\n"
 
 
 def test_a_key_that_could_not_be_shown_does_not_work(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tillway_server import StartServer, TillwayServer, init
+from tillway_server import StartServer, TillwayServer, init, invoked
 
 from tillway.crash.postgres_server import fresh, own_server
 
@@ -107,6 +107,16 @@ def test_a_full_disk_refuses_payments_until_there_is_room(small_disk: Path, star
         check_paid_once(server, len(keys) + 1)
     finally:
         server.stop()
+
+
+def test_a_backup_onto_a_full_disk_says_so(small_disk: Path, tmp_path: Path) -> None:
+    init(tmp_path / "data")
+    with (small_disk / "hog").open("wb") as hog:
+        disk = os.statvfs(small_disk)
+        hog.write(bytes(disk.f_bavail * disk.f_frsize - 20_480))
+    made = invoked("backup", small_disk / "copy", "--data-dir", tmp_path / "data")
+    assert made.returncode == 1 and made.stderr.endswith("was not made: the disk is full\n"), made.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["hog"]
 
 
 def test_a_file_that_may_not_grow_counts_as_a_full_disk(tmp_path: Path, start_server: StartServer) -> None:

@@ -142,7 +142,7 @@ class Commands(TyperGroup):
             if error.errno not in _UNWRITABLE:
                 raise
             _give_up_output()
-            raise fail(f"the result could not be written ({error.strerror})") from None
+            raise fail(f"the result, or a file of it, could not be written ({error.strerror})") from None
         except Exception as error:
             if not _mendable(error):
                 raise

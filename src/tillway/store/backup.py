@@ -79,7 +79,9 @@ def backup(
             raise
         _sync(directory.parent)
     except (OSError, apsw.Error) as error:
-        raise BackupUnfit(f"the backup of {database} was not made: {error}") from error
+        # SQLite's text for a full disk in the middle of a copy is "not an error".
+        why = "the disk is full" if isinstance(error, apsw.FullError) else str(error)
+        raise BackupUnfit(f"the backup of {database} was not made: {why}") from error
     return manifest
 
 
