@@ -487,6 +487,11 @@ def test_heads_that_are_none(trail: Trail, tmp_path: Path) -> None:
     wrong.write_text("{}")
     done = invoked("audit", "verify", "--data-dir", trail.data_dir, "--heads", wrong)
     assert done.returncode == 2 and "tillway audit heads --json" in done.stderr
+    for emptied in ("", "[]"):
+        wrong.write_text(emptied)
+        for command in (("heads", "--from"), ("verify", "--heads")):
+            done = invoked("audit", *command, wrong, "--data-dir", trail.data_dir)
+            assert done.returncode == 2 and "holds no head, so it proves nothing" in done.stderr
     gone = tmp_path / "gone.json"
     gone.write_text('[{"scope":"0000000000000000t","sequence":1,"entries":1,"head":"00"}]')
     done = invoked("audit", "verify", "--data-dir", trail.data_dir, "--heads", gone)

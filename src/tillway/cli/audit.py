@@ -1,7 +1,7 @@
 """`tillway audit`: export the audit trail and its heads, and verify that no entry was edited, deleted or inserted."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -294,8 +294,8 @@ def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | N
 
 
 def _read_heads(place: str) -> "Iterator[Head]":
-    """The heads in a file or at an address: lines that a server wrote there, or the output of `tillway audit heads
-    --json`."""
+    """The heads in a file or at an address, at least one: lines that a server wrote there, or the output of `tillway
+    audit heads --json`."""
     import urllib.error
     import urllib.request
 
@@ -304,6 +304,7 @@ def _read_heads(place: str) -> "Iterator[Head]":
     from tillway.engine.audit.heads import Head
 
     one, several = msgspec.json.Decoder(Head), msgspec.json.Decoder(list[Head])
+    none = True
     try:
         if "://" in place and not place.startswith(("https://", "http://")):
             raise WrongUsage(f"{place} is no address over https")
@@ -311,12 +312,17 @@ def _read_heads(place: str) -> "Iterator[Head]":
             urllib.request.urlopen(place, timeout=HEADS_SECONDS_MAX) if "://" in place else Path(place).open("rb")
         ) as lines:
             for number, line in enumerate(iter(lambda: lines.readline(HEADS_BYTES_MAX), b"")):
+                heads: Sequence[Head] = ()
                 if number == 0 and line.lstrip().startswith(b"["):
-                    yield from several.decode(line + lines.read(HEADS_BYTES_MAX))
-                    return
-                if line.strip():
-                    yield one.decode(line)
+                    heads = several.decode(line + lines.read(HEADS_BYTES_MAX))
+                elif line.strip():
+                    heads = (one.decode(line),)
+                none = none and not heads
+                yield from heads
     except (OSError, urllib.error.URLError) as error:
         raise WrongUsage(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except msgspec.MsgspecError as error:
         raise WrongUsage(f"{place} does not hold heads: {error}. Export them: tillway audit heads --json") from None
+    if none:
+        # A file that was emptied would else pass for one whose heads all fit.
+        raise WrongUsage(f"{place} holds no head, so it proves nothing")
