@@ -324,5 +324,5 @@ def _read_heads(place: str) -> "Iterator[Head]":
     except msgspec.MsgspecError as error:
         raise WrongUsage(f"{place} does not hold heads: {error}. Export them: tillway audit heads --json") from None
     if none:
-        # A file that was emptied would else pass for one whose heads all fit.
+        # An emptied file would else pass for one with heads that all fit.
         raise WrongUsage(f"{place} holds no head, so it proves nothing")

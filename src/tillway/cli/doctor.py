@@ -257,7 +257,7 @@ def _mark(settings: Settings) -> Iterator[Finding]:
 
 
 def _restore(settings: Settings) -> Iterator[Finding]:
-    """Whether the store was put back from a backup and waits for what the providers know. A server notices that."""
+    """Whether the store was put back from a backup, and waits until `tillway recover` has asked the providers."""
     from tillway.engine.restores import find_generation
     from tillway.store.codec import RecordDamaged
     from tillway.store.port import StoreUnfit, Unavailable
