@@ -36,6 +36,69 @@ async def test_a_transfer_pays(shop: CardShop) -> None:
     assert told["data"]["object"]["available"] == {"eur": 900}
 
 
+AWAITED = {
+    "amount": 1000,
+    "currency": "eur",
+    "confirm": True,
+    "payment_method_types": ["customer_balance"],
+    "payment_method_data": {"type": "customer_balance"},
+    "payment_method_options": {"customer_balance": {"funding_type": "bank_transfer"}},
+}
+
+
+async def test_a_payment_waits_for_transfers(shop: CardShop) -> None:
+    customer = await shop.customer()
+    fund = f"/v1/test_helpers/customers/{customer}/fund_cash_balance"
+    first, second = [
+        await shop.ok("POST", "/v1/payment_intents", {**AWAITED, "customer": customer, "amount": amount})
+        for amount in (1000, 300)
+    ]
+    action = first["next_action"]["display_bank_transfer_instructions"]
+    assert (first["status"], action["type"], action["amount_remaining"]) == (
+        "requires_action",
+        "eu_bank_transfer",
+        1000,
+    )
+    await shop.ok("POST", fund, {"amount": 400, "currency": "eur"})
+    path = f"/v1/payment_intents/{first['id']}"
+    waiting = await shop.ok("GET", path)
+    assert waiting["next_action"]["display_bank_transfer_instructions"]["amount_remaining"] == 600
+    assert (await shop.ok("GET", f"/v1/payment_intents/{second['id']}"))["status"] == "requires_action"
+    (told,) = (await shop.ok("GET", "/v1/events", {"type": "payment_intent.partially_funded"}))["data"]
+    assert told["data"]["object"]["id"] == first["id"]
+    await shop.ok("POST", fund, {"amount": 1000, "currency": "eur"})
+    for payment, amount in ((first, 1000), (second, 300)):
+        paid = await shop.ok("GET", f"/v1/payment_intents/{payment['id']}")
+        assert (paid["status"], paid["amount_received"], paid["next_action"]) == ("succeeded", amount, None)
+    cash = await shop.ok("GET", f"/v1/customers/{customer}/cash_balance")
+    assert cash["available"] == {"eur": 100}, "no transfer is spent twice, and none is lost"
+
+
+async def test_credit_is_applied_by_hand_and_only_where_it_is_awaited(shop: CardShop) -> None:
+    customer = await shop.customer()
+    waiting = await shop.ok("POST", "/v1/payment_intents", {**AWAITED, "customer": customer})
+    path = f"/v1/payment_intents/{waiting['id']}"
+    apply = f"{path}/apply_customer_balance"
+    unpaid = await shop.ok("POST", apply)
+    assert unpaid["status"] == "requires_action"
+    given = {"amount": -1500, "currency": "eur"}
+    await shop.ok("POST", f"/v1/customers/{customer}/balance_transactions", given)
+    assert (await shop.refused("POST", apply, {"amount": 400}))[2] == "amount"
+    assert (await shop.refused("POST", apply, {"currency": "usd"}))[2] == "currency"
+    assert (await shop.ok("POST", apply, {"amount": 1000, "currency": "eur"}))["status"] == "succeeded"
+    assert (await shop.refused("POST", apply))[:2] == (400, "payment_intent_unexpected_state")
+
+    other = await shop.ok("POST", "/v1/payment_intents", {**AWAITED, "customer": customer, "amount": 900})
+    assert other["next_action"]["display_bank_transfer_instructions"]["amount_remaining"] == 400
+    address = f"/3ds/{shop.merchant.account.removeprefix('acct_')}t/{other['id']}"
+    secret = other["client_secret"].partition("_secret_")[2]
+    passed = await shop.app.send("POST", address, query=f"secret={secret}", body=b"outcome=pass")
+    assert passed.status == 400, "there is no challenge to pass"
+    cancelled = await shop.ok("POST", f"/v1/payment_intents/{other['id']}/cancel")
+    assert cancelled["status"] == "canceled"
+    assert (await shop.ok("GET", f"/v1/customers/{customer}"))["balance"] == -500, "a part is never taken"
+
+
 async def test_refusals(shop: CardShop) -> None:
     customer, other = await shop.customer(), await shop.customer()
     fund = f"/v1/test_helpers/customers/{customer}/fund_cash_balance"

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -460,3 +461,26 @@ async def test_another_merchants_is_like_nobodys(
     assert found == await answer("cus_nobodys", "card_nobodys", await shop.foreign_key())
     if path != "/v1/charges":  # Live mode has no connector here, which is said before anything else.
         assert found == await answer(made["id"], made["default_source"], shop.merchant.live_key)
+
+
+async def test_a_card_is_told_of_when_its_last_month_begins(shop: CardShop) -> None:
+    customer, app = await shop.customer(), shop.app
+    then = datetime.fromtimestamp(app.clock.now_ms() / 1000 + 62 * 86_400, UTC)
+    source = {"object": "card", **VISA, "exp_month": then.month, "exp_year": then.year}
+    card = (await shop.ok("POST", f"/v1/customers/{customer}/sources", {"source": source}))["id"]
+    gone = (await shop.ok("POST", f"/v1/customers/{customer}/sources", {"source": source}))["id"]
+    renewed = (await shop.ok("POST", f"/v1/customers/{customer}/sources", {"source": source}))["id"]
+    await shop.ok("DELETE", f"/v1/customers/{customer}/sources/{gone}")
+    await shop.ok("POST", f"/v1/customers/{customer}/sources/{renewed}", {"exp_year": then.year + 3})
+
+    async def carry() -> list[str]:
+        for row in await app.store.claim("expiries", now_ms=app.clock.now_ms(), lease_ms=1000, limit=100):
+            await app.running.runner.carry(row)
+        told = (await shop.ok("GET", "/v1/events", {"type": "customer.source.expiring"}))["data"]
+        return [event["data"]["object"]["id"] for event in told]
+
+    assert await carry() == []
+    app.clock.ahead_seconds += 62 * 86_400
+    assert await carry() == [card]
+    app.clock.ahead_seconds += 60
+    assert await carry() == [card]

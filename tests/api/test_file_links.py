@@ -53,6 +53,21 @@ async def test_all_who_have_the_address_may_download(objects: MerchantObjects) -
     assert shown.headers["content-disposition"].startswith("attachment")
 
 
+async def test_a_file_comes_with_a_link(objects: MerchantObjects) -> None:
+    file = {"data": base64.b64encode(PDF).decode(), "filename": "a.pdf"}
+    given: dict[str, Any] = {"purpose": "dispute_evidence", "file": file}
+    made = await objects.post("/v1/files", **given, file_link_data={"create": True, "metadata": {"for": "Anna"}})
+    (link,) = made["links"]["data"]
+    assert (link["file"], link["metadata"], made["object"]) == (made["id"], {"for": "Anna"}, "file")
+    assert (await look(objects, link["url"])).body == PDF
+    assert "links" not in await objects.post("/v1/files", **given, file_link_data={"create": False})
+    past = {**given, "file_link_data": {"create": True, "expires_at": 1}}
+    wrong = {**given, "purpose": "identity_document", "file_link_data": {"create": True}}
+    for params, param in ((past, "file_link_data[expires_at]"), (wrong, "purpose")):
+        refused = await objects.app.call(objects.merchant, "POST", "/v1/files", params)
+        assert (refused.status, refused.json["error"]["param"]) == (400, param)
+
+
 async def test_a_link_ends(objects: MerchantObjects) -> None:
     app, file = objects.app, await upload(objects)
     link = await objects.post("/v1/file_links", file=file, metadata={"for": "Anna"})

@@ -65,6 +65,28 @@ async def test_a_merchants_own_terms_are_those_of_its_payments(objects: Merchant
     assert (await transaction(objects))["fee"] == 320
 
 
+async def carry_tasks(objects: MerchantObjects) -> None:
+    app = objects.app
+    for row in await app.store.claim("expiries", now_ms=app.clock.now_ms(), lease_ms=60_000, limit=100):
+        await app.running.runner.carry(row)
+
+
+async def test_the_merchant_is_told_of_changed_settings(objects: MerchantObjects) -> None:
+    app, merchant = objects.app, objects.merchant
+    await change(objects, name="Kettle & Leaf", settlement_days=9)
+    await change(objects, name="Kettle & Leaf", settlement_days=9)
+    await carry_tasks(objects)
+    for key in (merchant.key, merchant.live_key):
+        (told,) = (await app.ok(key, "GET", "/v1/events", {"type": "account.updated"}))["data"]
+        shown = told["data"]["object"]
+        assert (shown["object"], shown["id"]) == ("account", merchant.account)
+        assert shown["settings"]["dashboard"]["display_name"] == "Kettle & Leaf"
+        assert shown["settings"]["payouts"]["schedule"]["delay_days"] == 9
+        assert told["data"]["previous_attributes"]["settings"]["dashboard"]["display_name"] is None
+        if key == merchant.key:
+            assert shown == await app.ok(key, "GET", "/v1/account")
+
+
 async def test_a_change_by_another_process_counts_within_two_seconds(objects: MerchantObjects) -> None:
     assert (await transaction(objects))["fee"] == 320
     id = objects.merchant.account

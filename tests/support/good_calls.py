@@ -223,6 +223,17 @@ class MerchantObjects:
         path = f"/v1/test_helpers/customers/{customer}/fund_cash_balance"
         return customer, (await self.post(path, amount=500, currency="eur"))["id"]
 
+    async def awaited(self) -> str:
+        """A payment that waits for a bank transfer."""
+        waiting = await self.payment(
+            customer=(await self.customer())["id"],
+            confirm=True,
+            payment_method_types=["customer_balance"],
+            payment_method_data={"type": "customer_balance"},
+            payment_method_options={"customer_balance": {"funding_type": "bank_transfer"}},
+        )
+        return str(waiting["id"])
+
     async def linked(self) -> Any:
         return await self.post("/v1/file_links", file=await self.file())
 
@@ -537,6 +548,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/test_helpers/customers/{customer}/fund_cash_balance": _on(
         MerchantObjects.customer, amount=500, currency="eur"
     ),
+    "POST /v1/payment_intents/{id}/apply_customer_balance": _on(MerchantObjects.awaited),
     "GET /v1/test_helpers/test_clocks": _nothing(),
     "POST /v1/test_helpers/test_clocks": _nothing(frozen_time=1_893_456_000),
     "GET /v1/test_helpers/test_clocks/{id}": _on(MerchantObjects.clock),

@@ -3,12 +3,12 @@
 from typing import Any
 
 from tillway.domain.account import SYSTEM, Account
+from tillway.domain.account_state import AccountState
 from tillway.domain.refusal import Refused
-from tillway.http.lists import view_of
 from tillway.http.params import Created, Expand, Params, list_params
 from tillway.http.routes import Answer, Call, Page, route
-from tillway.http.shapes import render_record
-from tillway.operations import external_accounts
+from tillway.http.shapes import View, render_record, shape
+from tillway.operations import account_states
 
 EXPAND_ONLY = Params(expand=Expand())
 LIST = list_params(created=Created())
@@ -20,7 +20,7 @@ SHOWN_MAX = 10
 @route("GET", "/v1/account", EXPAND_ONLY, returns="account")
 async def retrieve_own(call: Call) -> Answer:
     """Retrieve the merchant's own account."""
-    return await _document(call)
+    return await _state(call)
 
 
 @route("GET", "/v1/accounts/{id}", EXPAND_ONLY, returns="account")
@@ -28,7 +28,7 @@ async def retrieve(call: Call) -> Answer:
     """Retrieve the merchant's own account by its id."""
     if call.id != call.caller.scope.account:
         raise Refused("account_invalid", "This key reaches only its own account, and there are no connected accounts.")
-    return await _document(call)
+    return await _state(call)
 
 
 @route("GET", "/v1/accounts", LIST, returns="list", of="account")
@@ -40,12 +40,14 @@ async def list_accounts(call: Call) -> Answer:
     return Page([], False, "/v1/accounts")
 
 
-async def _document(call: Call) -> dict[str, Any]:
-    platform, caller = call.platform, call.caller
-    account = await platform.engine.load(SYSTEM).get(Account, caller.scope.account)
-    saved = await external_accounts.newest_first(platform, caller)
-    view = view_of(call)
-    ready = await platform.connections.default_name(caller.scope.mode) is not None
+async def _state(call: Call) -> AccountState:
+    account = await call.platform.engine.load(SYSTEM).get(Account, call.caller.scope.account)
+    return await account_states.state_of(call.platform, call.caller, account)
+
+
+@shape(AccountState, on_wire=False)
+def account_shape(state: AccountState, view: View) -> dict[str, Any]:
+    account, ready = state.account, state.ready
     return {
         "id": account.id,
         "object": "account",
@@ -61,15 +63,15 @@ async def _document(call: Call) -> dict[str, Any]:
         "email": None,
         "external_accounts": {
             "object": "list",
-            "data": [render_record(one, view) for one in saved[:SHOWN_MAX]],
-            "has_more": len(saved) > SHOWN_MAX,
+            "data": [render_record(one, view) for one in state.external[:SHOWN_MAX]],
+            "has_more": len(state.external) > SHOWN_MAX,
             "url": f"/v1/accounts/{account.id}/external_accounts",
         },
         "future_requirements": _REQUIREMENTS,
         "metadata": {},
         "payouts_enabled": ready,
         "requirements": _REQUIREMENTS,
-        "settings": _settings(account, (await platform.engine.price(caller.scope)).settlement_days),
+        "settings": _settings(account, state.settlement_days),
         "tos_acceptance": {"date": None, "ip": None, "user_agent": None},
         "type": "standard",
     }

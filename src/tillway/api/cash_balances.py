@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from tillway.api.amounts import in_minor, in_minor_of
+from tillway.api.method_types import transfer_kind
+from tillway.domain.amount_limits import AMOUNT_LARGEST
 from tillway.domain.cash_balance import CashBalance, CashTransaction, cash_of
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.wire_amounts import to_wire
 from tillway.http.lists import list_page
-from tillway.http.params import Expand, Params, list_params
+from tillway.http.params import Amount, Currency, Expand, Params, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 from tillway.operations import cash_balances, customers
@@ -13,6 +17,7 @@ from tillway.store.codec import by_parent
 
 EXPAND_ONLY = Params(expand=Expand())
 LIST = list_params()
+APPLY = Params(amount=Amount(maximum=AMOUNT_LARGEST), currency=Currency(), expand=Expand())
 
 
 @route("GET", "/v1/customers/{customer}/cash_balance", EXPAND_ONLY, returns="cash_balance")
@@ -48,6 +53,17 @@ async def list_transactions(call: Call) -> Answer:
 async def retrieve_transaction(call: Call) -> Answer:
     """Retrieve one bank transfer of a customer."""
     return await cash_balances.transaction(call.platform.engine.load(call.caller.scope_key), *call.ids)
+
+
+@route("POST", "/v1/payment_intents/{id}/apply_customer_balance", APPLY, returns="payment_intent")
+async def apply_to_payment(call: Call) -> Answer:
+    """Pay a payment that waits for a bank transfer with its customer's stored credit."""
+    params = call.params
+    if "currency" in params:
+        params = in_minor(call, params, params["currency"])
+    else:
+        params = await in_minor_of(call, params, PaymentIntent, call.id)
+    return await cash_balances.apply(call.platform, call.caller, call.id, params.get("amount"), params.get("currency"))
 
 
 @shape(CashBalance, on_wire=False)
@@ -86,18 +102,18 @@ def cash_transaction_shape(transaction: CashTransaction, view: View) -> dict[str
     }
 
 
-_TRANSFERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "eur": ("eu_bank_transfer", ("bic", "iban_last4", "sender_name")),
-    "gbp": ("gb_bank_transfer", ("account_number_last4", "sender_name", "sort_code")),
-    "jpy": ("jp_bank_transfer", ("sender_bank", "sender_branch", "sender_name")),
-    "mxn": ("mx_bank_transfer", ()),
+_FACTS: dict[str, tuple[str, ...]] = {
+    "eu_bank_transfer": ("bic", "iban_last4", "sender_name"),
+    "gb_bank_transfer": ("account_number_last4", "sender_name", "sort_code"),
+    "jp_bank_transfer": ("sender_bank", "sender_branch", "sender_name"),
+    "us_bank_transfer": ("sender_name",),
 }
-"""The kind of transfer in a currency, with its facts, which a simulated one lacks."""
+"""The facts of each kind of transfer, which a simulated one lacks."""
 
 
 def _transfer(transaction: CashTransaction) -> dict[str, Any]:
-    kind, facts = _TRANSFERS.get(transaction.currency, ("us_bank_transfer", ("sender_name",)))
+    kind = transfer_kind(transaction.currency)
     shown: dict[str, Any] = {"reference": transaction.reference, "type": kind}
-    if facts:
-        shown[kind] = dict.fromkeys(facts)
+    if kind in _FACTS:
+        shown[kind] = dict.fromkeys(_FACTS[kind])
     return shown

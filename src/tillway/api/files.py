@@ -5,11 +5,24 @@ import binascii
 from typing import Any
 
 from tillway.domain.file import File
+from tillway.domain.file_link import LinkedFile, NewLink
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page
-from tillway.http.params import Created, Enum, Expand, Object, Parameter, Params, Text, Unsupported, list_params
+from tillway.http.params import (
+    Boolean,
+    Created,
+    Enum,
+    Expand,
+    Metadata,
+    Object,
+    Parameter,
+    Params,
+    Text,
+    Timestamp,
+    list_params,
+)
 from tillway.http.routes import Answer, Call, Plain, route
-from tillway.http.shapes import View, shape
+from tillway.http.shapes import View, render_record, shape
 from tillway.http.wire import BODY_BYTES_MAX, quote
 from tillway.operations import files
 
@@ -45,7 +58,7 @@ CREATE = Params(
     file=Object(data=FileData(required=True), filename=Text(maximum=255), required=True),
     purpose=Enum(*PURPOSES, required=True),
     expand=Expand(),
-    file_link_data=Unsupported("links to files"),
+    file_link_data=Object(create=Boolean(required=True), expires_at=Timestamp(), metadata=Metadata()),
 )
 LIST = list_params(created=Created(), purpose=Enum(*PURPOSES))
 EXPAND_ONLY = Params(expand=Expand())
@@ -53,9 +66,17 @@ EXPAND_ONLY = Params(expand=Expand())
 
 @route("POST", "/v1/files", CREATE, returns="file")
 async def create(call: Call) -> Answer:
-    """Upload a file of at most 1 MiB, as multipart/form-data."""
-    given = call.params["file"]
-    return await files.upload(call.platform, call.caller, given["data"], given.get("filename"), call.params["purpose"])
+    """Upload a file of at most 1 MiB, as multipart/form-data, and make a link to it if `file_link_data` says so."""
+    given, wanted = call.params["file"], call.params.get("file_link_data") or {}
+    link = NewLink(expires_at=wanted.get("expires_at"), metadata=wanted.get("metadata"))
+    return await files.upload(
+        call.platform,
+        call.caller,
+        given["data"],
+        given.get("filename"),
+        call.params["purpose"],
+        link if wanted.get("create") else None,
+    )
 
 
 @route("GET", "/v1/files", LIST, returns="list", of="file")
@@ -80,6 +101,17 @@ async def contents(call: Call) -> Answer:
     named = f"{file.id}.{file.type}" if file.type else file.id
     headers = (("content-disposition", f'attachment; filename="{named}"'), ("cache-control", "no-store"))
     return Plain(200, content, "application/octet-stream", headers)
+
+
+@shape(LinkedFile, object="file")
+def linked_file_shape(reading: LinkedFile, view: View) -> dict[str, Any]:
+    links = {
+        "object": "list",
+        "data": [render_record(reading.link, view)],
+        "has_more": False,
+        "url": f"/v1/file_links?file={reading.id}",
+    }
+    return {**file_shape(reading.file, view), "links": links}
 
 
 @shape(File)

@@ -13,7 +13,7 @@ from tillway.domain.method_types import METHOD_TYPES, check_servable
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt
-from tillway.http.params import Enum, Ignored, Metadata, Object, Open, Parameter, pick
+from tillway.http.params import Array, Country, Enum, Ignored, Metadata, Object, Open, Parameter, pick
 from tillway.http.routes import Call
 
 
@@ -89,7 +89,23 @@ FORMS: Final[dict[str, MethodForm]] = {
     ),
     "customer_balance": MethodForm(
         parameters=Object(),
-        payment_options=Open(),
+        payment_options=Object(
+            unsettable=True,
+            bank_transfer=Object(
+                eu_bank_transfer=Object(country=Country(required=True)),
+                requested_address_types=Array(Enum("aba", "iban", "sepa", "sort_code", "spei", "swift", "zengin")),
+                type=Enum(
+                    "eu_bank_transfer",
+                    "gb_bank_transfer",
+                    "jp_bank_transfer",
+                    "mx_bank_transfer",
+                    "us_bank_transfer",
+                    required=True,
+                ),
+            ),
+            funding_type=Enum("bank_transfer", unsettable=True),
+            setup_future_usage=Enum("none"),
+        ),
         of_method=lambda method: {},
         of_charge=lambda charge: {},
         of_setup=lambda attempt: None,
@@ -98,6 +114,19 @@ FORMS: Final[dict[str, MethodForm]] = {
     ),
 }
 """The forms by the name of their type."""
+
+
+_TRANSFERS: Final[dict[str, str]] = {
+    "eur": "eu_bank_transfer",
+    "gbp": "gb_bank_transfer",
+    "jpy": "jp_bank_transfer",
+    "mxn": "mx_bank_transfer",
+}
+
+
+def transfer_kind(currency: str) -> str:
+    """Stripe's name of bank transfers in a currency."""
+    return _TRANSFERS.get(currency, "us_bank_transfer")
 
 
 def _members(part: str) -> dict[str, Any]:

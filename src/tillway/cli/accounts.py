@@ -204,7 +204,8 @@ def _decide(
     from tillway.cli.installation import build_writes, repeat_conflicts
     from tillway.domain.operator import check_reason
     from tillway.engine.balance import StoredLedger
-    from tillway.operations.account_settings import belongings_of, ended, refuse_unless_settled
+    from tillway.operations.account_settings import belongings_of, ended, refuse_unless_settled, tasks_of
+    from tillway.store.port import ABSENT
 
     async def work(store: "Store") -> "Account":
         async def alter() -> "Account":
@@ -213,7 +214,7 @@ def _decide(
             after = decide(before, at)
             if after == before:
                 return before
-            beside: list[Alteration] = []
+            beside: list[Alteration] = [(ABSENT, None, task) for task in tasks_of(before, after, at)]
             if after.deleted_at is not None:
                 await refuse_unless_settled(await StoredLedger.open(store), before)
                 beside = [(seen, one, ended(one, at)) for seen, one in await belongings_of(store, before)]
@@ -333,7 +334,7 @@ def brand(
     colour: Annotated[str | None, typer.Option(help="Such as #2f4f3a; empty: Tillway's own.")] = None,
 ) -> None:
     """Set the name and colour of a merchant's checkout pages. A running server shows them at once."""
-    from tillway.domain.account import is_colour
+    from tillway.domain.account import change_settings, is_colour
 
     if name is None and colour is None:
         raise WrongUsage("give --name, --colour or both")
@@ -342,9 +343,8 @@ def brand(
     if colour and not is_colour(colour.lower()):
         raise WrongUsage(f"--colour is {colour!r}; it must be # and six hexadecimal digits")
     fields = {"name": name and name.strip(), "brand_colour": colour and colour.lower()}
-    changed = _change_account(
-        options, account, "accounts brand", {field: value for field, value in fields.items() if value is not None}
-    )
+    given = {field: value for field, value in fields.items() if value is not None}
+    changed = _decide(options, account, "accounts brand", lambda before, at: change_settings(before, given))
     document = {"account": changed.id, "name": changed.name, "colour": changed.brand_colour}
     options.show(
         document,

@@ -1,5 +1,6 @@
 """The calls by which `tillway trigger` makes each event happen, in test mode."""
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -146,6 +147,34 @@ def _expire_hold(send: Send) -> Document:
     return send("POST", path, {"frozen_time": _START + _EIGHT_DAYS})
 
 
+def _expiring(send: Send) -> Document:
+    """A customer's card in its last month."""
+    today = time.gmtime()
+    customer = _customer(send)
+    card = {"object": "card", "number": "4242424242424242", "exp_month": today.tm_mon, "exp_year": today.tm_year}
+    return send("POST", f"/v1/customers/{customer['id']}/sources", {"source": card})
+
+
+def _partially_funded(send: Send) -> Document:
+    """A payment that waits for a transfer, and one of half its amount."""
+    customer = _customer(send)["id"]
+    send(
+        "POST",
+        "/v1/payment_intents",
+        {
+            "amount": 2000,
+            "currency": "usd",
+            "confirm": True,
+            "customer": customer,
+            "payment_method_types": ["customer_balance"],
+            "payment_method_data": {"type": "customer_balance"},
+            "payment_method_options": {"customer_balance": {"funding_type": "bank_transfer"}},
+        },
+    )
+    half = {"amount": 1000, "currency": "usd"}
+    return send("POST", f"/v1/test_helpers/customers/{customer}/fund_cash_balance", half)
+
+
 TRIGGERS: Final[dict[str, Trigger]] = {
     "account.external_account.created": _bank_account,
     "account.external_account.deleted": _then(_bank_account, "DELETE", "/v1/accounts/{account}/external_accounts/{id}"),
@@ -181,6 +210,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "customer.deleted": _then(_customer, "DELETE", "/v1/customers/{id}"),
     "customer.source.created": _with_source,
     "customer.source.deleted": _then(_with_source, "DELETE", "/v1/customers/{customer}/sources/{id}"),
+    "customer.source.expiring": _expiring,
     "customer.source.updated": _then(_with_source, "POST", "/v1/customers/{customer}/sources/{id}", name="Jane Roe"),
     "customer.updated": _then(_customer, "POST", "/v1/customers/{id}", name="Jane Roe"),
     "customer_cash_balance_transaction.created": _funded,
@@ -189,6 +219,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "payment_intent.amount_capturable_updated": _authorized,
     "payment_intent.canceled": _then(_created, "POST", "/v1/payment_intents/{id}/cancel"),
     "payment_intent.created": _created,
+    "payment_intent.partially_funded": _partially_funded,
     "payment_intent.payment_failed": _pay("pm_card_chargeDeclined"),
     "payment_intent.processing": _debit("pm_usBankAccount_success"),
     "payment_intent.requires_action": _pay("pm_card_authenticationRequired"),
@@ -236,6 +267,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
 and refusals (402) are part of some."""
 
 UNTRIGGERED: Final[dict[str, str]] = {
+    "account.updated": "an operator changes the account's settings",
     "open_item.closed": "a person at the dashboard closes it",
     "open_item.created": "a bank contradicts an earlier answer",
     "order.payment_failed": "the orders dialect has keys of its own",

@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from tillway.domain.commands import UpdateFileLink
 from tillway.domain.file import EVIDENCE, File
-from tillway.domain.record import Changes, Moment, Record, changed, merged_metadata
+from tillway.domain.record import Changes, Moment, Reading, Record, Value, changed, merged_metadata
 from tillway.domain.refusal import Refused
 
 LINKABLE: Final = (
@@ -32,15 +32,37 @@ class FileLink(Record, frozen=True, kw_only=True):
         return self.expires_at is not None and self.expires_at <= now
 
 
-def create(file: File, expires_at: int | None, metadata: dict[str, str | None] | None, at: Moment) -> Changes[FileLink]:
-    """Make an address of `file`. Refused for a purpose that is not in LINKABLE, and for an end that is past."""
+class NewLink(Value, frozen=True, kw_only=True):
+    """A link to be made together with its file."""
+
+    expires_at: int | None = None
+    metadata: dict[str, str | None] | None = None
+
+
+class LinkedFile(Reading, frozen=True, kw_only=True):
+    """A file as the answer shows it that has made it together with a link."""
+
+    file: File
+    link: FileLink
+
+
+def create(
+    file: File,
+    expires_at: int | None,
+    metadata: dict[str, str | None] | None,
+    at: Moment,
+    *,
+    params: tuple[str, str] = ("file", "expires_at"),
+) -> Changes[FileLink]:
+    """Make an address of `file`. Refused for a purpose that is not in LINKABLE, and for an end that is past: `params`
+    are the parameters that say them."""
     if file.purpose not in LINKABLE:
         raise Refused(
             "parameter_invalid_string",
             f"The file {file.id} has the purpose {file.purpose}. Links are for {', '.join(LINKABLE)}.",
-            param="file",
+            param=params[0],
         )
-    _check_end(expires_at, at)
+    _check_end(expires_at, at, params[1])
     link = FileLink(
         id=at.new_id("link"),
         created=at.created,
@@ -68,6 +90,6 @@ def update(link: FileLink, command: UpdateFileLink, at: Moment) -> Changes[FileL
     return Changes(result=after, records=(after,) if after != link else ())
 
 
-def _check_end(expires_at: int | None, at: Moment) -> None:
+def _check_end(expires_at: int | None, at: Moment, param: str = "expires_at") -> None:
     if expires_at is not None and expires_at <= at.now:
-        raise Refused("parameter_invalid_integer", "`expires_at` must be in the future.", param="expires_at")
+        raise Refused("parameter_invalid_integer", f"`{param}` must be in the future.", param=param)

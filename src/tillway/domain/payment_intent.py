@@ -147,6 +147,9 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     latest_charge: str | None = None
     capturable_minor: int = 0
     received_minor: int = 0
+    funded_minor: int = 0
+    """The stored credit that its customer was last seen to have, while it waits for a bank transfer (`awaits_funds`).
+    Until the credit is enough for the whole payment, none of it is taken."""
     last_error: PaymentError | None = None
     canceled_at: int | None = None
     cancellation_reason: CancellationReason | None = None
@@ -194,6 +197,11 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
         return self.attempt is not None and self.status == "requires_action"
 
     @property
+    def awaits_funds(self) -> bool:
+        """Whether it waits until its customer has sent enough money by bank transfer."""
+        return self.status == "requires_action" and self.challenge is None and self.attempt is None
+
+    @property
     def listed(self) -> bool:
         return self.id.startswith("pi_")
 
@@ -232,6 +240,8 @@ class Terms(Value, frozen=True, kw_only=True):
     route: Route | None = None
     descriptor: str | None = None
     """The merchant's statement descriptor, for payments that name none."""
+    simulates_transfers: bool = False
+    """Whether customers' bank transfers can be simulated, as in test mode."""
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
@@ -394,7 +404,7 @@ def _confirm(
         if forbidden is not None:
             return permitted.then(refuse(payment, method, forbidden, at))
     if type.performed_by == "platform":
-        return permitted.then(_from_credit(payment, method, means.customer, at))
+        return permitted.then(_from_credit(payment, command, method, means.customer, terms, at))
     if payment.authenticated or terms.redirects or not _needs_authentication(payment, method):
         begun = _begin(
             payment,
@@ -584,7 +594,7 @@ def finish_challenge(
     method = means.method
     assert method is not None, "a payment that waits for a challenge has its method"
     _not_busy(payment)
-    if payment.status != "requires_action":
+    if payment.status != "requires_action" or payment.awaits_funds:
         raise _unexpected_state(payment, "This PaymentIntent is not waiting for an authentication.")
     if not passed:
         return _decline(replace(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
@@ -643,10 +653,14 @@ def _begin(
 
 
 def _from_credit(
-    payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, at: Moment
+    payment: PaymentIntent,
+    command: Confirm,
+    method: PaymentMethod,
+    customer: Customer | None,
+    terms: Terms,
+    at: Moment,
 ) -> Changes[PaymentIntent]:
-    """Pay with the customer's stored credit, or decline, in one commit. The platform charges no fee and owes the
-    merchant nothing: the merchant has had the money since giving the credit."""
+    """Pay with the customer's stored credit, wait for their bank transfer, or decline, in one commit."""
     if payment.customer is None or customer is None or customer.deleted:
         raise _unfit(payment, "A payment with stored credit needs its customer. Send `customer`.", "customer")
     if not payment.captures_at_once:
@@ -656,12 +670,69 @@ def _from_credit(
     if payment.future_usage is not None:
         raise _unfit(payment, "Stored credit cannot be set up for later payments. Leave it out.", "setup_future_usage")
     stored_credit.check_currency_of(customer, payment.currency)
-    drawn = _charge(payment, at.new_id("att"), method, "", at.now, "")
-    if not stored_credit.covers(customer, payment.amount_minor):
+    if stored_credit.covers(customer, payment.amount_minor):
+        return _draw_credit(payment, method, customer, at)
+    if not waits_for_transfers(payment) or payment.off_session:
+        drawn = _charge(payment, at.new_id("att"), method, "", at.now, "")
         return _decline(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
+    if not terms.simulates_transfers:
+        raise Refused(
+            "connector_unsupported",
+            "There is no bank to which customers could send money in live mode. Give the customer stored credit when "
+            "their transfer has come in, and leave funding_type out.",
+            param="payment_method_options[customer_balance][funding_type]",
+        )
+    if command.error_on_action:
+        return _decline(payment, method, _ACTION_REFUSED, None, at)
+    waiting = replace(payment, status="requires_action", funded_minor=0)
+    waits = _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
+    return waits.then(_note_funds(waiting, customer)) if customer.balance_minor else waits
+
+
+def waits_for_transfers(payment: PaymentIntent) -> bool:
+    """Whether its merchant wants the payment to wait for bank transfers where the stored credit is too low."""
+    options = payment.method_options.get("customer_balance") or {}
+    return options.get("funding_type") == "bank_transfer"
+
+
+def apply_funds(
+    payment: PaymentIntent, method: PaymentMethod, customer: Customer, at: Moment
+) -> Changes[PaymentIntent]:
+    """Pay a payment that waits for bank transfers, if its customer's stored credit is now enough; else note how much
+    there is. Refused for any other payment."""
+    must_await_funds(payment)
+    stored_credit.check_currency_of(customer, payment.currency)
+    if stored_credit.covers(customer, payment.amount_minor):
+        return _draw_credit(payment, method, customer, at)
+    if payment.funded_minor == -customer.balance_minor:
+        return Changes(result=payment)
+    return _note_funds(payment, customer)
+
+
+def must_await_funds(payment: PaymentIntent) -> None:
+    """Raise `Refused` for a payment that does not wait for a bank transfer."""
+    if not payment.awaits_funds:
+        raise _unexpected_state(payment, "This PaymentIntent is not waiting for a bank transfer.")
+
+
+def _note_funds(payment: PaymentIntent, customer: Customer) -> Changes[PaymentIntent]:
+    """Note a part of the money. The customer is written too, so that another payment with the same credit conflicts."""
+    after = replace(payment, funded_minor=-customer.balance_minor)
+    events = _draft_events(after, "payment_intent.partially_funded")
+    return Changes(result=after, records=(after, customer), events=events)
+
+
+def _draw_credit(
+    payment: PaymentIntent, method: PaymentMethod, customer: Customer, at: Moment
+) -> Changes[PaymentIntent]:
+    """Pay with the customer's stored credit, which is enough. The platform charges no fee and owes the merchant
+    nothing: the merchant has had the money since giving the credit."""
+    drawn = _charge(payment, at.new_id("att"), method, "", at.now, "")
     spent = stored_credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
     charge = replace(drawn, status="succeeded", captured=True, captured_minor=drawn.amount_minor)
-    after = replace(payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor)
+    after = replace(
+        payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor, funded_minor=0
+    )
     return spent.then(
         Changes(
             result=after,

@@ -104,6 +104,13 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
         return "source" if self.id.startswith("src_") else "card"
 
 
+class CardExpiry(Record, frozen=True, kw_only=True):
+    """A task: tell the merchant when the last month of a customer's card of the older API begins."""
+
+    method: str
+    due_at_ms: int
+
+
 class Token(Record, frozen=True, kw_only=True):
     """A reference to a card, valid once and for 15 minutes."""
 
@@ -220,7 +227,31 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
         if method.is_source
         else EventDraft(type="payment_method.attached", record=after)
     )
-    return Changes(result=after, records=(after, customer), events=(event,))
+    return Changes(result=after, records=(after, customer), tasks=_expiry_of(after), events=(event,))
+
+
+def _expiry_of(method: PaymentMethod) -> tuple[CardExpiry, ...]:
+    if not method.is_source or method.card is None:
+        return ()
+    id = f"cxp_{method.id.partition('_')[2]}"
+    return (CardExpiry(id=id, created=method.created, method=method.id, due_at_ms=_last_month_of(method.card) * 1000),)
+
+
+def _last_month_of(card: CardFacts) -> int:
+    """When the last month of a card begins, in epoch seconds."""
+    return int(datetime(card.exp_year, card.exp_month, 1, tzinfo=UTC).timestamp())
+
+
+def expire(method: PaymentMethod | None, task: CardExpiry, at: Moment) -> Changes[None]:
+    """Tell that a card will expire at the end of this month. One that was renewed is told of later, one that was
+    removed never."""
+    if method is None or method.customer is None or method.card is None:
+        return Changes(result=None, deletes=(task.id,))
+    begins = _last_month_of(method.card)
+    if begins > at.now:
+        return Changes(result=None, tasks=(msgspec.structs.replace(task, due_at_ms=begins * 1000),))
+    event = EventDraft(type="customer.source.expiring", record=as_source(method))
+    return Changes(result=None, deletes=(task.id,), events=(event,))
 
 
 def issuer_objection(method: PaymentMethod) -> Refused | None:

@@ -24,6 +24,7 @@ _AMOUNTS: Final = (
     "amount_captured",
     "amount_received",
     "amount_refunded",
+    "amount_remaining",
     "amount_subtotal",
     "amount_total",
     "balance",

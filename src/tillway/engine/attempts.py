@@ -261,6 +261,7 @@ class Attempts:
                 authenticates=not scope.livemode,
                 routes=connection,
                 descriptor=price.descriptor,
+                simulates_transfers=not scope.livemode,
             )
         return Terms(
             connector=connection.name,
@@ -274,6 +275,7 @@ class Attempts:
             redirects=connection.connector.capabilities.authenticates,
             steps=connection.connector.capabilities.steps,
             descriptor=price.descriptor,
+            simulates_transfers=not scope.livemode,
         )
 
     async def check_amounts(self, scope: Scope, changes: Changes[Any], param: str = "amount") -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from tillway.domain import account as accounts
 from tillway.domain.account import NAME_MAX, SETTLEMENT_DAYS_MAX, SYSTEM, Account, Scope, is_colour
+from tillway.domain.account_state import AccountTask, changed_task
 from tillway.domain.alias import Alias, alias_id
 from tillway.domain.api_key import ApiKey
 from tillway.domain.charge import STATEMENT_DESCRIPTOR_MAX, descriptor_fault
@@ -219,7 +220,7 @@ async def alter(platform: Platform, caller: Caller, id: str, decide: Decision, *
         if after == before:
             return Changes(result=before)
         if after.deleted_at is None:
-            return Changes(result=after, records=(after,))
+            return Changes(result=after, records=(after,), tasks=tasks_of(before, after, at))
         await refuse_unless_settled(platform.engine, before)
         kept: list[Record] = [after]
         gone: list[str] = []
@@ -234,6 +235,13 @@ async def alter(platform: Platform, caller: Caller, id: str, decide: Decision, *
     done = await platform.engine.run(by, work)
     platform.authenticator.forget()
     return done
+
+
+def tasks_of(before: Account, after: Account, at: Moment) -> tuple[AccountTask, ...]:
+    """The task that tells the merchant of changed settings, if they have changed."""
+    if all(getattr(before, name) == getattr(after, name) for name in accounts.SETTINGS):
+        return ()
+    return (changed_task(before, after, at.new_id("acst"), at.now_ms),)
 
 
 async def find(load: Load, caller: Caller, id: str) -> Account:

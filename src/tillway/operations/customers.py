@@ -13,16 +13,17 @@ import msgspec
 
 from tillway.domain import customer as domain
 from tillway.domain import payment_method
+from tillway.domain.account import scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.commands import AddSource, CreateCustomer, CustomerFields, UpdateCustomer, UpdateSource
 from tillway.domain.customer import Customer, must_exist
-from tillway.domain.payment_method import PaymentMethod, Token, as_source, attach, holder, new_method
+from tillway.domain.payment_method import CardExpiry, PaymentMethod, Token, as_source, attach, holder, new_method
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.domain.test_clock import TestClock, join
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import postal
-from tillway.engine.core import Done, Load
+from tillway.engine.core import Done, Engine, Load
 from tillway.engine.platform import Platform
 from tillway.operations.payment_methods import find_existing, redeem_token
 from tillway.store.codec import by_customer, decode
@@ -271,6 +272,19 @@ async def _source(
         method = new_method(facts_of_alias, {}, at, prefix="card")
         return method, Changes(result=None, records=(method,))
     return await redeem_token(load, await load.get(Token, given, "source", "token"), at)
+
+
+async def carry_expiry(engine: Engine, row: Row) -> None:
+    """Carry out the task of a card that will expire."""
+    scope_key, _, id = row.key.partition("/")
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        task = await load.maybe(CardExpiry, id)
+        if task is None or task.due_at_ms > at.now_ms:
+            return NO_CHANGES
+        return payment_method.expire(await load.maybe(PaymentMethod, task.method), task, at)
+
+    await engine.run(Caller.system(scope_of(scope_key), "tell of an expiring card"), work)
 
 
 # Payment methods.

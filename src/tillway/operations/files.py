@@ -10,7 +10,7 @@ from tillway.domain import file as domain
 from tillway.domain import file_link
 from tillway.domain.commands import UpdateFileLink
 from tillway.domain.file import EVIDENCE, File, FileChunk, chunk_id
-from tillway.domain.file_link import FileLink
+from tillway.domain.file_link import FileLink, LinkedFile, NewLink
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
@@ -18,9 +18,24 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 
 
-async def upload(platform: Platform, caller: Caller, content: bytes, filename: str | None, purpose: str) -> Done[File]:
-    async def work(load: Load, at: Moment) -> Changes[File]:
-        return domain.upload(content, filename, purpose, at)
+async def upload(
+    platform: Platform,
+    caller: Caller,
+    content: bytes,
+    filename: str | None,
+    purpose: str,
+    wanted: NewLink | None = None,
+) -> Done[File | LinkedFile]:
+    """Keep a file, in one commit with the link that is wanted."""
+
+    async def work(load: Load, at: Moment) -> Changes[File | LinkedFile]:
+        kept = domain.upload(content, filename, purpose, at)
+        if wanted is None:
+            return kept
+        file, params = kept.result, ("purpose", "file_link_data[expires_at]")
+        linked = file_link.create(file, wanted.expires_at, wanted.metadata, at, params=params)
+        shown = LinkedFile(id=file.id, created=file.created, file=file, link=linked.result)
+        return kept.then(Changes(result=shown, records=linked.records))
 
     return await platform.engine.run(caller, work)
 

@@ -52,7 +52,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: Confirm)
     """Take a payment, or send the customer to authenticate it."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        payment = await _payment(load, id)
+        payment = await listed(load, id)
         client_secrets.check(platform.engine.client_secrets, caller, payment, command.client_secret)
         if caller.publishable:
             payment_intent.check_confirmed_by_customer(payment)
@@ -116,12 +116,12 @@ async def code_of(load: Load, method: PaymentMethod, made: Changes[Record | None
 
 async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: str | None) -> Record:
     """The payment of that id; a publishable key needs its client secret."""
-    payment = await _payment(platform.engine.load(caller.scope_key), id)
+    payment = await listed(platform.engine.load(caller.scope_key), id)
     client_secrets.check(platform.engine.client_secrets, caller, payment, client_secret)
     return payment
 
 
-async def _payment(load: Load, id: str) -> PaymentIntent:
+async def listed(load: Load, id: str) -> PaymentIntent:
     """The payment of that id, unless it is the unlisted one behind a direct charge."""
     if not id.startswith("pi_"):
         raise Refused("resource_missing", f"No such payment_intent: '{id[:100]}'", param="intent")
@@ -132,7 +132,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
     """Change a payment."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        payment = await _payment(load, id)
+        payment = await listed(load, id)
         method, made = await given_method(platform, load, command, at)
         await _check_customer(load, None if command.customer is UNSET else command.customer)
         return made.then(payment_intent.update(payment, command, method))
@@ -144,7 +144,7 @@ async def capture(platform: Platform, caller: Caller, id: str, command: Capture)
     """Take the authorized amount, or a part of it."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        payment = await _payment(load, id)
+        payment = await listed(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         if not command.final and charge is not None:
             await _check_several_captures(platform, caller, charge)
@@ -171,7 +171,7 @@ async def cancel(platform: Platform, caller: Caller, id: str, command: Cancel) -
     """Cancel a payment and release its authorization."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        payment = await _payment(load, id)
+        payment = await listed(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         attempt = await load.maybe(Attempt, payment.attempt) if payment.acting else None
         return payment_intent.cancel(payment, charge, command, at, idem=caller.idem, attempt=attempt)
@@ -200,7 +200,7 @@ async def increment(platform: Platform, caller: Caller, id: str, command: Increm
     """Authorize a larger total on the same card."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        payment = await _payment(load, id)
+        payment = await listed(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         connector = charge.connector if charge is not None else ""
         connection = await platform.attempts.connections.named(connector, caller.scope)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from tillway.domain.account import SCOPE_KEY_LENGTH, Account
+from tillway.domain.account_state import AccountState, AccountTask
 from tillway.domain.alias import Alias
 from tillway.domain.api_key import ApiKey, KeyRequest
 from tillway.domain.attempt import Attempt
@@ -56,7 +57,7 @@ from tillway.domain.order import Order, OrderTask
 from tillway.domain.passkey import Passkey, UsedChallenge
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
-from tillway.domain.payment_method import PaymentMethod, Token
+from tillway.domain.payment_method import CardExpiry, PaymentMethod, Token
 from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.product import Product
 from tillway.domain.record import Record, SealedRecord
@@ -407,6 +408,9 @@ class RecordType(msgspec.Struct, frozen=True, kw_only=True):
 
 _ROWS: Final = (
     RecordType(kind=Account, prefixes=("acct",), object="merchant", noun="account"),
+    # Only events and answers hold a state.
+    RecordType(kind=AccountState, prefixes=("acs",), object="account"),
+    RecordType(kind=AccountTask, prefixes=("acst",), queue="expiries"),
     RecordType(kind=Alias, prefixes=("als",)),
     RecordType(kind=ApiKey, prefixes=("key",), entries=_key, lasts=True),
     # How far a trail is archived (one in each scope), and how long records are kept (one in all).
@@ -430,6 +434,7 @@ _ROWS: Final = (
         object="customer_cash_balance_transaction",
         entries=lambda scope, transaction: (("parent", by_parent(scope, "ccsbtxn", transaction.customer)),),
     ),
+    RecordType(kind=CardExpiry, prefixes=("cxp",), queue="expiries"),
     RecordType(kind=CatalogProduct, prefixes=("prd",), object="product", noun="product"),
     RecordType(kind=Charge, prefixes=("ch",), object="charge", entries=_charge),
     RecordType(kind=CheckoutExpiry, prefixes=("cse",), queue="expiries"),
