@@ -32,11 +32,9 @@ from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import Build, ConfiguredConnections
 from tillway.engine.core import Engine
-from tillway.engine.files import FileExchange
-from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
-from tillway.engine.runner import Runner
+from tillway.engine.runner import Runner, Work
 from tillway.engine.scans import Scans
 from tillway.engine.siblings import Siblings
 from tillway.engine.webhooks.delivery import Webhooks
@@ -50,15 +48,13 @@ from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, MakeBuckets, Rate, SharedBuckets, Throttle, own_buckets
 from tillway.installation import dashboard_url, head_signer, open_keys, open_store, public_url
-from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
-from tillway.operations.balance_check import check_slowly
 from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.sandbox.simulator import BankMemory, Simulator
 from tillway.settings import Settings, SettingsInvalid, networks_of
-from tillway.store.port import Store, Unavailable
+from tillway.store.port import Row, Store, Unavailable
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.port import Keys, TokenSigner
@@ -67,7 +63,9 @@ if TYPE_CHECKING:
     from tillway.connectors.http_courier import HttpCourier
     from tillway.connectors.smtp import MailServer
     from tillway.engine.audit.heads import HeadPlace, HeadSender
+    from tillway.engine.files import FileExchange
     from tillway.engine.key_uses import KeyUses
+    from tillway.engine.mail import Mail
     from tillway.http.fresh_settings import FreshSettings
 
 log = logging.getLogger(__name__)
@@ -187,6 +185,33 @@ def mail_server(settings: Settings) -> "MailServer | None":
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"smtp_password_file {settings.smtp_password_file} cannot be read: {error}") from None
     return MailServer(settings.smtp_url, Secret(password))
+
+
+def _sender_of_mail(settings: Settings, engine: Engine) -> Work:
+    """Return the worker that sends mail. Raises `SettingsInvalid` as `mail_server` does."""
+    server, made = mail_server(settings), list["Mail"]()
+
+    async def send(row: Row) -> None:
+        if not made:
+            from tillway.engine.mail import Mail
+
+            made.append(Mail(engine, server, settings.smtp_from))
+        await made[0].send(row)
+
+    return send
+
+
+async def _check_balances(engine: Engine) -> None:
+    from tillway.operations.balance_check import check_slowly
+
+    await check_slowly(engine)
+
+
+def _file_exchange(engine: Engine, attempts: Attempts) -> "FileExchange":
+    from tillway.engine.files import FileExchange
+    from tillway.operations import notices
+
+    return FileExchange(engine, attempts, partial(notices.book, attempts))
 
 
 BANK_PURPOSE = "simulated_bank"
@@ -486,11 +511,11 @@ async def assemble(
     runner = Runner(
         engine,
         attempts,
-        workers(platform, Mail(engine, mail_server(settings), settings.smtp_from)),
-        partial(check_slowly, engine),
+        workers(platform, _sender_of_mail(settings, engine)),
+        partial(_check_balances, engine),
         AuditChain(store, clock, engine.time, platform.signer),
         _head_sender(store, place),
-        FileExchange(engine, attempts, partial(notices.book, attempts)),
+        partial(_file_exchange, engine, attempts),
         _nightly_close(settings, platform),
     )
     api = _api_of(settings, platform, renderer, authenticator, request_log, connections, siblings)

@@ -7,8 +7,8 @@ from msgspec import UNSET
 from tillway.api.amounts import in_minor, in_minor_of
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
-from tillway.api.challenges import next_action
 from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES, check_types, parse_new_method
+from tillway.api.next_actions import next_action
 from tillway.domain.amount_limits import AMOUNT_LARGEST, check_charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
 from tillway.domain.payment_intent import PaymentError, PaymentIntent

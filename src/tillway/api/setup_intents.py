@@ -4,8 +4,8 @@ from typing import Any
 
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS
-from tillway.api.challenges import next_action
 from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES, check_types, parse_new_method
+from tillway.api.next_actions import next_action
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.refusal import RULES, Refused

@@ -8,11 +8,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from tillway.aws.audit_copy import AuditCopy
 from tillway.aws.environment import function_of, settings_of
 from tillway.aws.simulated_bank import StoredBank
 from tillway.aws.wake_ups import WakeUps
@@ -29,6 +28,9 @@ from tillway.telemetry.lines import DirectWriter, LineHandler, Lines
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.wiring import Running, assemble, look_for_restore
+
+if TYPE_CHECKING:
+    from tillway.aws.audit_copy import AuditCopy
 
 T = TypeVar("T")
 
@@ -159,6 +161,8 @@ class Environment:
         bucket, chain = self.function.audit_bucket, running.runner.audit
         if not bucket or self.audit_copy is not None:
             return
+        from tillway.aws.audit_copy import AuditCopy
+
         copy = AuditCopy(running.store, client_of(OBJECTS), bucket)
         await copy.add_all()
         earlier = chain.on_batch

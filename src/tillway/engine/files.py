@@ -62,9 +62,6 @@ from tillway.store.walk import rows_of
 
 log = logging.getLogger(__name__)
 
-VISIT_SECONDS = 2.0
-"""How often each connector's waiting operations and inbound files are looked at."""
-
 GATHER_SECONDS = 3.0
 """How long an operation waits for others that can share its file."""
 

@@ -11,7 +11,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -25,16 +26,21 @@ from tillway.domain.record import Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
-from tillway.engine.audit.heads import HeadSender
 from tillway.engine.core import Engine
-from tillway.engine.files import VISIT_SECONDS, FileExchange
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
 from tillway.store.codec import STORED_QUEUES, TYPES, decode, write_of
 from tillway.store.port import KEYS_MAX, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Waiting
 
+if TYPE_CHECKING:
+    from tillway.engine.audit.heads import HeadSender
+    from tillway.engine.files import FileExchange
+
 log = logging.getLogger(__name__)
+
+VISIT_SECONDS: Final = 2.0
+"""How often each connector's waiting operations and inbound files are looked at."""
 
 CLAIM_MAX = 32
 """Most tasks claimed at a time; half of the free places, if that is less."""
@@ -97,8 +103,8 @@ class Runner:
         workers: Mapping[type[Record], Work],
         check_balances: Callable[[], Awaitable[None]],
         audit: AuditChain,
-        heads: HeadSender | None = None,
-        files: FileExchange | None = None,
+        heads: "HeadSender | None" = None,
+        make_files: "Callable[[], FileExchange] | None" = None,
         close_nights: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.engine = engine
@@ -107,7 +113,7 @@ class Runner:
         self.attempts = attempts
         self.audit = audit
         self.heads = heads
-        self.files = files
+        self._make_files = make_files
         if heads is not None:
             audit.on_batch = heads.add
         self.workers: dict[type[Record], Work] = {Attempt: attempts.take_over, AuditTask: audit.run, **workers}
@@ -126,6 +132,11 @@ class Runner:
         self._stopping = False
         self._kept = False
         """Whether the chores of a start were done by `keep_house`."""
+
+    @cached_property
+    def files(self) -> "FileExchange | None":
+        """The exchange of payment files, if there is one. It is made where it is first needed."""
+        return self._make_files() if self._make_files is not None else None
 
     def start(self) -> None:
         self.engine.on_tasks = self._wake_up
@@ -415,7 +426,7 @@ class Runner:
         except Exception:
             log.exception("security events could not be told")
 
-    async def _send_heads(self, heads: HeadSender) -> None:
+    async def _send_heads(self, heads: "HeadSender") -> None:
         """Send the heads of new batches to the place outside, and at the start the last head of every scope."""
         await self._see_through(heads.add_all, "the heads of the audit trail could not be read at the start")
         await self._repeat(
@@ -426,7 +437,7 @@ class Runner:
             "the heads of the audit trail could not be sent",
         )
 
-    async def _exchange_files(self, files: FileExchange) -> None:
+    async def _exchange_files(self, files: "FileExchange") -> None:
         """Write the files of waiting operations, and take up those that providers have sent."""
         await self._repeat(
             files.visit_all,

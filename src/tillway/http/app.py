@@ -35,7 +35,6 @@ from tillway.http.idempotency import answer_once
 from tillway.http.masking import mask_personal
 from tillway.http.messages import Request, Response
 from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
-from tillway.http.multipart import is_multipart, parse_multipart
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
 from tillway.http.request_log import RequestLog
@@ -432,8 +431,8 @@ class Api:
         if dialect is not None:
             return parse_json(request.headers.get("content-type"), request.body)
         content_type = request.headers.get("content-type")
-        if request.path == UPLOADS and content_type is not None and is_multipart(content_type):
-            body = parse_multipart(content_type, request.body)
+        if request.path == UPLOADS and content_type is not None:
+            body = _parse_upload(content_type, request.body)
         else:
             body = parse_body(content_type, request.body)
         if request.query:
@@ -466,6 +465,12 @@ class Api:
         if caller.older_shapes and not caller.publishable:
             await self.renderer.render_older(document, load, view)
         return 200, encode(narrow_for_publishable_key(document) if caller.publishable else document)
+
+
+def _parse_upload(content_type: str, content: bytes) -> dict[str, Any]:
+    from tillway.http.multipart import is_multipart, parse_multipart
+
+    return (parse_multipart if is_multipart(content_type) else parse_body)(content_type, content)
 
 
 def _nobody(request_id: str) -> Caller:

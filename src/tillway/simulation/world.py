@@ -522,7 +522,7 @@ class Process:
         self.runner = Runner(
             engine,
             self.attempts,
-            workers(platform, Mail(engine, None, "")),
+            workers(platform, Mail(engine, None, "").send),
             partial(check_slowly, engine),
             AuditChain(store, clock, engine.time, world.head_signer),
         )

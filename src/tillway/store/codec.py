@@ -584,7 +584,17 @@ STORED_QUEUES: Final[dict[str, tuple[str, ...]]] = {
 }
 """The queues of the store in which the tasks of a queue may be."""
 
-_DECODERS = {prefix: msgspec.json.Decoder(kind) for prefix, kind in TYPES.items()}
+
+class _Decoders(dict[str, msgspec.json.Decoder[Record]]):
+    """The decoder of each prefix, made for its first record: a payment needs a few of all."""
+
+    def __missing__(self, prefix: str) -> msgspec.json.Decoder[Record]:
+        decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(TYPES[prefix])
+        self[prefix] = decoder
+        return decoder
+
+
+_DECODERS = _Decoders()
 
 UNCHECKED: Final = frozenset((AuditBatch, AuditEntry, Event, IdempotencyRecord))
 """Types without a checksum: the digests of the audit trail prove its own records, and an event or an answer that is

@@ -8,7 +8,7 @@ below it was inserted by hand: it is in no batch, and the walk names it.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -29,7 +29,6 @@ from tillway.domain.audit import (
 )
 from tillway.domain.record import Record
 from tillway.domain.redaction import Redacted, redacted_id, redaction_text
-from tillway.engine.audit.archive import Archive, base_fault, base_of
 from tillway.engine.audit.entries import task_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import SETTLED_SECONDS
@@ -37,6 +36,9 @@ from tillway.store.codec import decode, decode_unchecked, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store
 from tillway.store.walk import all_scopes, rows_of
 from tillway.vault.port import HeadSigner, HeadVerifier
+
+if TYPE_CHECKING:
+    from tillway.engine.audit.archive import Archive
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +276,7 @@ class _Torn(Exception):
 
 
 async def walk(
-    store: Store, scope_key: str, verifier: HeadVerifier | None = None, archive: Archive | None = None
+    store: Store, scope_key: str, verifier: HeadVerifier | None = None, archive: "Archive | None" = None
 ) -> Walked:
     """Read a scope's chain and entries from the beginning and compare them, up to the first difference.
 
@@ -301,7 +303,7 @@ async def walk(
 
 class _Walk:
     def __init__(
-        self, store: Store, scope_key: str, verifier: HeadVerifier | None, archive: Archive | None = None
+        self, store: Store, scope_key: str, verifier: HeadVerifier | None, archive: "Archive | None" = None
     ) -> None:
         self.archived = 0
         self._archived_until = 0
@@ -318,6 +320,8 @@ class _Walk:
         self._entries = _Entries(store, scope_key)
 
     async def through(self) -> None:
+        from tillway.engine.audit.archive import base_fault, base_of  # Linking needs none of it.
+
         # The task is read first: the chain may grow while it is walked, and never becomes shorter.
         row = await self.store.get(f"{self.scope_key}/{TASK_ID}")
         task = readable(row, AuditTask)
