@@ -183,7 +183,7 @@ def markdown(report: Report) -> str:
         )
     for cell in report.over_bank:
         rows.append(
-            f"| over a bank of {1000 * overhead.BANK_SECONDS:.0f} ms, {cell.connections} connection"
+            f"| over a bank of {overhead.BANK_MS:.0f} ms, {cell.connections} connection"
             f"{'s' if cell.connections > 1 else ''}: more than the bank took | {cell.pressed.per_second:,.0f} "
             f"| {cell.overhead_ms:.2f} ms | {cell.overhead_p99_ms:.2f} ms | |"
         )

@@ -1,8 +1,8 @@
 """`python -m bench.overhead`: how much later a payment is answered than its bank answers, with a bank of 50 ms.
 
-The bank is in this process: it answers 50 ms after it has read the request, and notes how long it really took. The
-payment's time is that at the client, over HTTP. Their difference is all that Tillway adds: reading the request, two
-flushed commits, the request to the bank, and the answer.
+The bank is in this process: it answers 50 ms (`--bank-ms`) after it has read the request, and notes how long it really
+took. The payment's time is that at the client, over HTTP. Their difference is all that Tillway adds: reading the
+request, two flushed commits, the request to the bank, and the answer.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from bench.load import Pressed, percentile, press
 from bench.payment import SUCCEEDED, payment
 from bench.servers import LOAD_CORE, pinned
 
-BANK_SECONDS = 0.050
+BANK_MS = 50.0
 AIM_MS, AIM_P99_MS = 2.0, 5.0
 """The aims at one connection: for the median, and for 99 payments of a hundred."""
 
@@ -51,10 +51,10 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class SlowBank(asyncio.Protocol):
-    """Accepts every authorization BANK_SECONDS after it came. `took` has the real times, in seconds."""
+    """Accepts every authorization `seconds` after it came. `took` has the real times, in seconds."""
 
-    def __init__(self, took: list[float]) -> None:
-        self._took = took
+    def __init__(self, took: list[float], seconds: float) -> None:
+        self._took, self._seconds = took, seconds
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -68,7 +68,7 @@ class SlowBank(asyncio.Protocol):
             self._received = data
             return
         self._received = b""
-        asyncio.get_running_loop().call_later(BANK_SECONDS, self._answer, body, time.perf_counter())
+        asyncio.get_running_loop().call_later(self._seconds, self._answer, body, time.perf_counter())
 
     def _answer(self, body: bytes, came_at: float) -> None:
         asked = msgspec.json.decode(body)
@@ -84,7 +84,11 @@ def main() -> None:
     with pinned(LOAD_CORE):
         cells = uvloop.run(
             measured(
-                _ROOT / "build" / "bench" / "overhead", given.connections, seconds=given.seconds, warm_up=given.warm_up
+                _ROOT / "build" / "bench" / "overhead",
+                given.connections,
+                bank_ms=given.bank_ms,
+                seconds=given.seconds,
+                warm_up=given.warm_up,
             )
         )
     print(markdown(cells))
@@ -93,16 +97,20 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__.split("\n")[0])
     parser.add_argument("--connections", type=lambda text: tuple(map(int, text.split(","))), default=(1, 16))
+    parser.add_argument("--bank-ms", type=float, default=BANK_MS)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--warm-up", type=float, default=2.0)
     return parser.parse_args()
 
 
-async def measured(data_dir: Path, numbers: Sequence[int], *, seconds: float, warm_up: float) -> list[Cell]:
+async def measured(
+    data_dir: Path, numbers: Sequence[int], *, bank_ms: float = BANK_MS, seconds: float, warm_up: float
+) -> list[Cell]:
     """Measure at each of the `numbers` of connections. Raises RuntimeError for any answer but a payment that
     succeeded."""
     took: list[float] = []
-    bank = await asyncio.get_running_loop().create_server(lambda: SlowBank(took), "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    bank = await loop.create_server(lambda: SlowBank(took, bank_ms / 1000), "127.0.0.1", 0)
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     merchant = servers.install(data_dir)

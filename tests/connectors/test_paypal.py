@@ -223,6 +223,17 @@ async def test_payouts_settle_by_their_item(status: str, error: str | None, expe
     assert header["sender_batch_id"] == "r1"
 
 
+@pytest.mark.parametrize("links", [None, [], [{"href": "https://api.sandbox.paypal.com/elsewhere"}], ["nonsense"]])
+async def test_a_repeated_batch_without_its_link_is_unknown(links: Any) -> None:
+    """The first request may have paid: a payout that failed would be paid a second time."""
+    far = Script()
+    far.expect("POST", "/v1/payments/payouts").answers(400, {"name": "USER_BUSINESS_ERROR", "links": links})
+    assert isinstance(await converse(connector().perform(payout()), in_process(far)), Unknown)
+    far = Script()
+    far.expect("POST", "/v1/payments/payouts").answers(400, {"name": "VALIDATION_ERROR", "links": links})
+    assert isinstance(await converse(connector().perform(payout()), in_process(far)), Declined)
+
+
 async def test_a_batch_over_another_amount_is_unknown() -> None:
     far = Script()
     far.expect("POST", "/v1/payments/payouts").answers(201, {"batch_header": {"payout_batch_id": "B1"}})

@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 from adyen_provider import AdyenFarSide
+from bent_provider import BENDS, Bent, bend_answer
 from live_bank import LiveMerchant
 from paypal_provider import PayPalFarSide
 from stripe_provider import StripeFarSide
 
-from tillway.connectors.port import Request, Response
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.engine.connections import REFRESH_SECONDS
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT
-from tillway.testing.connector_contract import BENT_ANSWERS
-from tillway.testing.far_side import Peer, Play, answer, over_http
+from tillway.testing.far_side import Peer, answer, over_http
 from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
 CARD = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}}
@@ -30,26 +29,6 @@ KINDS: dict[str, tuple[Callable[[InProcessApp, Merchant], Peer], dict[str, str]]
     "adyen": (lambda app, merchant: AdyenFarSide().peer, {"api_key": "key", "merchant_account": "ShopECOM"}),
     "http_bank": (lambda app, merchant: LiveMerchant(app, merchant).peer, {}),
 }
-
-
-class Bent:
-    """A provider whose answers about money are changed by `bend`. Questions and tokens are answered rightly, unless
-    `silent`: then they get a 503."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.bend: Callable[[Response], Response] | None = None
-        self.silent = False
-        self.asked = 0
-
-    def play(self, request: Request) -> Play:
-        played = self.peer.play(request)
-        if request.path == "/v1/oauth2/token":
-            return played
-        if request.method == "GET":
-            return played._replace(answer=answer(503)) if self.silent else played
-        self.asked += 1
-        return played if self.bend is None else played._replace(answer=self.bend(played.answer))
 
 
 class Shop:
@@ -88,15 +67,12 @@ async def opened(place: Path, kind: str) -> AsyncIterator[Shop]:
         await app.close()
 
 
-HUGE = {"three megabytes": lambda said: Response.read(200, b'{"a": "' + b"b" * 3_000_000 + b'"}', {})}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_nonsense_is_a_doubt_at_once_and_no_second_payment(tmp_path: Path, kind: str) -> None:
     async with opened(tmp_path, kind) as shop:
         shop.provider.silent = True
         for what in ("half a JSON", "another amount", "a strange status", "three megabytes"):
-            shop.provider.bend = {**BENT_ANSWERS, **HUGE}[what]
+            shop.provider.bend = BENDS[what]
             paid = await shop.pay()
             assert (paid.status, paid.json["status"]) == (200, "processing"), f"{what}: {paid.body!r}"
             [doubt] = [row for row in await shop.doubts() if row["subject"] == paid.json["id"]]
@@ -112,7 +88,7 @@ async def test_refused_credentials_are_an_alert_and_a_402(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(tmp_path, kind) as shop:
-        shop.provider.bend = lambda said: answer(401, {"error": {"message": "no such key"}})
+        shop.provider.bend = bend_answer(lambda said: answer(401, {"error": {"message": "no such key"}}))
         with caplog.at_level(logging.ERROR):
             refused = await shop.pay()
         assert (refused.status, refused.json["error"]["code"]) == (402, "processing_error")
@@ -122,7 +98,7 @@ async def test_refused_credentials_are_an_alert_and_a_402(
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_provider_that_asks_to_wait_is_not_asked_earlier(tmp_path: Path, kind: str) -> None:
     async with opened(tmp_path, kind) as shop:
-        shop.provider.bend = lambda said: answer(429, {}, {"retry-after": "7"})
+        shop.provider.bend = bend_answer(lambda said: answer(429, {}, {"retry-after": "7"}))
         paid = await shop.pay()
         assert (paid.status, paid.json["status"], shop.provider.asked) == (200, "processing", 1)
         [task] = await shop.app.store.peek("attempts", now_ms=shop.app.clock.now_ms(), limit=10)

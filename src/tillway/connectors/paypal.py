@@ -723,6 +723,8 @@ def _pay_out(operation: Operation) -> Conversation:
         batch = id if isinstance(id, str) else None
     elif answer.status == 400:
         batch = _first_batch(found)
+        if batch is None and found.get("name") in _MAY_BE_A_REPEAT:
+            return Unknown("PayPal refuses the batch, and may have made it at an earlier request")
         if batch is None:
             return _outcome_of_refusal(answer)
     else:
@@ -735,12 +737,16 @@ def _pay_out(operation: Operation) -> Conversation:
     return _batch_outcome(operation, seen.body, batch)
 
 
+_MAY_BE_A_REPEAT = ("USER_BUSINESS_ERROR", "DUPLICATE_REQUEST_ID", "DUPLICATE_TRANSACTION")
+"""The names of the refusal of a `sender_batch_id` that was used before: the first request may have paid."""
+
+
 def _first_batch(refusal: Mapping[str, Any]) -> str | None:
     """The id of the batch that was made under the same `sender_batch_id` before: the refusal links to it."""
     for link in refusal.get("links") or []:
         href = link.get("href") if isinstance(link, dict) else None
         if isinstance(href, str):
-            found = re.search(r"/v1/payments/payouts/([A-Za-z0-9_-]{1,30})$", urlsplit(href).path)
+            found = re.search(r"/v1/payments/payouts/([A-Za-z0-9_-]{1,64})$", urlsplit(href).path)
             if found is not None:
                 return found[1]
     return None

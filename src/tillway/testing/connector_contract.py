@@ -808,7 +808,9 @@ BENT_ANSWERS: dict[str, Callable[[Response], Response]] = {
     "another currency": _with_members(
         frozenset(("currency", "currency_code")), lambda said: "CHF" if str(said).isupper() else "chf"
     ),
-    "a strange status": _with_members(frozenset(("status", "state", "resultCode")), lambda said: "Perhaps"),
+    "a strange status": _with_members(
+        frozenset(("status", "state", "resultCode", "transaction_status")), lambda said: "Perhaps"
+    ),
 }
 """Answers from which nothing follows, by their description: each is made of a provider's right answer."""
 
