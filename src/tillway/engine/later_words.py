@@ -39,8 +39,8 @@ def question_about(scope: Scope, tail: str, about: Settled) -> Operation:
 async def keep_late_word(
     load: Load, attempt: Attempt, outcome: Outcome, changes: Changes[Record | None], at: Moment
 ) -> Changes[Record | None]:
-    """The changes, with a notice that keeps this outcome of an attempt which has settled otherwise meanwhile. The booked
-    word may be the newer one, so the provider is asked again."""
+    """The changes, with a notice that keeps this outcome of an attempt which has settled otherwise meanwhile. The
+    booked word may be the newer one, so the provider is asked again."""
     if not isinstance(outcome, Succeeded | Declined):
         return changes
     tail = attempt.name.removeprefix("att_")
