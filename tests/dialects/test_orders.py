@@ -276,6 +276,7 @@ ORDER_ID = "refused-order"
         ({"order_id": None}, 400, "parameter_missing", "order_id"),
         ({"order_id": "a/b"}, 400, "parameter_invalid_string", "order_id"),
         ({"order_id": ".."}, 400, "parameter_invalid_string", "order_id"),
+        ({"order_id": "*"}, 400, "parameter_invalid_string", "order_id"),
         ({"user_id": " ada"}, 400, "parameter_invalid_string", "user_id"),
         ({"user_id": "ada\n"}, 400, "parameter_invalid_string", "user_id"),
         ({"currency": "XXQ"}, 400, "invalid_currency", "currency"),

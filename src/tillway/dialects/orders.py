@@ -60,11 +60,11 @@ class Name(OwnId):
         return super().read(str(value) if type(value) is int else value, name)
 
     def _check(self, text: str, name: str) -> str:
-        if "/" in text or not text.isprintable() or text != text.strip() or not text.strip("."):
+        if "/" in text or not text.isprintable() or text != text.strip() or not text.strip(".") or text == "*":
             raise Refused(
                 "parameter_invalid_string",
                 f"Invalid {quote(name)}: an id stands in paths. Write it without / and line breaks, without blanks at "
-                "its ends, and not of full stops alone.",
+                "its ends, not of full stops alone, and not as * alone.",
                 param=quote(name),
             )
         return text
