@@ -90,6 +90,16 @@ async def test_under_an_idempotency_key(objects: MerchantObjects, route: Route) 
     assert answer.status == 200 and "idempotent-replayed" not in answer.headers
 
 
+@pytest.mark.parametrize("number", ["4242424242424242", "4242%204242+4242%2D4242"])
+async def test_a_card_number_in_the_address_is_refused(objects: MerchantObjects, number: str) -> None:
+    """Proxies write addresses to their logs, so the first of these requests must fail while its shop is built."""
+    rest = b"type=card&card[exp_month]=12&card[exp_year]=2034"
+    send, key = objects.app.send, objects.merchant.key
+    answer = await send("POST", "/v1/payment_methods", key=key, query=f"card[number]={number}", body=rest)
+    assert (answer.status, answer.json["error"]["code"]) == (400, "card_number_in_free_text")
+    assert (await send("POST", "/v1/customers", key=key, query="name=Ada&metadata[n]=1700000000000")).status == 200
+
+
 SHORT = [
     *("limit=x", "limit=1&limit=2", "limit[a]=1", "limit=%00", "limit=%zz", "limit=%ff", "frobnicate=1", "[]=1", "="),
     *("a", "\u00e9=1", "created[gte]=x", "created=", "created[frob]=1", "starting_after=%2e%2e%2f", "expand=customer"),

@@ -5,9 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import unquote_plus
 
 import msgspec
 
+from tillway.domain.cards import contains_card_number
 from tillway.domain.operator import MAY
 from tillway.domain.record import Record
 from tillway.domain.refusal import REPEATABLE, RULES, Refused
@@ -436,6 +438,12 @@ class Api:
         else:
             body = parse_body(content_type, request.body)
         if request.query:
+            # Proxies and browsers keep addresses, and a card number must be in none of them.
+            if contains_card_number(unquote_plus(request.query)):
+                raise Refused(
+                    "card_number_in_free_text",
+                    "The address seems to hold a card number, and addresses are written to logs. Send it in the body.",
+                )
             body = {**parse_query(request.query), **body}
         return body
 
