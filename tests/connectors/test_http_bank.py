@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from bank_peers import read_at_once
 
-from tillway.connectors.http_bank import HttpBank, signature
+from tillway.connectors.http_bank import HttpBank, list_operations, signature
 from tillway.connectors.port import (
     BankAccountData,
     CardData,
@@ -15,6 +15,7 @@ from tillway.connectors.port import (
     NeverSeen,
     Notice,
     NoticeRejected,
+    NoticeUndecided,
     NotSent,
     Operation,
     Pending,
@@ -95,6 +96,20 @@ def test_outcomes(answer, expected):
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599, 201, 202, 204, 301, 302, 404, 405, 408, 418])
 def test_what_may_have_happened(status):
     assert isinstance(outcome(Response(status, ACCEPTED)), Unknown)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"operations": [ACCEPTED]},
+        {"operations": [ACCEPTED], "has_more": "false"},
+        {"operations": {}, "has_more": False},
+        {"operations": [], "has_more": True},
+    ],
+)
+def test_a_list_that_may_not_be_whole_is_none(body):
+    with pytest.raises(NoticeUndecided, match="list"):
+        play(list_operations(0, None), Response(200, body))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422])

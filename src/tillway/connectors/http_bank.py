@@ -295,9 +295,12 @@ def list_operations(since: int, after: str | None, *, disputes: bool = False) ->
     path = f"{LIST_PATH}?since={since}" + ("" if after is None else f"&after={quote(after, safe='')}")
     answer = yield Request("GET", path, moves_money=False)
     told = (answer.body or {}).get("operations")
-    more = (answer.body or {}).get("has_more", False)
-    if answer.status != 200 or not isinstance(told, list) or not isinstance(more, bool):
+    more = (answer.body or {}).get("has_more")
+    if answer.status != 200 or not isinstance(told, list):
         raise NoticeUndecided(f"the bank answered {answer.status} without a list when asked for its operations")
+    if not isinstance(more, bool):
+        # A page taken for the last one would end the recovery, and the operations behind it would be lost.
+        raise NoticeUndecided("the bank's list does not say by has_more (true or false) whether more follows")
     notices, unreadable = [], []
     last = after
     for said in told:
