@@ -133,6 +133,31 @@ def test_the_page_shows_the_filter_of_the_stream() -> None:
     assert json.loads(shown) == stream_filter()
 
 
+def test_every_environment_commits_the_same_faults(stage: Stage, key: str, shop: stripe.StripeClient) -> None:
+    """They are set in one environment, counted down in another, and cleared in the first."""
+    other = client(stage, key)
+    given: Any = {"amount": 910, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True,
+                  "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"}}  # fmt: skip
+
+    def faults(shop: stripe.StripeClient, rules: list[dict[str, Any]] | None = None) -> Any:
+        how = ("get", {}) if rules is None else ("post", {"faults": {"rules": rules} if rules else {"seed": 1}})
+        answer: Any = shop.raw_request(how[0], "/ops/v1/simulator", **how[1]).data
+        return answer["faults"]["rules"]
+
+    assert faults(other) == []
+    [rule] = faults(shop, [{"fault": "decline", "operation": "authorize", "amount": 910, "times": 2}])
+    assert faults(other) == [rule]
+    for _ in range(2):
+        with pytest.raises(stripe.CardError):
+            other.v1.payment_intents.create(given)
+    assert other.v1.payment_intents.create(given).status == "succeeded" and faults(shop) == []
+    faults(other, [{"fault": "decline", "amount": 910}])
+    with pytest.raises(stripe.CardError):
+        shop.v1.payment_intents.create(given)
+    faults(shop, [])
+    assert other.v1.payment_intents.create(given).status == "succeeded"
+
+
 def test_every_environment_has_the_same_simulated_bank(
     stage: Stage, key: str, shop: stripe.StripeClient, worker: Function
 ) -> None:

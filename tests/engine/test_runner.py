@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -109,3 +110,27 @@ async def test_tasks_that_were_passed_over_are_claimed_when_a_place_is_free(
     while len(mail.messages) < MAILS:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("follow_ups", ["run", "leave"])
+async def test_a_takeover_may_leave_the_tasks_that_follow_it(tmp_path: Path, follow_ups: Any) -> None:
+    """As a function on AWS does whose caller waits for the payment, and not for its webhook."""
+    app = await InProcessApp.open(tmp_path)
+    try:
+        shop = await app.merchant()
+        hook = {"url": "http://127.0.0.1:1/", "enabled_events[]": "payment_intent.succeeded"}
+        await app.ok(shop, "POST", "/v1/webhook_endpoints", hook)
+        faults = (await app.simulator(shop)).faults
+        faults.replace({"rules": [{"fault": "lose_answer"}, {"fault": "error_before", "operation": "look_up"}]})
+        paid = {"amount": 700, "currency": "eur", "payment_method": "pm_card_bypassPending", "confirm": True}
+        left = await app.ok(shop, "POST", "/v1/payment_intents", paid)
+        assert left["status"] == "processing"
+        faults.replace({})
+        app.clock.ahead_seconds += 60
+        until = asyncio.get_running_loop().time() + WITHIN_SECONDS
+        done = await app.running.runner.drain(("attempts",), until=until, follow_ups=follow_ups)
+        assert (await app.ok(shop, "GET", f"/v1/payment_intents/{left['id']}"))["status"] == "succeeded"
+        assert done["attempts"] == 1 and done.get("deliveries", 0) == (follow_ups == "run")
+        assert follow_ups == "run" or done == {"attempts": 1}
+    finally:
+        await app.close()

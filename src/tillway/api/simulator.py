@@ -7,6 +7,7 @@ import msgspec
 
 from tillway.api.amounts import in_minor
 from tillway.connectors.port import NoticeRejected, NoticeUndecided
+from tillway.domain.account import SYSTEM
 from tillway.domain.charge import Charge
 from tillway.domain.dispute import EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, REASONS, Dispute
 from tillway.domain.refusal import Refused
@@ -56,7 +57,7 @@ SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maxi
 async def simulator(call: Call) -> Answer:
     """Retrieve the faults that the bank simulator commits: the merchant's own, or those of the whole installation."""
     found, _ = await _simulator(call)
-    return {"object": "simulator", "faults": _faults(call, found).as_dict()}
+    return {"object": "simulator", "faults": (await found.faults_at(_place(call))).as_dict()}
 
 
 @route("POST", "/ops/v1/simulator", SIMULATE, returns="simulator")
@@ -66,30 +67,24 @@ async def set_simulator(call: Call) -> Answer:
     An operator who may configure sets them for the whole installation.
     """
     found, _ = await _simulator(call)
-    scope = call.caller.scope_key
-    faults = found.faults if call.caller.kind == "operator" else found.faults_of.setdefault(scope, Faults())
-    before = faults.as_dict()
+    given = call.params["faults"]
     try:
-        faults.replace(call.params["faults"])
+        after = Faults(given).as_dict()
     except FaultsInvalid as invalid:
         raise Refused(
             "parameter_invalid_object", f"These faults cannot be set: {invalid}", param=f"faults.{invalid.field}"
         ) from None
-    try:
-        await call.platform.engine.note(call.caller, {"before": before, "after": faults.as_dict()})
-    except Refused:
-        faults.replace(before)  # The faults change only if the audit trail could be written.
-        raise
-    after = faults.as_dict()
-    if not call.params["faults"] and faults is not found.faults:
-        found.faults_of.pop(scope, None)  # The faults of the whole installation hold again.
+    before = (await found.faults_at(_place(call))).as_dict()
+    # The faults change only if the audit trail could be written.
+    await call.platform.engine.note(call.caller, {"before": before, "after": after})
+    if not await found.set_faults(_place(call), given):
+        raise Refused("busy")
     return {"object": "simulator", "faults": after}
 
 
-def _faults(call: Call, simulator: Simulator) -> Faults:
-    if call.caller.kind == "operator":
-        return simulator.faults
-    return simulator.faults_of.get(call.caller.scope_key, simulator.faults)
+def _place(call: Call) -> str:
+    """The scope whose faults a caller reads and sets."""
+    return SYSTEM if call.caller.kind == "operator" else call.caller.scope_key
 
 
 TELL_DISPUTE = Params(

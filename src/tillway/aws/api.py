@@ -41,7 +41,7 @@ async def _answer(event: dict[str, Any]) -> dict[str, Any]:
         # Its first try may have been killed. No loop of a server takes the payment over, so the repeat does.
         until = asyncio.get_running_loop().time() + TAKES_OVER_SECONDS
         with contextlib.suppress(Unavailable):  # Then the answer stays that the first request still runs.
-            if await running.runner.drain(("attempts",), until=until):
+            if await running.runner.drain(("attempts",), until=until, follow_ups="leave"):
                 response = await running.api.handle(request)
     await boot.environment.end_invocation()
     return answer_of(event, response)

@@ -1,17 +1,25 @@
-"""The memory of the simulated bank in the store, so that every environment of every function has the same bank.
-
-Faults that `/ops/v1/simulator` sets, and the simulated delivery service, stay in the memory of one environment.
+"""The memory of the simulated bank in the store, so that every environment of every function has the same bank, with
+the same faults. The simulated delivery service stays in the memory of one environment.
 """
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from tillway.domain.simulated_operation import LIFETIME_SECONDS, SimulatedOperation, place_of
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM
+from tillway.domain.simulated_operation import (
+    FAULTS_ID,
+    LIFETIME_SECONDS,
+    SimulatedFaults,
+    SimulatedOperation,
+    place_of,
+)
 from tillway.sandbox.bank import BankOperation
+from tillway.sandbox.simulator import Remembered
 from tillway.store.codec import decode, write_of
-from tillway.store.port import CommitUnknown, Conflict, Store, Unavailable
+from tillway.store.port import CommitUnknown, Conflict, Store, Unavailable, Write
 
 
 class StoredBank:
@@ -20,15 +28,26 @@ class StoredBank:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def read(self, references: Sequence[str]) -> dict[str, tuple[int, BankOperation]]:
+    async def read(self, references: Sequence[str], scope_key: str) -> Remembered:
         places = {"/".join(place_of(reference)): reference for reference in references}
-        found = await self._store.get_many(list(places))
-        known: dict[str, tuple[int, BankOperation]] = {}
+        # An address of the bank's may begin otherwise.
+        own = (scope_key,) if len(scope_key) == SCOPE_KEY_LENGTH and scope_key.isalnum() else ()
+        scopes = {f"{scope}/{FAULTS_ID}": scope for scope in (*own, SYSTEM)}
+        found = await self._store.get_many([*places, *scopes])
+        known = Remembered({}, {})
         for key, row in found.items():
             record = decode(key.partition("/")[2], row.body)
+            if isinstance(record, SimulatedFaults):
+                known.faults[scopes[key]] = (row.version, record.faults)
+                continue
             assert isinstance(record, SimulatedOperation), key
-            known[places[key]] = (row.version, msgspec.convert(record.operation, BankOperation))
+            known.operations[places[key]] = (row.version, msgspec.convert(record.operation, BankOperation))
         return known
+
+    async def write_faults(self, scope_key: str, version: int, faults: dict[str, Any]) -> bool:
+        now = int(time.time())
+        record = SimulatedFaults(id=FAULTS_ID, created=now, faults=faults, expires_at=now + LIFETIME_SECONDS)
+        return await self._commit([write_of(scope_key, record, version)])
 
     async def write(self, operations: Sequence[tuple[int, BankOperation]]) -> bool:
         now, writes = int(time.time()), []
@@ -38,6 +57,9 @@ class StoredBank:
                 id=id, created=now, operation=msgspec.to_builtins(operation), expires_at=now + LIFETIME_SECONDS
             )
             writes.append(write_of(scope_key, record, version))
+        return await self._commit(writes)
+
+    async def _commit(self, writes: Sequence[Write]) -> bool:
         try:
             await self._store.commit(writes)
         except (Conflict, CommitUnknown, Unavailable):

@@ -1,4 +1,4 @@
-"""An operation of the simulated bank, where its memory outlives its process."""
+"""Operations and faults of the simulated bank, where its memory outlives its process."""
 
 from typing import Any
 
@@ -15,6 +15,17 @@ class SimulatedOperation(Record, frozen=True, kw_only=True):
 
     operation: dict[str, Any]
     expires_at: int
+
+
+class SimulatedFaults(Record, frozen=True, kw_only=True):
+    """The faults of the simulated bank for one scope's payments, or the installation's for all others: the rules of
+    `sandbox.faults.Faults`, with the remaining times of each."""
+
+    faults: dict[str, Any]
+    expires_at: int
+
+
+FAULTS_ID = "sbf_faults"
 
 
 def place_of(reference: str) -> tuple[str, str]:

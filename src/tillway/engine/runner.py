@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -175,15 +175,18 @@ class Runner:
         with contextlib.suppress(Unavailable):
             await self.audit.look_after(self.engine.audited)
 
-    async def drain(self, queues: Iterable[str], *, until: float) -> dict[str, int]:
-        """Run the due tasks of these queues, and those that become due by that, until no more is due. Return their
-        numbers by queue.
+    async def drain(
+        self, queues: Iterable[str], *, until: float, follow_ups: Literal["run", "leave"] = "run"
+    ) -> dict[str, int]:
+        """Run the due tasks of these queues, and those of other queues that become due by that, until no more is due.
+        Return their numbers by queue. With `leave`, another process runs the tasks of other queues.
 
         For a process that is started when something is due, instead of `start`. At `until` (on the loop's clock) it
         gives up the tasks that still run: their leases run out, and another process takes them over.
         """
         wanted, run, time_of = set(queues), Counter[str](), asyncio.get_running_loop().time
-        self.engine.on_tasks = wanted.update
+        if follow_ups == "run":
+            self.engine.on_tasks = wanted.update
         try:
             while time_of() < until:
                 started = 0

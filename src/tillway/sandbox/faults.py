@@ -128,8 +128,16 @@ class Faults:
     """The rules in force, with the remaining times of each. `not_here` are faults that this form of the bank cannot
     make."""
 
-    def __init__(self, rules: Mapping[str, Any] | None = None, *, not_here: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, Any] | None = None,
+        *,
+        not_here: frozenset[str] = frozenset(),
+        chance: random.Random | None = None,
+    ) -> None:
+        """`chance` is drawn from in place of the numbers that follow from the seed."""
         self._not_here = not_here
+        self._chance = chance
         self._seed = 0
         self._random = random.Random(0)
         self._rules: list[Fault] = []
@@ -141,7 +149,7 @@ class Faults:
         """Replace all rules in force, or none. Raises `FaultsInvalid`, which names the field."""
         seed, checked = _read(rules, self._not_here)
         self._seed = seed
-        self._random = random.Random(seed)
+        self._random = self._chance or random.Random(seed)
         self._rules = checked
         self._left = [rule.times for rule in checked]
 

@@ -5,8 +5,9 @@ behind HTTP; it can also increment an authorization. The bank's memory ends with
 """
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, assert_never
+from typing import Any, NamedTuple, Protocol, assert_never
 
 import msgspec
 
@@ -37,10 +38,10 @@ from tillway.connectors.port import (
     tell,
 )
 from tillway.connectors.settings import Setting, read_settings, seconds
-from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM
 from tillway.domain.method_types import DEBITS
 from tillway.sandbox.bank import Announcement, Bank, BankOperation, Status, references_of
-from tillway.sandbox.faults import Drawn, Fault, Faults, plan_notices
+from tillway.sandbox.faults import NOTHING, Drawn, Fault, Faults, plan_notices
 
 SETTINGS = (
     Setting(
@@ -56,14 +57,33 @@ TRIES_MAX = 8
 """How often the bank decides anew after another process has changed an operation."""
 
 
-class BankMemory(Protocol):
-    """A place where the bank's operations outlive its process, and are those of every process."""
+class Remembered(NamedTuple):
+    """Operations by their references and faults by their scopes, each with its version."""
 
-    async def read(self, references: Sequence[str]) -> dict[str, tuple[int, BankOperation]]:
-        """Those of the operations that exist, each with its version."""
+    operations: dict[str, tuple[int, BankOperation]]
+    faults: dict[str, tuple[int, dict[str, Any]]]
+
+
+class BankMemory(Protocol):
+    """A place where the bank's operations and faults outlive its process, and are those of every process."""
+
+    async def read(self, references: Sequence[str], scope_key: str) -> Remembered:
+        """Those of the operations that exist, and the faults of that scope and of the installation."""
+
+    async def write_faults(self, scope_key: str, version: int, faults: dict[str, Any]) -> bool:
+        """Write the faults of a scope over that version (0: new ones). False: the version had moved."""
 
     async def write(self, operations: Sequence[tuple[int, BankOperation]]) -> bool:
         """Write the operations over those versions (0: a new one), all or none. False: a version had moved."""
+
+
+def in_force(read: Remembered, scope_key: str) -> tuple[str, int, dict[str, Any]]:
+    """The faults in force for a scope: whose they are, their version and their rules."""
+    version, rules = read.faults.get(scope_key, (0, {}))
+    if rules:
+        return scope_key, version, rules
+    version, rules = read.faults.get(SYSTEM, (0, {}))
+    return SYSTEM, version, rules
 
 
 class Simulator:
@@ -90,6 +110,30 @@ class Simulator:
             disputes=True,
             ask_after_seconds=ask_after_seconds,
         )
+
+    async def faults_at(self, scope_key: str) -> Faults:
+        """The faults in force for the payments of a scope; SYSTEM: those of the installation."""
+        if self.memory is None:
+            return self.faults_of.get(scope_key, self.faults)
+        return Faults(in_force(await self.memory.read((), scope_key), scope_key)[2])
+
+    async def set_faults(self, scope_key: str, rules: Mapping[str, Any]) -> bool:
+        """Replace the faults of a scope, or of the installation; without rules of its own, a scope has those. Raises
+        `FaultsInvalid`. False: the shared memory could not be written."""
+        if self.memory is not None:
+            held = Faults(rules).as_dict() if rules else {}
+            for _ in range(TRIES_MAX):
+                version, _ = (await self.memory.read((), scope_key)).faults.get(scope_key, (0, {}))
+                if await self.memory.write_faults(scope_key, version, held):
+                    return True
+            return False
+        if scope_key == SYSTEM:
+            self.faults.replace(rules)
+        elif rules:
+            self.faults_of.setdefault(scope_key, Faults()).replace(rules)
+        else:
+            self.faults_of.pop(scope_key, None)
+        return True
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> "Simulator":
@@ -206,22 +250,44 @@ class CallTransport:
         if operation == "dispute":
             dispute = self._bank.find(reference)
             reference = dispute.parent or "" if dispute is not None else ""
-        faults = self._faults_of.get(reference[:SCOPE_KEY_LENGTH], self._faults)
-        drawn = faults.draw(operation, body.get("amount") if body is not None else None)
+        scope_key, amount = reference[:SCOPE_KEY_LENGTH], body.get("amount") if body is not None else None
+        read = None
+        if self._memory is None:
+            drawn = self._faults_of.get(scope_key, self._faults).draw(operation, amount)
+        else:
+            drawn, read = await self._draw_remembered(self._memory, request, scope_key, operation, amount)
         if drawn.slow_ms:
             await asyncio.sleep(drawn.slow_ms / 1000)
         if drawn.call is None:
             if drawn.notices and body is not None:
                 self._notice_faults[body["reference"]] = drawn.notices
-            return await self._perform(request, drawn.answer)
+            return await self._perform(request, drawn.answer, read)
         return await self._commit_fault(request, drawn)
 
-    async def _perform(self, request: Request, answer: Status) -> Response:
+    async def _draw_remembered(
+        self, memory: BankMemory, request: Request, scope_key: str, operation: str, amount: int | None
+    ) -> tuple[Drawn, Remembered]:
+        """Draw from the faults that all processes share, and count down their times. The operations that were read
+        with them are the first look of `_perform`."""
+        for _ in range(TRIES_MAX):
+            read = await memory.read(references_of(request), scope_key)
+            place, version, rules = in_force(read, scope_key)
+            if not rules.get("rules"):
+                break
+            # No process knows what the others have drawn, so chance does not follow from the seed.
+            faults = Faults(rules, chance=random.Random())
+            drawn, left = faults.draw(operation, amount), faults.as_dict()
+            if left == rules or await memory.write_faults(place, version, left):
+                return drawn, read
+        return NOTHING, read
+
+    async def _perform(self, request: Request, answer: Status, read: Remembered | None = None) -> Response:
         if self._memory is None:
             return self._bank.handle(request, answer).response
         references = references_of(request)
         for _ in range(TRIES_MAX):
-            known = await self._memory.read(references) if references else {}
+            known = (read or await self._memory.read(references, "")).operations
+            read = None
             before = {reference: msgspec.json.encode(operation) for reference, (_, operation) in known.items()}
             self._bank.recall(references, [operation for _, operation in known.values()])
             response = self._bank.handle(request, answer).response

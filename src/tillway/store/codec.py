@@ -72,7 +72,7 @@ from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
 from tillway.domain.sign_in_tries import SignInTries
-from tillway.domain.simulated_operation import SimulatedOperation
+from tillway.domain.simulated_operation import SimulatedFaults, SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.test_clock import TestClock, TestClockTask
@@ -501,6 +501,7 @@ _ROWS: Final = (
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
     RecordType(kind=KeyRequest, prefixes=("kyr",)),
     RecordType(kind=KeyUse, prefixes=("kyu",)),
+    RecordType(kind=SimulatedFaults, prefixes=("sbf",)),
     RecordType(kind=SimulatedOperation, prefixes=("sbo",)),
     RecordType(kind=TestClock, prefixes=("clock",), object="test_helpers.test_clock", noun="test clock"),
     RecordType(kind=TestClockTask, prefixes=("clockt",), queue="expiries"),
