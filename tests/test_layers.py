@@ -49,6 +49,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "connectors.file_port",
             "connectors.settlement_reports",
             "connectors.statements",
+            # Connectors are added by their kinds.
+            "connectors.registry",
+            "connectors.settings",
             "sandbox.cards",
         )
     ),
@@ -80,6 +83,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),
     # The store, the keys and the vault, and no more: most commands need nothing else.
     "installation": frozenset(("engine.clock", "engine.key_binding", "settings", "store", "vault")),
+    # Commands that the API runs as processes of their own.
+    "housekeeping": frozenset(("engine.platform", "installation", "settings", "store.backup")),
     "wiring": frozenset(
         (
             "domain",
@@ -98,6 +103,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             # It keeps the store's generation beside the store.
             "data_directory",
             "installation",
+            "housekeeping",
         )
     ),
     # Lambda functions: doors to the platform, as the HTTP server and the commands are.

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     courier_url: str = ""
     courier_key_file: Path | None = None
     statements_directory: Path | None = None
+    backup_directory: Path | None = None
     audit_heads_to: str = ""
     audit_heads_key_file: Path | None = None
     smtp_url: str = ""
@@ -84,6 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dashboard_listen: str = ""
     dashboard_url: str = ""
     session_idle_minutes: int = 0
+    refund_limit_support: int = 100
+    refund_limit_reauth: int = 500
+    require_second_factor: Literal["operators", "everyone"] = "operators"
     oidc_issuer: str = ""
     oidc_client_id: str = ""
     oidc_client_secret_file: Path | None = None
@@ -146,6 +150,7 @@ TABLE = (
         "statements_directory",
         "Directory of statements for the nightly close; if empty, days are closed by command alone.",
     ),
+    Setting("backup_directory", "Directory of the dashboard's backups; if empty, `backups` in `data_dir`."),
     Setting("audit_heads_to", "File or https address that keeps heads of the audit trail; if empty, none does."),
     Setting("audit_heads_key_file", "File that holds the key which audit_heads_to's address asks for."),
     Setting("smtp_url", "Mail server that sends e-mail to customers, smtps://user@host:465; if empty, none is sent."),
@@ -231,6 +236,19 @@ TABLE = (
     ),
     Setting("dashboard_url", "URL at which browsers reach it there; if empty, http(s)://dashboard_listen."),
     Setting("session_idle_minutes", "How long a session of the dashboard may be unused; 0 has no such limit.", 0, 720),
+    Setting(
+        "refund_limit_support",
+        "Most that support refunds of a payment and in a day, in whole units of the currency.",
+        0,
+        1_000_000,
+    ),
+    Setting(
+        "refund_limit_reauth",
+        "Most of a payment that is refunded at the dashboard without a fresh proof, in whole units of the currency.",
+        0,
+        1_000_000,
+    ),
+    Setting("require_second_factor", "Who needs a second factor: operators (and admins), or everyone."),
     Setting("oidc_issuer", "Identity provider (OpenID Connect) that signs operators in at the dashboard."),
     Setting("oidc_client_id", "The client id that the identity provider knows the dashboard by."),
     Setting("oidc_client_secret_file", "File with the secret of that client."),
@@ -244,6 +262,7 @@ CHOICES = {
     "log_format": ("text", "json"),
     "log_addresses": ("on", "off"),
     "dashboard": ("on", "off"),
+    "require_second_factor": ("operators", "everyone"),
     "traces": ("off", "on"),
     "trace_context": ("ignore", "accept", "pass"),
 }
@@ -255,6 +274,7 @@ _PATHS = (
     "tls_key",
     "courier_key_file",
     "statements_directory",
+    "backup_directory",
     "audit_heads_key_file",
     "smtp_password_file",
     "oidc_client_secret_file",

@@ -32,7 +32,7 @@ from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import Build, ConfiguredConnections
 from tillway.engine.core import Engine
-from tillway.engine.platform import Platform
+from tillway.engine.platform import Commands, Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
 from tillway.engine.runner import Runner, Work
 from tillway.engine.scans import Scans
@@ -149,6 +149,9 @@ def engine_settings(settings: Settings) -> EngineSettings:
         mails_customers=bool(settings.smtp_url),
         public_url=public_url(settings),
         dashboard_url=dashboard_url(settings),
+        refund_limit_support=settings.refund_limit_support,
+        refund_limit_reauth=settings.refund_limit_reauth,
+        second_factor_for_all=settings.require_second_factor == "everyone",
     )
 
 
@@ -396,6 +399,17 @@ def _oidc_secret(settings: Settings) -> Secret[str] | None:
         ) from None
 
 
+def _request_log(settings: Settings, store: Store, clock: Clock, policy: Retention) -> RequestLog:
+    """The request log, for as many days as the policy in the store says, or else the settings."""
+    return RequestLog(store, clock, settings.request_log_days if policy.request_days is None else policy.request_days)
+
+
+def _commands(settings: Settings) -> Commands:
+    from tillway.housekeeping import Housekeeping
+
+    return Housekeeping(settings)
+
+
 def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, refreshes: bool) -> BrowserPages | None:
     """Return the dashboard, if this process serves it. `refreshes`: open pages ask for themselves anew; in a function
     each look would be an invocation."""
@@ -489,8 +503,7 @@ async def assemble(
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings), tries=tries)
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
     authenticator = Authenticator(store, tokens, engine.accounts)
-    days = settings.request_log_days if policy.request_days is None else policy.request_days
-    request_log = RequestLog(store, clock, days)
+    request_log = _request_log(settings, store, clock, policy)
     courier = http_courier(settings)
     platform = Platform(
         engine,
@@ -506,6 +519,7 @@ async def assemble(
         Scans(clock, rows_max=settings.search_rows, seconds_max=float(settings.search_seconds)),
         signer=head_signer(keyring),
         readiness=_readiness(settings, engine, keyring),
+        commands=_commands(settings) if loads == "all" else None,
     )
     place = head_place(settings)
     runner = Runner(

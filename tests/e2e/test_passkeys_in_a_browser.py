@@ -30,6 +30,10 @@ def address(start_server: StartServer, tmp_path: Path) -> str:
     assert urlsplit(server.base_url).hostname == "localhost"
     added = invoked("operators", "add", "Mara", "--role", "admin", "--data-dir", data_dir)
     assert added.returncode == 0, added.stderr
+    # Without another way to sign in, the last passkey would stay.
+    (tmp_path / "password").write_text("three-words-of-nothing")
+    given = ("--email", "mara@shop.example", "--password", f"@{tmp_path / 'password'}", "--data-dir", data_dir)
+    assert invoked("operators", "password", "Mara", *given).returncode == 0
     return invoked("operators", "sign-in", "Mara", "--data-dir", data_dir).stdout.strip()
 
 

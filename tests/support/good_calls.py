@@ -441,6 +441,24 @@ async def _drain(objects: MerchantObjects) -> Good:
     return Good(("nordbank",), {"drained": True, "reason": "It is slow."}, statuses=(403,))
 
 
+async def _connector(objects: MerchantObjects) -> Good:
+    return Good(("nordbank",), statuses=(403,))
+
+
+async def _new_connector(objects: MerchantObjects) -> Good:
+    settings = {"settings[base_url]": "https://api.nordbank.example"}
+    return Good((), {"name": "nordbank", "kind": "http_bank", **settings}, statuses=(403,))
+
+
+async def _breaker(objects: MerchantObjects) -> Good:
+    return Good(("nordbank",), {"state": "open", "reason": "It is slow."}, statuses=(403,))
+
+
+async def _installation(objects: MerchantObjects) -> Good:
+    """A call for the whole installation: these operators work for one merchant."""
+    return Good(statuses=(403,))
+
+
 async def _close(objects: MerchantObjects) -> Good:
     return Good(((await objects.close())["day"],))
 
@@ -595,7 +613,16 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/audit": _nothing(),
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/balances": _nothing(),
+    "POST /ops/v1/backups": _installation,
+    "GET /ops/v1/connector_kinds": _nothing(),
     "GET /ops/v1/connectors": _nothing(),
+    "POST /ops/v1/connectors": _new_connector,
+    "GET /ops/v1/connectors/{name}": _connector,
+    "POST /ops/v1/connectors/{name}": _connector,
+    "POST /ops/v1/connectors/{name}/breaker": _breaker,
+    "POST /ops/v1/connectors/{name}/test": _connector,
+    "POST /ops/v1/doctor": _installation,
+    "GET /ops/v1/system": _installation,
     "GET /ops/v1/keys": _nothing(),
     "POST /ops/v1/keys": _nothing(name="Warehouse"),
     "POST /ops/v1/keys/{id}/revoke": _on(MerchantObjects.spare_key),

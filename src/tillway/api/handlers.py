@@ -59,6 +59,7 @@ NOUNS = (
     "source_objects",
     "sources",
     "stripe_cli",
+    "system",
     "test_clocks",
     "test_helpers",
     "tokens",

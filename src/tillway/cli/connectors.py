@@ -44,7 +44,7 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Change the settings of an existing connector.")] = False,
 ) -> None:
     """Add a connector. A running server uses it within two seconds."""
-    from tillway.domain.connector_config import ConnectorConfig
+    from tillway.domain.connector_config import ConnectorConfig, successor
     from tillway.engine.connections import describe, seal_settings
     from tillway.installation import open_vault
 
@@ -76,7 +76,7 @@ def add(
                     "Use another name, or --replace."
                 )
             at = await moment_above(store)
-            config = _successor(sealed, before, at.created)
+            config = successor(sealed, before, at.created)
             others = _unset_other_defaults(there, config)
             await store.commit(build_writes("connectors add", at, (version, before, config), *others))
             return config
@@ -335,17 +335,6 @@ def _read_fee(settings: dict[str, str], installation: "Settings") -> "Fee | None
     return Fee(rate_bps=read["fee_rate_bps"], fixed_minor=read["fee_fixed_minor"])
 
 
-def _successor(new: "ConnectorConfig", before: "ConnectorConfig | None", created: int) -> "ConnectorConfig":
-    """The new configuration, with the parts of the replaced one that it keeps."""
-    import msgspec
-
-    if before is None:
-        return msgspec.structs.replace(new, created=created)
-    return msgspec.structs.replace(
-        new, created=before.created, default=new.default or before.default, drained=before.drained
-    )
-
-
 def _warn_of_shown_secrets(kind: str, given: list[str]) -> None:
     """Say which secrets came on the command line: every user of the host could see them there."""
     from tillway.connectors import registry
@@ -360,22 +349,14 @@ def _warn_of_shown_secrets(kind: str, given: list[str]) -> None:
 def _check(config: "ConnectorConfig") -> str | None:
     """The payouts that the connector takes without being the default, in words; None if it exchanges no files. Raise
     `WrongUsage` if it cannot be built or does not serve its mode."""
-    from tillway.connectors import registry
+    from tillway.connectors.registry import capabilities_of
     from tillway.connectors.settings import SettingInvalid
-    from tillway.engine.connections import SIMULATOR
+    from tillway.operations.connectors import check_fit
 
-    if (config.name == SIMULATOR) != (config.kind == SIMULATOR):
-        raise WrongUsage(f"the name {SIMULATOR!r} is reserved for the simulator")
     try:
-        connector, transport = registry.build(config.kind, config.settings)
-        if config.mode == "live":
-            registry.refuse_unencrypted(config.kind, config.settings)
+        its = run(lambda: check_fit(config, capabilities_of))
     except SettingInvalid as invalid:
         raise WrongUsage(str(invalid)) from None
-    run(transport.close)
-    if config.mode == "live" and not connector.capabilities.livemode:
-        raise WrongUsage(f"{config.kind} serves test mode only")
-    its = connector.capabilities
     if not its.by_file:
         return None
     form = {"routing_number": "US bank accounts", "iban": "IBANs", None: "bank accounts"}[its.account_form]

@@ -167,11 +167,36 @@ def listen(
     secret = _signing_secret(server.key)
     with _until_stopped():
         found = server.tail("/v1/events")
-        say(f"Ready. The signing secret is {secret} (Ctrl-C ends).")
-        for event in found:
-            if not wanted or event["type"] in wanted:
-                _tell(f"--> {event['type']} [{event['id']}]")
-                _forward(event, forward_to, secret)
+        with _shown_as_endpoint(server, forward_to, wanted):
+            say(f"Ready. The signing secret is {secret} (Ctrl-C ends).")
+            for event in found:
+                if not wanted or event["type"] in wanted:
+                    _tell(f"--> {event['type']} [{event['id']}]")
+                    _forward(event, forward_to, secret)
+
+
+@contextlib.contextmanager
+def _shown_as_endpoint(server: _Server, forward_to: str, wanted: frozenset[str]) -> Iterator[None]:
+    """Let the dashboard show this command as a webhook endpoint while it runs.
+
+    The endpoint is switched off, so that the server delivers nothing there itself. One that a killed command left is
+    deleted first. A key that may not make endpoints leaves no trace.
+    """
+    path, mark = "/v1/webhook_endpoints", {"tillway": "listen"}
+    status, listed = server.send("GET", path, {"limit": 100})
+    for one in listed["data"] if status == 200 else ():
+        if one["metadata"] == mark and one["url"] == forward_to:
+            server.send("DELETE", f"{path}/{one['id']}", {})
+    types = sorted(wanted) or ["*"]
+    given = {"url": forward_to, "enabled_events": types, "description": "tillway listen", "metadata": mark}
+    status, made = server.send("POST", path, given)
+    if status == 200:
+        server.send("POST", f"{path}/{made['id']}", {"disabled": True})
+    try:
+        yield
+    finally:
+        if status == 200:
+            server.send("DELETE", f"{path}/{made['id']}", {})
 
 
 def _signing_secret(key: str) -> str:

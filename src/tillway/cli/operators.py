@@ -204,7 +204,8 @@ def password(
         operator, _ = await _find(store, name)
         vault, at = await open_vault(settings, store), await moment_above(store)
         try:
-            made = new_proofs(operator, email, given, vault, second_factor=second_factor, created=at.created)
+            wanted = second_factor or settings.require_second_factor == "everyone"
+            made = new_proofs(operator, email, given, vault, second_factor=wanted, created=at.created)
         except Refused as refused:
             raise WrongUsage(f"--{refused.param}: {refused.message}") from None
         known = await records(store, SignInProofs)

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Final, Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
-from tillway.connectors.port import Connector, Transport
-from tillway.connectors.settings import Setting, SettingInvalid, http_url, is_loopback, resolved
+from tillway.connectors.port import Capabilities, Connector, Transport
+from tillway.connectors.settings import Setting, SettingInvalid, directory, http_url, is_loopback, resolved
 
 GROUP = "tillway.connectors"
 
@@ -70,6 +70,18 @@ def build(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]
     found = kind(name)
     connector = found.from_settings(resolved(settings, found.describe()))
     return connector, connector.transport()
+
+
+async def capabilities_of(name: str, settings: Mapping[str, str]) -> Capabilities:
+    """The capabilities of a connector of kind `name`. Opens no connection. Raises `SettingInvalid`."""
+    connector, transport = build(name, settings)
+    await transport.close()
+    return connector.capabilities
+
+
+def uses_files(name: str) -> bool:
+    """Whether a connector of kind `name` reads and writes files of its host."""
+    return any(row.read is directory for row in kind(name).describe())
 
 
 def refuse_unencrypted(name: str, settings: Mapping[str, str]) -> None:

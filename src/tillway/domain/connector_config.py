@@ -1,5 +1,7 @@
 """Configured connectors: the providers of an installation, with their settings."""
 
+import msgspec
+
 from tillway.domain.account import Mode
 from tillway.domain.ledger import Fee
 from tillway.domain.record import Record
@@ -10,7 +12,8 @@ class ConnectorConfig(Record, frozen=True, kw_only=True):
 
     The vault seals the value of each of the `settings`; those stored by an earlier version may be in the clear. They
     are never shown. `fee` is the price of payments through it; None: that of the installation. A `drained` connector
-    takes no new payments; captures, refunds and payouts go on.
+    takes no new payments; captures, refunds and payouts go on. `held_open`: an operator holds its breaker open, so that
+    other connectors go first.
     """
 
     name: str
@@ -19,9 +22,23 @@ class ConnectorConfig(Record, frozen=True, kw_only=True):
     settings: dict[str, str] = {}
     default: bool = False
     drained: bool = False
+    held_open: bool = False
     fee: Fee | None = None
 
 
 def setting_owner(id: str, name: str) -> str:
     """The owner of a sealed setting: moved to another connector or another name, it does not open."""
     return f"{id}/{name}"
+
+
+def successor(new: ConnectorConfig, before: ConnectorConfig | None, created: int) -> ConnectorConfig:
+    """The new configuration, with what stays of the one that it replaces."""
+    if before is None:
+        return msgspec.structs.replace(new, created=created)
+    return msgspec.structs.replace(
+        new,
+        created=before.created,
+        default=new.default or before.default,
+        drained=before.drained,
+        held_open=before.held_open,
+    )

@@ -25,7 +25,7 @@ Capability = Literal["read", "personal", "refund", "refund_large", "disputes", "
 |---|---|
 | `read` | see payments, customers, balance, disputes, events |
 | `personal` | see names and e-mail addresses whole; others see them masked |
-| `refund` | capture, cancel, and refund up to SUPPORT_REFUND_MAJOR |
+| `refund` | capture, cancel, and refund up to a limit of the installation |
 | `refund_large` | refund any amount |
 | `disputes` | answer disputes |
 | `settle` | settle money in doubt, pay out, book settlements, drain connectors, resend webhooks |
@@ -41,13 +41,6 @@ MAY: Final[dict[Role, frozenset[Capability]]] = {
         ("read", "personal", "refund", "refund_large", "disputes", "settle", "configure", "export_audit")
     ),
 }
-
-SUPPORT_REFUND_MAJOR: Final = 100
-"""The most that support may refund of one payment, and in all on one day (UTC), in major units of the currency."""
-
-REAUTH_REFUND_MAJOR: Final = 500
-"""The most of one payment that an operator refunds at the dashboard without a fresh proof, in major units of the
-currency."""
 
 SECONDS_PER_DAY: Final = 24 * 60 * 60
 
@@ -121,13 +114,15 @@ def tally_id(operator: str, currency: str, now: int) -> str:
     return f"opt_{operator.removeprefix('opr_')}.{now // SECONDS_PER_DAY}.{currency}"
 
 
-def count_refund(tally: RefundTally | None, operator: str, currency: str, amount_minor: int, at: Moment) -> RefundTally:
-    """Add a refund by support to the day's tally.
+def count_refund(
+    tally: RefundTally | None, operator: str, currency: str, amount_minor: int, at: Moment, *, limit_major: int
+) -> RefundTally:
+    """Add a refund by support to the day's tally; a day is one of UTC.
 
     Raises Refused `refund_limit_exceeded` above the limit of a payment or a day; the same refund by a role that may
     refund any amount is not limited.
     """
-    limit_minor: int = SUPPORT_REFUND_MAJOR * 10 ** MINOR_UNITS[currency]
+    limit_minor: int = limit_major * 10 ** MINOR_UNITS[currency]
     before = tally or RefundTally(
         id=tally_id(operator, currency, at.now), created=at.created, expires_at=at.now + 2 * SECONDS_PER_DAY
     )

@@ -67,8 +67,9 @@ def recovery_digest(code: str) -> str:
     return _digest("".join(each for each in code.lower() if each.isalnum()))
 
 
-def needs_second_factor(operator: Operator) -> bool:
-    return operator.role in SECOND_FACTOR_ROLES
+def needs_second_factor(operator: Operator, *, for_all: bool) -> bool:
+    """Whether the operator signs in with two factors. `for_all`: the installation asks it of every role."""
+    return for_all or operator.role in SECOND_FACTOR_ROLES
 
 
 def check_password(password: str, operator: Operator, email: str) -> str:

@@ -23,6 +23,7 @@ from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     AccountForm,
     ActionRequired,
+    Capabilities,
     CardData,
     Connector,
     Conversation,
@@ -108,7 +109,7 @@ PAUSE_MAX_SECONDS = 2.0
 
 class Connection(msgspec.Struct, frozen=True):
     """A configured connector with its transport. `fee` is its own price, None: that of the installation; a `drained`
-    one takes no new payments."""
+    one takes no new payments, and to one that is `held_open` others go first."""
 
     name: str
     connector: Connector
@@ -116,6 +117,7 @@ class Connection(msgspec.Struct, frozen=True):
     health: ConnectorHealth
     fee: Fee | None = None
     drained: bool = False
+    held_open: bool = False
 
 
 class Connections(Protocol):
@@ -147,6 +149,10 @@ class Connections(Protocol):
     async def by_file(self) -> list[tuple[Mode, Connection]]:
         """The connectors that exchange files, of both modes."""
 
+    async def capabilities_of(self, kind: str, settings: Mapping[str, str]) -> Capabilities:
+        """The capabilities of a connector with these settings, without a call to its provider. Raises `SettingInvalid`
+        (`connectors/settings.py`)."""
+
     def forget(self) -> None:
         """Read the configuration again, after this process has changed it."""
 
@@ -177,13 +183,18 @@ async def _converse_traced(
         return await converse(conversation, transport)
 
 
-async def _answers(connection: Connection) -> bool | None:
-    """Whether the provider answers a question about an operation that does not exist; None if it takes no questions."""
+async def ask_nothing(connection: Connection) -> Outcome | NeverSeen | None:
+    """The provider's answer to a question about an operation that does not exist; None if it takes no questions."""
     if not connection.connector.capabilities.looks_up:
         return None
     nothing = Operation(reference="probe", kind="authorize", amount_minor=1, currency="usd")
-    answer = await converse(connection.connector.look_up(nothing), connection.transport)
-    return not isinstance(answer, NotSent | Unknown)
+    return await converse(connection.connector.look_up(nothing), connection.transport)
+
+
+async def _answers(connection: Connection) -> bool | None:
+    """Whether the provider answers; None if it takes no questions."""
+    answer = await ask_nothing(connection)
+    return None if answer is None else not isinstance(answer, NotSent | Unknown)
 
 
 def watch(connection: Connection) -> None:

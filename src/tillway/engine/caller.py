@@ -32,6 +32,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = "http://127.0.0.1:8420"
     dashboard_url: str = ""
     """The URL of the dashboard; empty: `public_url`."""
+    refund_limit_support: int = 100
+    """The most that support refunds of a payment and in a day, in major units of the currency."""
+    refund_limit_reauth: int = 500
+    """The most of a payment that is refunded at the dashboard without a fresh proof, in major units."""
+    second_factor_for_all: bool = False
+    """Whether viewers and support need a second factor, as operators and admins do."""
     stored_amounts_on_v1: frozenset[str] = frozenset()
     """The accounts, made by earlier versions, to which `/v1` shows ISK, UGX and MGA as they are stored."""
     answer_seconds: int = LIFETIME_SECONDS

@@ -99,7 +99,7 @@ class ConfiguredConnections:
             steps=capabilities.steps,
             fee=connection.fee or self._fee,
             drained=connection.drained,
-            open=connection.health.open,
+            open=connection.health.open or connection.held_open,
         )
 
     async def default(self, scope: Scope) -> Connection:
@@ -170,7 +170,9 @@ class ConfiguredConnections:
             return None
         self._broken.pop(place, None)
         health = self.health_of(mode, name)
-        connection = Connection(name, connector, transport, health, fee=config.fee, drained=config.drained)
+        connection = Connection(
+            name, connector, transport, health, fee=config.fee, drained=config.drained, held_open=config.held_open
+        )
         self._open[place] = (config, connection)
         watch(connection)
         return connection
@@ -217,6 +219,11 @@ class ConfiguredConnections:
     async def _read_routings(self) -> dict[tuple[Mode, str | None], Routing]:
         """The routing documents of the installation and of its merchants."""
         return {(routing.mode, routing.account): routing async for routing in records_of(self._store, SYSTEM, Routing)}
+
+    async def capabilities_of(self, kind: str, settings: Mapping[str, str]) -> Capabilities:
+        connector, transport = self._build(kind, settings)
+        await transport.close()
+        return connector.capabilities
 
     def forget(self) -> None:
         """Read the configuration again, here and in the other processes of this server, after this one has changed
@@ -277,6 +284,7 @@ def describe(config: ConnectorConfig) -> dict[str, object]:
         "mode": config.mode,
         "default": config.default,
         "drained": config.drained,
+        "held_open": config.held_open,
         "fee": {"rate_bps": fee.rate_bps, "fixed_minor": fee.fixed_minor} if (fee := config.fee) is not None else None,
         "settings": sorted(config.settings),
         "created": config.created,

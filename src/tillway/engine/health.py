@@ -97,6 +97,10 @@ class ConnectorHealth:
             "latency_p95_ms": _percentile(seconds, 0.95),
         }
 
+    def close_now(self) -> None:
+        """Close the breaker, as an operator says: the next failures are counted anew."""
+        self._close()
+
     async def close(self) -> None:
         """Stop probing."""
         if self._watch is not None:

@@ -1,6 +1,6 @@
 """The parts of a running platform, as handlers and workers use them. `wiring.py` puts them together."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -36,6 +36,36 @@ class RequestLogWriter(Protocol):
         """Write down the requests that wait in this process."""
 
 
+class CommandFailed(Exception):
+    """A command did not do its work. The text says why."""
+
+
+class BackupMade(msgspec.Struct, frozen=True):
+    """A whole backup on the disk; `made_at` in epoch seconds."""
+
+    directory: str
+    made_at: int
+    bytes: int
+
+
+class Commands(Protocol):
+    """The commands of the host that an admin may run through the API."""
+
+    started_at: int
+
+    def facts(self) -> dict[str, Any]:
+        """The store, its size and the processes of this server."""
+
+    def last_backup(self) -> BackupMade | None:
+        """The newest whole backup."""
+
+    async def doctor(self) -> dict[str, Any]:
+        """The answer of `tillway doctor --json`. Raises `CommandFailed`."""
+
+    async def back_up(self) -> BackupMade:
+        """Make a backup, and check it. Raises `CommandFailed`."""
+
+
 class Platform(msgspec.Struct):
     engine: Engine
     attempts: Attempts
@@ -55,3 +85,5 @@ class Platform(msgspec.Struct):
     """Whether the server has websockets."""
     readiness: Readiness = msgspec.field(default_factory=Readiness)
     locks: Locks = msgspec.field(default_factory=Locks)
+    commands: Commands | None = None
+    """None in a function, which has no host of its own."""

@@ -33,7 +33,13 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/payments/{payment}/redact": "configure",
     "POST /ops/v1/closes": "settle",
     "POST /ops/v1/closes/{day}/differences/{difference}": "settle",
+    "POST /ops/v1/backups": "configure",
+    "POST /ops/v1/connectors": "configure",
+    "POST /ops/v1/connectors/{name}": "configure",
+    "POST /ops/v1/connectors/{name}/breaker": "settle",
     "POST /ops/v1/connectors/{name}/drain": "settle",
+    "POST /ops/v1/connectors/{name}/test": "settle",
+    "POST /ops/v1/doctor": "configure",
     "POST /ops/v1/doubts/{id}/resolve": "settle",
     "POST /ops/v1/events/{id}/resend": "settle",
     "POST /ops/v1/keys": "configure",
@@ -63,6 +69,8 @@ WRITES: Final[dict[str, Capability]] = {
 READS: Final[dict[str, Capability]] = {
     "GET /ops/v1/audit": "export_audit",
     "GET /ops/v1/audit/{id}": "export_audit",
+    "GET /ops/v1/connectors/{name}": "configure",
+    "GET /ops/v1/system": "configure",
     "GET /ops/v1/operators": "configure",
     "GET /ops/v1/operators/{id}": "configure",
     # No member of a file can be masked, and a link opens it to all who see its address.

@@ -105,6 +105,8 @@ _OF_THINGS: Final = (
     "/v1/prices",
     "/v1/payment_links",
     "/ops/v1/products",
+    "/ops/v1/connectors",
+    "/ops/v1/connector_kinds",
     "/ops/v1/routing",
     "/products",
     "/v1/account",
@@ -202,6 +204,8 @@ def _mask_document(value: Any) -> Any:
 
 def redacted_parameters(path: str, sent: Mapping[str, Any], raw: bytes) -> Any:
     """The parameters of a request that were read from the bytes `raw`."""
+    if "settings" in sent and path.startswith("/ops/v1/connectors"):
+        sent = {**sent, "settings": HIDDEN}  # A kind chooses the names of its secrets.
     return _Redaction(names=_has_people(path), looks=_is_suspect(raw), answer=False).of(sent)
 
 

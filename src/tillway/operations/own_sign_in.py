@@ -249,7 +249,7 @@ async def new_recovery_codes(engine: Engine, signed: SignedIn, *, address: str |
 
 async def switch_authenticator_off(engine: Engine, signed: SignedIn, *, address: str | None) -> None:
     """Take the second factor away. Refused `operator_forbidden` for a role that needs one."""
-    if needs_second_factor(signed.operator):
+    if needs_second_factor(signed.operator, for_all=engine.settings.second_factor_for_all):
         raise Refused("operator_forbidden", f"The role {signed.operator.role} needs a second factor.")
     proofs = await proofs_of(engine, signed.operator)
     if proofs is not None:

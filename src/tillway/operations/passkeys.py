@@ -11,6 +11,7 @@ import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.cards import Secret
+from tillway.domain.dashboard import IdentityLink
 from tillway.domain.operator import Operator
 from tillway.domain.passkey import (
     NAME_MAX,
@@ -24,6 +25,7 @@ from tillway.domain.passkey import (
 )
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.domain.sign_in_proofs import SignInProofs, needs_second_factor
 from tillway.engine.core import Engine, Load
 from tillway.operations.sign_ins import (
     Browser,
@@ -48,6 +50,12 @@ _SIGN_IN = "sign in"
 
 Answer = dict[str, Any]
 """The answer of a browser to a challenge, in WebAuthn's JSON form."""
+
+
+ONLY_WAY_IN = (
+    "This passkey is the only way in that you have. Set a password with a code from an app first, or add another "
+    "passkey."
+)
 
 
 class Passkeys:
@@ -148,12 +156,18 @@ class Passkeys:
         return await renew_session(self._engine, signed, "passkey", browser, judged[1])
 
     async def remove(self, signed: SignedIn, id: str, *, address: str | None) -> None:
-        """Delete a passkey of the operator; another's stays."""
+        """Delete a passkey of the operator; another's stays.
+
+        Refused `operator_forbidden` for the last one of an operator who has no other way to sign in.
+        """
 
         async def work(load: Load, at: Moment) -> Changes[None]:
             passkey = await load.maybe(Passkey, id)
             if passkey is None or passkey.operator != signed.operator.id:
                 return Changes(result=None)
+            others = [one for one in await passkeys_of(self._engine, signed.operator) if one.id != id]
+            if not others and not await _has_another_way(self._engine, signed.operator):
+                raise Refused("operator_forbidden", ONLY_WAY_IN)
             detail = {"passkey": passkey.name, "name": signed.operator.name}
             return Changes(result=None, deletes=(id,), detail=detail)
 
@@ -265,3 +279,13 @@ def _encode(data: bytes) -> str:
     from fido2.utils import websafe_encode
 
     return str(websafe_encode(data))
+
+
+async def _has_another_way(engine: Engine, operator: Operator) -> bool:
+    """Whether the operator can sign in without a passkey: by a password, with a code where the role needs one, or by
+    the identity provider."""
+    needs_code = needs_second_factor(operator, for_all=engine.settings.second_factor_for_all)
+    async for proofs in records_of(engine.store, SYSTEM, SignInProofs):
+        if proofs.operator == operator.id and (proofs.totp or not needs_code):
+            return True
+    return any([link.operator == operator.id async for link in records_of(engine.store, SYSTEM, IdentityLink)])

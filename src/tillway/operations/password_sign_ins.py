@@ -79,7 +79,7 @@ def new_proofs(
     email = check_email(email)
     hashed = hash_password(check_password(password, operator, email))
     proofs = SignInProofs(id=proofs_id(email), created=created, operator=operator.id, email=email, password=hashed)
-    if not second_factor and not needs_second_factor(operator):
+    if not second_factor and not needs_second_factor(operator, for_all=False):
         return NewProofs(proofs)
     import pyotp
 
@@ -116,7 +116,9 @@ async def sign_in_by_password(engine: Engine, email: str, password: str, browser
     right = await asyncio.get_running_loop().run_in_executor(_threads(), is_password, hashed, password)
     known = operator is not None and operator.disabled_at is None
     # A role that grew after the password was set needs a second factor first.
-    lacks = proofs is not None and operator is not None and not proofs.totp and needs_second_factor(operator)
+    for_all = engine.settings.second_factor_for_all
+    lacks = proofs is not None and operator is not None and not proofs.totp
+    lacks = lacks and operator is not None and needs_second_factor(operator, for_all=for_all)
     if proofs is None or operator is None or not known or not right or lacks:
         await tell_of_refusal(engine, operator, "password", browser.address)
         return "wrong"

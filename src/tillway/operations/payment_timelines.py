@@ -16,7 +16,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.dispute import Dispute
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import Record
+from tillway.domain.record import NOTHING, Record
 from tillway.domain.refund import Refund
 from tillway.engine.core import Load
 from tillway.engine.ids import base62, microseconds_of
@@ -68,15 +68,20 @@ class Timeline(msgspec.Struct):
 
     def _of_charge(self, charge: Charge) -> list[dict[str, Any]]:
         begun_ms, settled = _at_ms(charge.id), self._entry_of_outcome(charge)
-        steps = [
+        tried = self.payment.route.tried if self.payment.route is not None else ()
+        if charge.id != self.payment.latest_charge:
+            tried = ()
+        names, took = [*(step.connector for step in tried[1:]), charge.connector], self._passed_over_ms()
+        steps: list[dict[str, Any]] = [
             {
-                "kind": "not_sent",
+                "kind": "not_sent" if step.outcome == "not_sent" else "passed_on",
                 "at_ms": begun_ms - 1,
                 "connector": step.connector,
-                "next": charge.connector,
+                "milliseconds": took[place] if place < len(took) else None,
+                "next": names[place],
             }
-            for step in (self.payment.route.tried if self.payment.route is not None else ())
-            if charge.id == self.payment.latest_charge and step.outcome != "succeeded"
+            for place, step in enumerate(tried)
+            if step.outcome != "succeeded"
         ]
         steps.append(
             {
@@ -105,6 +110,16 @@ class Timeline(msgspec.Struct):
                 }
             )
         return steps
+
+    def _passed_over_ms(self) -> list[int]:
+        """The milliseconds of each attempt that another connector followed, from the commits that went on."""
+        found = []
+        for entry in self.trail:
+            if not any(change.id == self.payment.id and "route" in change.changed for change in entry.changes):
+                continue
+            ended = [change.id for change in entry.changes if change.id.startswith("att_") and change.gone != NOTHING]
+            found += [max(entry.at_ms - _at_ms(id), 0) for id in ended]
+        return found
 
     def _of_refund(self, refund: Refund) -> dict[str, Any]:
         return {

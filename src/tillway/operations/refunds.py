@@ -30,17 +30,19 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
             param="charge",
         )
 
+    limit_major = platform.engine.settings.refund_limit_support
+
     async def work(load: Load, at: Moment) -> Changes[Refund]:
         charge = await _charge(load, command)
         if command.payment is None and refund.releases(charge):
             payment = await load.get(PaymentIntent, charge.payment)
             changes = _release(payment, charge, command, at, idem=caller.idem)
-            return await limit_refund(load, caller, changes, at)
+            return await limit_refund(load, caller, changes, at, limit_major)
         paid_by_platform = METHOD_TYPES[charge.method_type].performed_by == "platform"
         customer = await load.maybe(Customer, charge.customer) if paid_by_platform else None
         changes = refund.create(charge, command, at, idem=caller.idem, customer=customer)
         await platform.attempts.check_amounts(caller.scope, changes)
-        return await limit_refund(load, caller, await follow_warning(load, changes), at)
+        return await limit_refund(load, caller, await follow_warning(load, changes), at, limit_major)
 
     return await platform.attempts.operate(caller, work)
 
@@ -54,13 +56,16 @@ def _release(
     return voided.then(begun)
 
 
-async def limit_refund(load: Load, caller: Caller, changes: Changes[Refund], at: Moment) -> Changes[Refund]:
-    """Count a refund by an operator whose role has a limit, in the same commit. Refused above the limit."""
+async def limit_refund(
+    load: Load, caller: Caller, changes: Changes[Refund], at: Moment, limit_major: int
+) -> Changes[Refund]:
+    """Count a refund by an operator whose role has a limit, in the same commit. Refused above the limit, in major
+    units of the currency."""
     made = changes.result
     if caller.role is None or "refund_large" in MAY[caller.role]:
         return changes
     tally = await load.maybe(RefundTally, tally_id(caller.actor, made.currency, at.now))
-    counted = count_refund(tally, caller.actor, made.currency, made.amount_minor, at)
+    counted = count_refund(tally, caller.actor, made.currency, made.amount_minor, at, limit_major=limit_major)
     return msgspec.structs.replace(changes, records=(*changes.records, counted))
 
 

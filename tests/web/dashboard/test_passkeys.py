@@ -89,10 +89,11 @@ async def test_answers_of_other_sites_times_and_purposes_are_refused(app: InProc
 async def test_a_passkey_proves_again_and_only_ones_own(app: InProcessApp) -> None:
     mara, passkey = await with_passkey(app)
     _, others = await with_passkey(app, "Jonas")
-    async for session in records_of(app.store, SYSTEM, DashboardSession):
-        await change_session(app.running.platform.engine, session, strong_until=0)
     place = re.search(rf'action="({PAGE}/passkeys/dpk_[0-9a-f]+/remove)"', (await mara.get(PAGE)).body.decode())
     assert place is not None
+    assert (await add(mara, SoftPasskey(), "Phone")).status == 200
+    async for session in records_of(app.store, SYSTEM, DashboardSession):
+        await change_session(app.running.platform.engine, session, strong_until=0)
     asked = await mara.submit(await mara.get(PAGE), place[1])
     assert asked.status == 200 and "Use a passkey" in text(asked) and "data-passkey" in asked.body.decode()
     prove = (await mara.get(f"{PAGE}/passkeys/prove")).json
@@ -122,6 +123,19 @@ async def test_a_passkey_is_added_once_after_a_fresh_proof_and_never_anothers_re
     token = form_of(await mara.get(PAGE), "/dashboard/sign-out")
     assert (await mara.post(f"{PAGE}/passkeys", token | {"passkey": answer})).status == 303
     assert "Laptop" in text(await mara.get(PAGE)) and len(keys) == 1
+
+
+async def test_the_only_way_in_is_not_removed(app: InProcessApp) -> None:
+    mara, passkey = await with_passkey(app)
+    (remove,) = re.findall(rf'action="({PAGE}/passkeys/dpk_[0-9a-f]+/remove)"', (await mara.get(PAGE)).body.decode())
+    token = form_of(await mara.get(PAGE), "/dashboard/sign-out")
+    kept = await mara.post(remove, token)
+    assert kept.status == 422 and "the only way in that you have" in text(kept)
+    entered = await Visitor(app).post(SIGN_IN, {"passkey": passkey.sign(await options(mara))})
+    assert entered.status == 303
+    assert (await add(mara, SoftPasskey(), "Phone")).status == 200
+    assert (await mara.post(remove, token)).status == 303
+    assert "Laptop" not in text(await mara.get(PAGE)) and "Phone" in text(await mara.get(PAGE))
 
 
 async def test_browsers_make_none_for_an_address_of_numbers(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from dashboard_visitor import Visitor, form_of, text
 from routed_shop import RoutedShop, routed_shop
 
+from tillway.connectors.port import Request
+from tillway.testing.far_side import answer
 from tillway.testing.in_process import Answer
 
 DRAFT = "/dashboard/routing/draft"
@@ -22,6 +24,33 @@ RULE = {
 
 async def visitor_of(shop: RoutedShop, name: str = "Mara", role: Any = "admin") -> Visitor:
     return await Visitor.signed_in(shop.app, role, shop.merchant.account, name=name)
+
+
+async def test_a_payment_tells_each_attempt_with_reason_connector_and_milliseconds(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        everywhere = await shop.app.operator("admin")
+        dead = {"name": "dead", "kind": "http_bank", "settings[base_url]": "http://127.0.0.1:9"}
+        of = {"tillway_account": shop.merchant.account}
+        await shop.app.ok(everywhere, "POST", "/ops/v1/connectors", dead, **of)
+        created = await shop.app.ok(shop.merchant, "POST", "/v1/payment_intents", {"amount": 11900, "currency": "eur"})
+        confirm = f"/v1/payment_intents/{created['id']}/confirm"
+        given = {"return_url": "https://shop.example", "payment_method": "pm_card_visa"}
+        await shop.put({"rules": [], "otherwise": ["c"]})
+        shop.answers["c"] = lambda request: answer(200, {"status": "InsufficientFunds", **_named(request)})
+        for _ in range(2):
+            assert (await shop.app.call(shop.merchant, "POST", confirm, given)).status == 402
+        await shop.put({"rules": [], "otherwise": ["dead", "b"]})
+        assert (await shop.app.call(shop.merchant, "POST", confirm, given)).status == 200
+        visitor = await visitor_of(shop)
+        story = text(await visitor.get(f"/dashboard/payments/{created['id']}")).partition("What happened")[2]
+        told = re.findall(r"(Declined: insufficient funds|refused the connection|Succeeded: 119.00 EUR)", story)
+        assert told == [*["Declined: insufficient funds"] * 2, "refused the connection", "Succeeded: 119.00 EUR"]
+        assert len(re.findall(r"at c, \d+ ms", story)) == 2 and len(re.findall(r"at b, \d+ ms", story)) == 1
+        assert re.search(r"Dead refused the connection, so b was asked \d+ ms\.", story), story[:1500]
+
+
+def _named(request: Request) -> dict[str, Any]:
+    return {name: request.fields.get(name) for name in ("reference", "amount", "currency")} | {"kind": "authorization"}
 
 
 async def send(visitor: Visitor, page: Answer, do: str, **fields: Any) -> Answer:

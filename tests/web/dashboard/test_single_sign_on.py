@@ -14,9 +14,12 @@ from dashboard_visitor import Visitor, form_of, text
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey
 
+from tillway.domain.account import SYSTEM
+from tillway.domain.dashboard import DashboardSession
 from tillway.domain.operator import Role
 from tillway.operations.accounts import system_write
 from tillway.operations.operators import new_operator
+from tillway.store.walk import records_of
 from tillway.testing.in_process import Answer, InProcessApp
 
 CLIENT, SECRET = "tillway", "a secret & a half"
@@ -236,7 +239,11 @@ async def test_a_sign_in_from_long_ago_is_no_proof_for_grave_actions(app: InProc
     query = parse_qs(urlsplit(again.headers["location"]).query)
     assert (query["prompt"], query["max_age"]) == (["login"], ["0"])
     provider.changes = {"auth_time": int(time.time())}
+    earlier = Visitor(app)
+    earlier.cookies = dict(visitor.cookies)
     assert (await visitor.get(provider.authorize(again.headers["location"]))).status == 303
+    assert (await earlier.get("/dashboard")).status == 303, "the proof gave a new session, and the one before has ended"
+    assert len([one async for one in records_of(app.store, SYSTEM, DashboardSession)]) == 1
     token = form_of(await visitor.get("/dashboard"), "/dashboard/sign-out")
     made = await visitor.post("/dashboard/developers", token | {"name": "Warehouse", "kind": "secret"})
     assert "shown this once" in text(made)

@@ -71,6 +71,9 @@ KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""
 
 NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "password", "present", "proof", "passkey", "code", "ticket"))
+SECRET: Final = "secret."
+"""The fields with the secrets of a connector begin so; they are kept as little."""
+
 UNSEEN: Final = frozenset(("merchant", "idempotency_key", "version", "preview", "previewed", "do"))
 OF_NO_MERCHANT: Final = ("/merchant", "/sign-out", "/security")
 """Forms that do the same whichever merchant is shown."""
@@ -300,7 +303,7 @@ class Dashboard:
         opened = await sign_ins.sign_in_by_link(engine, token, browser_of(request))
         if opened is None:
             return self._page(request, Shown("link-used.html", {}, 404))
-        return self._redirect(BASE, self._cookie_header(opened, SESSION_SECONDS))
+        return await self._opened(request, opened)
 
     async def _sign_in_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The page with e-mail and password; it sends on to the page with the code."""
@@ -312,7 +315,7 @@ class Dashboard:
             self._platform.engine, email[:300], password, browser_of(request)
         )
         values = {"email": email[:200], "passkeys": await self._passkeys.are_there(), "sso": self._provider is not None}
-        return self._proven(request, answer, "sign-in.html", values)
+        return await self._proven(request, answer, "sign-in.html", values)
 
     async def _sign_in_form(self, status: int = 200, **values: Any) -> Shown:
         """The page with e-mail and password, and with a passkey where there are any."""
@@ -349,7 +352,7 @@ class Dashboard:
             told = "Single sign-on knows you, but no user here has your verified e-mail address. Ask an admin."
             return self._page(request, await self._sign_in_form(403, sso_refused=told))
         used_up = self._cookie_header("", 0, cookie)
-        return self._redirect(BASE, used_up, self._cookie_header(opened, SESSION_SECONDS))
+        return await self._opened(request, opened, used_up)
 
     async def _passkey_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The options for a sign-in with a passkey, as JSON; or the answer of a browser to them."""
@@ -358,7 +361,7 @@ class Dashboard:
             return Response(200, [*_HEADERS, _NO_STORE, ("content-type", "application/json")], options)
         opened = await self._passkeys.sign_in(answer_in(form), browser_of(request))
         if opened is not None:
-            return self._redirect(BASE, self._cookie_header(opened, SESSION_SECONDS))
+            return await self._opened(request, opened)
         self._count_failure(request.client_ip)
         return self._page(request, await self._sign_in_form(401, refused="This passkey is not known here."))
 
@@ -374,20 +377,29 @@ class Dashboard:
             code[:40],
             browser_of(request),
         )
-        return self._proven(request, answer, "sign-in-code.html", {"ticket": ticket[:100]})
+        return await self._proven(request, answer, "sign-in-code.html", {"ticket": ticket[:100]})
 
-    def _proven(
+    async def _proven(
         self, request: Request, answer: password_sign_ins.Answer, template: str, values: dict[str, Any]
     ) -> Response:
         match answer:
             case password_sign_ins.Opened(token=token):
-                return self._redirect(BASE, self._cookie_header(token, SESSION_SECONDS))
+                return await self._opened(request, token)
             case password_sign_ins.CodeNeeded(ticket=ticket, email=email):
                 return self._page(request, _try_page("sign-in-code.html", ticket=ticket, email=email))
             case _:
                 self._count_failure(request.client_ip)
                 status = 429 if answer == "wait" else 401
                 return self._page(request, _try_page(template, status, wrong=True, wait=answer == "wait", **values))
+
+    async def _opened(self, request: Request, opened: str, *headers: tuple[str, str]) -> Response:
+        """Send the browser on with its new session. The one that it had before ends: a proof gives a new one."""
+        token, before = await self._session(request)
+        if before is not None:
+            self._kept.forget(token)
+            address = request.client_ip
+            await sign_ins.end_session(self._platform.engine, before, before.session.id, address)
+        return self._redirect(BASE, *headers, self._cookie_header(opened, SESSION_SECONDS))
 
     def _cookie_header(self, token: str, seconds: int, name: str = "") -> tuple[str, str]:
         secure = "; Secure" if self._secure else ""
@@ -492,7 +504,7 @@ def _address_of(request: Request) -> str:
 
 def _typed(to: str, form: dict[str, list[str]]) -> dict[str, Any]:
     """The fields of a form that was sent without a session, except secrets, and those that a person wrote."""
-    kept = {name: values for name, values in form.items() if name not in NEVER_KEPT}
+    kept = {name: values for name, values in form.items() if name not in NEVER_KEPT and not name.startswith(SECRET)}
     fields = [(name, value) for name, values in kept.items() for value in values]
     typed = [(name, value) for name, value in fields if name not in UNSEEN and value]
     return {"to": to, "fields": fields, "typed": typed}

@@ -115,6 +115,7 @@ def environment() -> "Environment":
         "iso": words.iso,
         "span": words.span,
         "readable": words.readable,
+        "capitalize_first": words.capitalize_first,
         "document": words.document,
     }
     return made

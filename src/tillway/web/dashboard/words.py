@@ -156,6 +156,19 @@ def span(seconds: float) -> str:
     return f"{int(seconds // 3600)} h" if seconds < 172_800 else f"{int(seconds // 86_400)} days"
 
 
+def size(count: int) -> str:
+    """Bytes as people read them: 212 MB."""
+    for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}" if count < 10 * least else f"{round(count / least)} {unit}"
+    return f"{count} bytes"
+
+
+def capitalize_first(text: str) -> str:
+    """A text that begins a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def document(value: Any) -> str:
     """A document of the API as text that people read."""
     return json.dumps(value, indent=2, ensure_ascii=False)

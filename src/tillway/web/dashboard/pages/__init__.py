@@ -3,8 +3,10 @@
 import importlib
 
 NOUNS = (
+    "audit",
     "balance",
     "bulk_refunds",
+    "connectors",
     "customers",
     "developers",
     "disputes",
@@ -12,13 +14,13 @@ NOUNS = (
     "holds",
     "home",
     "links",
-    "operate",
     "own_sign_in",
     "payments",
     "refunds",
     "routing",
     "saved_views",
     "search",
+    "settings",
     "users",
     "webhooks",
 )

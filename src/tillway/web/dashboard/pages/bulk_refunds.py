@@ -3,7 +3,6 @@
 from typing import Any
 
 from tillway.domain.money import MINOR_UNITS
-from tillway.domain.operator import REAUTH_REFUND_MAJOR
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import PAGE_ROWS, overview
@@ -38,11 +37,11 @@ def _sums(payments: list[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(sums.items()))
 
 
-def _is_large(payments: list[dict[str, Any]]) -> bool:
+def _is_large(payments: list[dict[str, Any]], limit_major: int) -> bool:
     """Whether their refunds need a fresh proof: together, or with what a payment of them has given back before."""
     whole = [(one["currency"], left_of(one) + int(one["amount_refunded"])) for one in payments if left_of(one) > 0]
     amounts = [*_sums(payments).items(), *whole]
-    return any(minor > REAUTH_REFUND_MAJOR * 10 ** MINOR_UNITS[currency] for currency, minor in amounts)
+    return any(minor > limit_major * 10 ** MINOR_UNITS[currency] for currency, minor in amounts)
 
 
 @page("POST", "/payments/refunds", place="/payments")
@@ -51,7 +50,8 @@ async def refund_each(visit: Visit) -> Reply:
     await visit.check_role("refund", "/v1/refunds")
     given = [text.partition(" ") for text in visit.form.get("payment", [])[:PAGE_ROWS]]
     chosen = [(await overview(visit, id), version) for id, _, version in given]
-    if _is_large([payment for payment, _ in chosen]) and (asked := await ask_proof(visit)) is not None:
+    limit_major = visit.platform.engine.settings.refund_limit_reauth
+    if _is_large([payment for payment, _ in chosen], limit_major) and (asked := await ask_proof(visit)) is not None:
         return asked
     outcomes = [(payment, *await _refund(visit, payment, version)) for payment, version in chosen]
     return Shown("refunded-many.html", {"outcomes": outcomes, "good": sum(not wrong for *_, wrong in outcomes)})

@@ -31,7 +31,7 @@ async def _sign_in(
         "session": visit.signed.session,
         "proofs": proofs,
         "strong": own_sign_in.is_strong(engine, visit.signed),
-        "needs_factor": needs_second_factor(operator),
+        "needs_factor": needs_second_factor(operator, for_all=engine.settings.second_factor_for_all),
         "shortest": PASSWORD_MIN,
         "codes": codes,
         "wrong": wrong,
@@ -97,7 +97,10 @@ async def add_passkey(visit: Visit) -> Reply:
 async def remove_passkey(visit: Visit) -> Reply:
     if (asked := await ask_proof(visit)) is not None:
         return asked
-    await visit.passkeys.remove(visit.signed, visit.id, address=visit.request.client_ip)
+    try:
+        await visit.passkeys.remove(visit.signed, visit.id, address=visit.request.client_ip)
+    except Refused as refused:
+        return await _sign_in(visit, wrong=refused.message)
     return Redirect(visit.url(PATH))
 
 

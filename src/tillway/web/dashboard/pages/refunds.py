@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 
 from tillway.domain.money import MINOR_UNITS, major_to_minor
-from tillway.domain.operator import REAUTH_REFUND_MAJOR
 from tillway.domain.refusal import Refused
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
@@ -44,7 +43,8 @@ async def refund(visit: Visit) -> Reply:
     if given.reason in words.REFUND_REASONS:
         params["reason"] = given.reason
     refunded_minor = minor + int(payment["amount_refunded"])
-    is_large = not wrong and refunded_minor > REAUTH_REFUND_MAJOR * 10 ** MINOR_UNITS[currency]
+    limit_major = visit.platform.engine.settings.refund_limit_reauth
+    is_large = not wrong and refunded_minor > limit_major * 10 ** MINOR_UNITS[currency]
     if is_large and (asked := await ask_proof(visit)) is not None:
         return asked
     why = given.note or words.REFUND_REASONS.get(given.reason, "")

@@ -14,6 +14,9 @@ PATH = "/ops/v1/routing"
 DAYS = (7, 28)
 """The times over which a draft is tried."""
 
+SAMPLE, DRAFT_SAMPLE = 500, 5000
+"""How many of the newest payments of that time a look at the rules tries, and how many a draft."""
+
 LISTS = ("currency", "country", "card_brand", "method", "bin")
 COLUMNS = ("place", "name", *LISTS, "amount_gte", "amount_lt", "metadata", "use")
 """The fields of a rule in the form: each rule has every one of them."""
@@ -26,7 +29,7 @@ class Unreadable(Exception):
 @page("GET", "/routing", place="/routing")
 async def show_routing(visit: Visit) -> Reply:
     routing = await visit.door.get(PATH)
-    trial = await _try(visit, _document_of(routing), _days(visit.asked("days")))
+    trial = await _try(visit, _document_of(routing), _days(visit.asked("days")), SAMPLE)
     return Shown("routing.html", await _values(visit, routing, routing, trial))
 
 
@@ -48,7 +51,7 @@ async def change_routing(visit: Visit) -> Reply:
     made_from = visit.sent("version") or "0"
     changed = made_from != str(_version_to_replace(visit, routing))
     try:
-        trial = await _try(visit, draft, _days(visit.sent("days")))
+        trial = await _try(visit, draft, _days(visit.sent("days")), DRAFT_SAMPLE)
         if visit.sent("do") == "force" and not changed:
             if (asked := await ask_proof(visit)) is not None:
                 return asked
@@ -73,10 +76,11 @@ async def _check_role(visit: Visit) -> None:
         await visit.door.put(PATH, {}, reason="")
 
 
-async def _try(visit: Visit, document: dict[str, Any], days: int) -> Any:
+async def _try(visit: Visit, document: dict[str, Any], days: int, limit: int) -> Any:
+    """Try a document on at most `limit` payments of the last `days`, the newest."""
     since = visit.now - days * 86_400
-    tried = await visit.door.post_json(f"{PATH}/simulate", {**document, "since": since})
-    return {**tried, "days": days, "table": _table(tried)}
+    tried = await visit.door.post_json(f"{PATH}/simulate", {**document, "since": since, "limit": limit})
+    return {**tried, "days": days, "table": _table(tried), "is_sample": tried["payments"] >= limit}
 
 
 def _days(asked: str) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.domain.operator import MAY, REAUTH_REFUND_MAJOR, ROLES, SUPPORT_REFUND_MAJOR, Capability
+from tillway.domain.operator import MAY, ROLES, Capability
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
@@ -13,12 +13,12 @@ API = "/ops/v1/operators"
 MATRIX: tuple[tuple[str, Capability], ...] = (
     ("See payments, customers, balance, disputes", "read"),
     ("See e-mail addresses and names whole", "personal"),
-    (f"Refund up to {SUPPORT_REFUND_MAJOR}.00, capture, cancel", "refund"),
-    (f"Refund more; above {REAUTH_REFUND_MAJOR}.00 with passkey or code", "refund_large"),
+    ("Refund up to {support}.00 {currency}, capture, cancel", "refund"),
+    ("Refund more; above {reauth}.00 {currency} with passkey or code", "refund_large"),
     ("Answer disputes", "disputes"),
     ("Settle money in doubt, pay out", "settle"),
-    ("Resend webhooks, book settlements", "settle"),
-    ("Change routing, links, keys, settings", "configure"),
+    ("Drain connectors, open breakers, resend webhooks", "settle"),
+    ("Change routing, connectors, keys", "configure"),
     ("Invite users, change roles", "configure"),
     ("Export the audit log", "export_audit"),
 )
@@ -49,9 +49,20 @@ async def _users(
         "given": {name: visit.sent(name) if made is None else "" for name in fields},
         "chosen": visit.form.get("accounts", [visit.account.id]),
         "roles": ROLES,
-        "matrix": [(word, [capability in MAY[role] for role in ROLES]) for word, capability in MATRIX],
+        "matrix": _matrix(visit),
     }
     return Shown("users.html", values, status)
+
+
+def _matrix(visit: Visit) -> list[tuple[str, list[bool]]]:
+    """The table of roles: each row with its words, and which roles may do it."""
+    settings = visit.platform.engine.settings
+    limits = {"support": settings.refund_limit_support, "reauth": settings.refund_limit_reauth}
+    currency = visit.account.default_currency.upper()
+    return [
+        (word.format(**limits, currency=currency), [capability in MAY[role] for role in ROLES])
+        for word, capability in MATRIX
+    ]
 
 
 def signs_in_with(user: dict[str, Any]) -> str:

@@ -1,0 +1,94 @@
+"""Settings: the merchant, its checkout, and the system with its doctor and backups."""
+
+from typing import Any
+
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.proving import ask_proof
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+MERCHANT = ("name", "statement_descriptor", "time_zone")
+CHECKOUT = ("brand_colour", "origins")
+"""The fields of each tab."""
+
+SYSTEM = "/ops/v1/system"
+STATES = {"ok": ("ok", "check", "fine"), "warn": ("warn", "warning", "to be mended"), "fail": ("bad", "cross", "wrong")}
+
+
+@page("GET", "/settings", place="/settings")
+async def show_settings(visit: Visit) -> Reply:
+    return await _merchant(visit, "settings.html", MERCHANT)
+
+
+@page("POST", "/settings", place="/settings")
+async def change_settings(visit: Visit) -> Reply:
+    return await _change(visit, "settings.html", MERCHANT, "/settings")
+
+
+@page("GET", "/settings/checkout", place="/settings")
+async def show_checkout(visit: Visit) -> Reply:
+    return await _merchant(visit, "checkout-settings.html", CHECKOUT)
+
+
+@page("POST", "/settings/checkout", place="/settings")
+async def change_checkout(visit: Visit) -> Reply:
+    return await _change(visit, "checkout-settings.html", CHECKOUT, "/settings/checkout")
+
+
+async def _merchant(visit: Visit, template: str, fields: tuple[str, ...], refused: CallRefused | None = None) -> Shown:
+    merchant = await visit.door.get(f"/ops/v1/accounts/{visit.account.id}")
+    shown = merchant | {"origins": "\n".join(merchant["origins"])}
+    values = {
+        "merchant": merchant,
+        "given": {name: visit.sent(name) if visit.form else shown[name] or "" for name in fields},
+        "wrong": refused.message if refused is not None else "",
+        "at": refused.param if refused is not None else "",
+        "public_url": visit.platform.engine.settings.public_url,
+    }
+    return Shown(template, values, refused.status if refused is not None else 200)
+
+
+async def _change(visit: Visit, template: str, fields: tuple[str, ...], back: str) -> Reply:
+    """Change the fields of one tab; a field that the form does not have stays."""
+    path = f"/ops/v1/accounts/{visit.account.id}"
+    await visit.check_role("configure", path)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    sent: dict[str, Any] = {name: visit.sent(name) for name in fields if name in visit.form}
+    if "origins" in sent:
+        sent["origins"] = sent["origins"].split() or ""
+    try:
+        await visit.door.post(path, sent | {"reason": visit.sent("reason") or "Changed at the dashboard"})
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        return await _merchant(visit, template, fields, refused)
+    return Redirect(visit.url(back))
+
+
+@page("GET", "/settings/system", place="/settings")
+async def show_system(visit: Visit) -> Reply:
+    return await _system(visit)
+
+
+@page("POST", "/settings/system/doctor", place="/settings")
+async def run_doctor(visit: Visit) -> Reply:
+    """Run the doctor, and show its findings."""
+    await visit.check_role("configure", "/ops/v1/doctor")
+    return await _system(visit, doctor=await visit.door.post("/ops/v1/doctor"))
+
+
+@page("POST", "/settings/system/backup", place="/settings")
+async def back_up(visit: Visit) -> Reply:
+    await visit.check_role("configure", "/ops/v1/backups")
+    return await _system(visit, backup=await visit.door.post("/ops/v1/backups"))
+
+
+async def _system(visit: Visit, doctor: Any = None, backup: Any = None) -> Shown:
+    """The page; `doctor` and `backup` are the answers of commands that have just run."""
+    sees = visit.may("configure") and visit.signed.operator.accounts is None
+    if doctor is not None or backup is not None or sees:
+        system = await visit.door.get(SYSTEM)
+    else:
+        system = None
+    values = {"system": system, "doctor": doctor, "backup": backup, "states": STATES}
+    return Shown("system.html", values)
