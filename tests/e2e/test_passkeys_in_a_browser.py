@@ -65,4 +65,5 @@ async def test_a_passkey_is_made_used_and_removed(address: str, tmp_path: Path) 
         await page.press("Remove")
         await page.until("document.body.textContent.includes('/security/passkeys/') === false")
         await page.until("!document.querySelector('form[action*=\"/passkeys/dpk_\"]')")
-        assert page.complaints == []
+        # The browser has advice for forms with a new password.
+        assert [one for one in page.complaints if not one.startswith("[DOM]")] == []

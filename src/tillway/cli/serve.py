@@ -77,7 +77,6 @@ def serve(
     oidc_client_secret_file: Annotated[Path | None, setting("oidc_client_secret_file")] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests in flight finish first."""
-    settings = settings_from(context.params)
     from tillway.serve import run
 
-    run(settings)
+    run(settings_from(context.params))

@@ -193,7 +193,7 @@ def _id(mode: Mode, name: str) -> str:
 async def _find(load: Load, mode: Mode, name: str) -> ConnectorConfig:
     config = await load.maybe(ConnectorConfig, _id(mode, name)) if NAME.fullmatch(name) else None
     if config is None:
-        raise Refused("resource_missing", f"There is no connector {name[:100]!r} in {mode} mode.", param="name")
+        raise Refused("resource_missing", f"There is no connector {name[:100]!r} in {mode} mode.")
     return config
 
 

@@ -16,7 +16,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.dispute import Dispute
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import NOTHING, Record
+from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.engine.core import Load
 from tillway.engine.ids import base62, microseconds_of
@@ -115,10 +115,10 @@ class Timeline(msgspec.Struct):
         """The milliseconds of each attempt that another connector followed, from the commits that went on."""
         found = []
         for entry in self.trail:
-            if not any(change.id == self.payment.id and "route" in change.changed for change in entry.changes):
-                continue
-            ended = [change.id for change in entry.changes if change.id.startswith("att_") and change.gone != NOTHING]
-            found += [max(entry.at_ms - _at_ms(id), 0) for id in ended]
+            for change in entry.changes:
+                ended = change.changed.get("attempt", (None, None))[0] if "route" in change.changed else None
+                if change.id == self.payment.id and ended:
+                    found.append(max(entry.at_ms - _at_ms(str(ended)), 0))
         return found
 
     def _of_refund(self, refund: Refund) -> dict[str, Any]:

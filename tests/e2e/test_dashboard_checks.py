@@ -1,0 +1,600 @@
+"""The checks of the dashboard in Chromium against real servers; docs/dashboard.md lists them with the tests that hold
+each. Those marked without JavaScript run with and without it."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bank_process import BankProcess
+from browser import CHROMIUM, Page, browsing
+from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, invoked, invoked_json
+
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (Debian: chromium)"),
+]
+BOTH = pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
+CARD = {"payment_method": "pm_card_visa", "confirm": True, "return_url": "https://shop.example"}
+STORY = "[...document.querySelectorAll('#what-h, .line .h, .line .d')].map(one => one.textContent.trim())"
+
+
+class Desk:
+    """A signed-in person at a dashboard, in one browser."""
+
+    def __init__(self, page: Page, server: TillwayServer) -> None:
+        self.page = page
+        self.server = server
+        self.base = f"{server.base_url}/dashboard"
+
+    async def open(self, path: str) -> str:
+        """Open a page below `/dashboard`, and return its words."""
+        await self.page.open(path if path.startswith("http") else self.base + path)
+        return await self.words()
+
+    async def words(self) -> str:
+        told: str = await self.page.look("document.querySelector('main, body').innerText")
+        return " ".join(told.split())
+
+    async def has(self, text: str) -> None:
+        """Wait until the page shows a text."""
+        await self.page.until(f"document.body.innerText.replace(/\\s+/g, ' ').includes({json.dumps(text)})")
+
+    async def at(self, path: str) -> None:
+        await self.page.until(f"location.pathname === '/dashboard{path}' && document.readyState === 'complete'")
+
+    async def choose(self, selector: str) -> None:
+        assert await self.page.look(f"!!document.querySelector({json.dumps(selector)})"), selector
+        await self.page.look(f"document.querySelector({json.dumps(selector)}).click(), true")
+
+
+def pay(server: TillwayServer, amount: int = 9900, key: str | None = None, **more: Any) -> str:
+    status, made = server.call(
+        "POST", "/v1/payment_intents", {"amount": amount, "currency": "eur", **CARD, **more}, key=key
+    )
+    assert status in (200, 402), made
+    id: str = (made["error"]["payment_intent"] if status == 402 else made)["id"]
+    return id
+
+
+_NAMES = iter(range(1000))
+
+
+@asynccontextmanager
+async def desk(
+    server: TillwayServer, place: Path, role: str = "admin", *, scripts: bool = True, width: int = 1440
+) -> AsyncIterator[Desk]:
+    name, at = f"{role} {next(_NAMES)}", ("--data-dir", server.data_dir)
+    assert invoked("operators", "add", name, "--role", role, *at).returncode == 0
+    address = invoked("operators", "sign-in", name, *at).stdout.strip()
+    async with browsing(place / f"profile-{name.replace(' ', '-')}", width=width, scripts=scripts) as page:
+        await page.open(address)
+        await page.press("Sign in")
+        opened = Desk(page, server)
+        await opened.at("")
+        yield opened
+
+
+@BOTH
+async def test_01_the_demo_prints_an_address_and_home_shows_its_volume(tmp_path: Path, scripts: bool) -> None:
+    command = [sys.executable, "-m", "tillway.cli.main", "demo", "--data-dir", str(tmp_path / "data"), "--port", "0"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
+    try:
+        assert demo.stdout is not None
+        address = next(
+            found[0] for line in demo.stdout if (found := re.search(r"http://\S+/dashboard/sign-in/\S+", line))
+        )
+        threading.Thread(target=demo.stdout.read, daemon=True).start()
+        async with browsing(tmp_path / "profile", scripts=scripts) as page:
+            await page.open(address)
+            await page.press("Sign in")
+            await page.until("location.pathname === '/dashboard' && document.readyState === 'complete'")
+            shown = await page.look("document.querySelector('main').innerText")
+            keys = json.loads((tmp_path / "data" / "demo.json").read_text())
+            server = TillwayServer.__new__(TillwayServer)
+            server.base_url, server.secret_key = address.partition("/dashboard")[0], keys["secret_key"]
+            # Those of today in UTC, the zone of the demo shop; the page shows one currency large.
+            since = int(time.time()) // 86400 * 86400
+            path = f"/ops/v1/reports/transactions?created[gte]={since}&by[0]=currency&by[1]=type"
+            status, report = server.call("GET", path)
+            assert status == 200, report
+            taken = [one for one in report["data"] if one["type"] == "charge" and one["currency"] == "eur"]
+            assert "Taken today" in shown and f"{taken[0]['gross'] / 100:,.2f}" in shown, (shown[:400], report)
+            await page.open(address)
+            assert await page.look("!document.body.innerText.includes('Sign in as')"), "the address signs in once"
+    finally:
+        demo.terminate()
+        demo.wait(60)
+
+
+class Banks:
+    """A server with two banks, a and b; `fallback` is the order in which the routing tries them."""
+
+    def __init__(self, place: Path) -> None:
+        self.banks = {name: BankProcess(place / f"journal-{name}") for name in ("a", "b")}
+        self.place, self.data_dir = place, place / "data"
+        made = init(self.data_dir)
+        for name, bank in self.banks.items():
+            given = ("--set", f"base_url={bank.url}", *(("--default",) if name == "a" else ()))
+            invoked_json("connectors", "add", name, "--kind", "http_bank", *given, "--data-dir", self.data_dir)
+        (place / "routing.json").write_text(json.dumps({"otherwise": ["a", "b"]}))
+        invoked_json("routing", "set", place / "routing.json", "--data-dir", self.data_dir)
+        self.server = TillwayServer(self.data_dir, made)
+
+    def close(self) -> None:
+        self.server.stop()
+        for bank in self.banks.values():
+            bank.stop()
+
+
+@pytest.fixture
+def banks(tmp_path: Path) -> Iterator[Banks]:
+    made = Banks(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_02_and_16_a_failover_is_told_in_order_and_a_breaker_opens_and_closes(
+    banks: Banks, tmp_path: Path
+) -> None:
+    server = banks.server
+    _, created = server.call("POST", "/v1/payment_intents", {"amount": 11900, "currency": "eur"})
+    confirm = f"/v1/payment_intents/{created['id']}/confirm"
+    for _ in range(2):
+        declined = {"payment_method": "pm_card_chargeDeclinedInsufficientFunds", "return_url": "https://shop.example"}
+        assert server.call("POST", confirm, declined)[0] == 402
+    banks.banks["a"].stop()
+    assert (
+        server.call("POST", confirm, {"payment_method": "pm_card_visa", "return_url": "https://shop.example"})[0] == 200
+    )
+    for scripts in (True, False):
+        async with desk(server, tmp_path, scripts=scripts) as here:
+            await here.open(f"/payments/{created['id']}")
+            story = " ".join(await here.page.look(STORY))
+            told = re.findall(r"Declined: insufficient funds|refused the connection|Succeeded: 119.00 EUR", story)
+            assert told == [*["Declined: insufficient funds"] * 2, "refused the connection", "Succeeded: 119.00 EUR"]
+            assert len(re.findall(r"at a, \d+ ms", story)) == 2 and len(re.findall(r"at b, \d+ ms", story)) == 1
+            assert re.search(r"A refused the connection, so b was asked \d+ ms", story), story
+    for n in range(12):
+        pay(server, 1000 + n)
+    async with desk(server, tmp_path) as here:
+        await here.has("cannot be reached")
+        await here.open("/connectors")
+        await here.has("Out of reach")
+        banks.banks["a"].start()
+        for _ in range(60):
+            if await here.page.look("document.body.innerText.includes('Out of reach')") is False:
+                break
+            time.sleep(1)
+            await here.open("/connectors")
+        for n in range(200):
+            pay(server, 2000 + n)
+            if server.call("GET", "/ops/v1/connectors")[1]["data"][0]["breaker"] == "closed":
+                break
+            time.sleep(0.5)
+        await here.open("/connectors")
+        await here.has("Healthy")
+        await here.page.fill("Reason, for the audit log", "b takes over")
+        await here.page.press("Drain")
+        await here.has("Draining")
+        payment = pay(server, 4200)
+        assert (
+            "b" in (await here.open(f"/payments/{payment}"))
+            and server.call("GET", f"/ops/v1/payments/{payment}/route")[1]["attempts"][-1]["connector"] == "b"
+        )
+
+
+async def test_04_search_goes_straight_to_ids_and_finds_words(tillway_server: TillwayServer, tmp_path: Path) -> None:
+    customer = tillway_server.call("POST", "/v1/customers", {"name": "Barbara L", "email": "barbara@shop.example"})[1]
+    payment = pay(tillway_server, 4321, customer=customer["id"], metadata={"order": "TEA-4139"})
+    _, refund = tillway_server.call("POST", "/v1/refunds", {"payment_intent": payment, "amount": 100})
+    charge = tillway_server.call("GET", f"/v1/payment_intents/{payment}")[1]["latest_charge"]
+    event = tillway_server.call("GET", "/v1/events?limit=1")[1]["data"][0]["id"]
+    for scripts in (True, False):
+        async with desk(tillway_server, tmp_path, scripts=scripts) as here:
+            for id, path in ((payment, f"/payments/{payment}"), (customer["id"], f"/customers/{customer['id']}")):
+                await here.page.fill("Search everything", id)
+                await here.choose("form.find button")
+                await here.at(path)
+            for id in (charge, refund["id"]):
+                await here.open(f"/search?q={id}")
+                await here.at(f"/payments/{payment}")
+            await here.open(f"/search?q={event}")
+            await here.at(f"/events/{event}")
+            for words in ("barbara@shop.example", "4242", "43.21", "TEA-4139"):
+                assert payment in await here.page.look(f"(location.href, document.title, {json.dumps(payment)})")
+                await here.open(f"/search?q={words}")
+                assert await here.page.look(f"document.querySelector('main').innerHTML.includes('{payment}')"), words
+
+
+async def test_05_test_mode_is_unmissable_and_ids_of_the_other_mode_lead_there(
+    tillway_server: TillwayServer, tmp_path: Path
+) -> None:
+    payment = pay(tillway_server)
+    async with desk(tillway_server, tmp_path, scripts=False) as here:
+        look = here.page.look
+        assert await look("document.querySelector('aside[aria-label=Mode]').innerText.includes('Test mode')")
+        assert (await look("document.title")).startswith("Test ·") and "mark-test" in await look(
+            "document.querySelector('link[rel=icon]').href"
+        )
+        words = await here.open(f"/live/payments/{payment}")
+        assert f"{payment} in live mode" in words and "Look in test mode" in words
+        assert not await look("!!document.querySelector('aside[aria-label=Mode]')")
+        assert not (await look("document.title")).startswith("Test") and "mark-test" not in await look(
+            "document.querySelector('link[rel=icon]').href"
+        )
+        await here.choose("a.btn.main")
+        await here.at(f"/payments/{payment}")
+        await here.open("/live")
+        await here.has("Connect a bank")
+
+
+class Hook:
+    """A webhook endpoint on loopback that answers 500 until it is `good`, and keeps what it got."""
+
+    def __init__(self) -> None:
+        self.good = False
+        self.ids: list[str] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                hook.ids.append(event["id"])
+                body = b"taken" if hook.good else b"<script>alert(1)</script> no column"
+                self.send_response(200 if hook.good else 500)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    made = Hook()
+    yield made
+    made.server.shutdown()
+
+
+def wait(good: Callable[[], object], within: float = 60.0) -> None:
+    deadline = time.monotonic() + within
+    while not good():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+@BOTH
+async def test_07_a_failed_delivery_shows_both_sides_and_is_sent_again(
+    start_server: StartServer, hook: Hook, tmp_path: Path, scripts: bool
+) -> None:
+    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    server.call("POST", "/v1/webhook_endpoints", {"url": hook.url, "enabled_events": ["charge.succeeded"]})
+    pay(server)
+    wait(lambda: hook.ids)
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        for _ in range(100):
+            if "charge.succeeded" in await here.open("/webhooks"):
+                break
+            time.sleep(0.1)
+        await here.choose("a.go")
+        await here.has("Resend")
+        words = await here.words()
+        assert "<script>alert(1)</script> no column" in words and hook.ids[0] in words and "t=" in words
+        hook.good = True
+        tries = len(hook.ids)
+        await here.page.press("Resend")
+        wait(lambda: len(hook.ids) > tries, 4)
+        for _ in range(100):
+            if "200" in await here.open(f"/webhooks?event={hook.ids[0]}"):
+                break
+            time.sleep(0.1)
+        await here.has("200")
+        assert here.page.complaints == []
+
+
+async def test_08_errors_show_message_fix_link_and_request(tillway_server: TillwayServer, tmp_path: Path) -> None:
+    payment = pay(tillway_server)
+    async with desk(tillway_server, tmp_path, scripts=False) as here:
+        await here.open(f"/payments/{payment}/refund")
+        await here.page.fill("Amount", "99.01")
+        await here.page.press("Refund")
+        await here.has("At most 99.00 EUR can still be refunded")
+        assert await here.page.look("document.querySelector('#amount').getAttribute('aria-invalid')") == "true"
+        words = await here.open("/events?after=evt_nothing")
+        assert "This could not be done" in words and "evt_nothing" in words
+        assert await here.page.look("!!document.querySelector('main a[href*=\"errors\"]')"), "the error is explained"
+        assert await here.page.look("!!document.querySelector('main [data-copy^=req_]')"), "the request has its id"
+    async with desk(tillway_server, tmp_path, "viewer", scripts=False) as here:
+        words = await here.open(f"/payments/{payment}/refund")
+        assert "This is not for your role" in words and "support, operator, admin" in words
+
+
+async def test_09_filters_stand_in_the_address(tillway_server: TillwayServer, tmp_path: Path) -> None:
+    small, large = pay(tillway_server, 1234), pay(tillway_server, 765400)
+    async with desk(tillway_server, tmp_path, scripts=False) as here:
+        await here.open("/payments")
+        await here.page.look("document.querySelector('#f3').closest('details').open = true")
+        await here.page.fill("At least", "7000")
+        await here.page.look("document.querySelector('#f3').form.requestSubmit(), true")
+        await here.page.until("location.search.includes('min=7000') && document.readyState === 'complete'")
+        rows = "[...document.querySelectorAll('a.go .vh')].map(one => one.textContent.trim())"
+        seen = await here.page.look(rows)
+        assert large in seen and small not in seen
+        address = await here.page.look("location.pathname + location.search")
+        await here.page.look("document.querySelector('.chip summary.btn').parentElement.open = true")
+        await here.page.fill("Name", "Over 7000")
+        await here.page.press("Save view")
+        await here.has("Over 7000")
+        async with desk(tillway_server, tmp_path, "viewer") as other:
+            await other.page.open(tillway_server.base_url + address)
+            assert await other.page.look(rows) == seen
+            assert "Over 7000" in await other.page.look("document.querySelector('nav[aria-label=Views]').innerText")
+
+
+async def test_13_copy_gives_the_id_and_json_is_the_answer_of_the_api(
+    tillway_server: TillwayServer, tmp_path: Path
+) -> None:
+    payment = pay(tillway_server)
+    async with desk(tillway_server, tmp_path) as here:
+        await here.open(f"/payments/{payment}")
+        copied = await here.page.look("document.querySelector('main .head [data-copy]').dataset.copy")
+        assert copied == payment
+        shown = await here.page.look("[...document.querySelectorAll('details.fold pre')].at(-1).textContent")
+        assert json.loads(shown)["id"] == payment
+        answer = tillway_server.call("GET", f"/v1/payment_intents/{payment}")[1]
+        assert json.loads(shown) == answer
+        curl = await here.page.look("document.querySelector('[data-copy^=curl]').dataset.copy")
+        command = curl.replace("$SECRET_KEY", tillway_server.secret_key)
+        told = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+        assert json.loads(told)["id"] == payment
+
+
+async def test_14_a_trigger_and_a_listener_show_up(start_server: StartServer, hook: Hook, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    hook.good = True
+    at = ("--url", server.base_url, "--api-key", server.secret_key)
+    command = [sys.executable, "-m", "tillway.cli.main", "listen", "--forward-to", hook.url, *at]
+    listening = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        assert listening.stderr is not None and "Ready" in listening.stderr.readline()
+        async with desk(server, tmp_path, scripts=False) as here:
+            words = await here.open("/webhooks")
+            assert "Listening" in words and hook.url in words
+            assert invoked("trigger", "charge.refunded", *at).returncode == 0
+            words = await here.open("/events")
+            assert "charge.refunded" in words
+            listening.terminate()
+            assert listening.wait(60) == 0
+            assert hook.url not in await here.open("/webhooks")
+    finally:
+        listening.kill()
+        listening.wait(60)
+
+
+async def test_18_a_key_is_shown_once_rolled_with_overlap_and_scoped(
+    tillway_server: TillwayServer, tmp_path: Path
+) -> None:
+    async with desk(tillway_server, tmp_path, scripts=False) as here:
+        await here.open("/developers")
+        await here.page.fill("Name", "Warehouse")
+        await here.choose("input[name=scopes][value='payments:read']")
+        await here.page.press("Make key")
+        await here.has("shown this once")
+        key = await here.page.look("document.querySelector('.note.ok [data-copy]').dataset.copy")
+        assert key.startswith("rk_test_") and key not in await here.open("/developers")
+        assert tillway_server.call("GET", "/v1/payment_intents", key=key)[0] == 200
+        status, refused = tillway_server.call("POST", "/v1/customers", {}, key=key)
+        assert status == 403 and "customers:write" in refused["error"]["message"]
+        for _ in range(100):
+            row = await here.page.look(
+                "[...document.querySelectorAll('tr')].find(one => one.innerText.includes('Warehouse')).innerText"
+            )
+            if "never" not in row:
+                break
+            time.sleep(0.1)
+            await here.open("/developers")
+        assert "never" not in row, "its last use is shown"
+        await here.choose("tr:has(b) a[href$='/roll']")
+        await here.page.until("location.pathname.endsWith('/roll') && document.readyState === 'complete'")
+        await here.page.press("Roll")
+        await here.has("shown this once")
+
+
+async def test_19_each_action_stands_in_the_audit_log(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    payment, hold = pay(server, 9900), pay(server, 3000, capture_method="manual")
+    async with desk(server, tmp_path, scripts=False) as here:
+        for path, amount, why in (
+            (f"/payments/{payment}/refund", "1.01", "The lid"),
+            (f"/payments/{hold}/capture", "", ""),
+        ):
+            await here.open(path)
+            if amount:
+                await here.page.fill("Amount", amount)
+                await here.page.look(f"document.querySelector('[name=why]').value = '{why}', true")
+                await here.page.press("Refund")
+                await here.has("Refund 1.01 EUR")
+                await here.page.press("Refund 1.01 EUR")
+            else:
+                await here.page.press("Capture")
+            await here.page.until("document.readyState === 'complete' && /pi_[0-9A-Za-z]+$/.test(location.pathname)")
+        words = await here.open("/audit")
+        assert "Refunded 1.01 EUR" in words and "The lid" in words and "admin " in words
+        await here.choose("a.go")
+        await here.page.until("/audit\\/aud_/.test(location.pathname) && document.readyState === 'complete'")
+        words = await here.words()
+        assert "Before" in words and "After" in words
+        await here.open("/settings/system")
+        await here.page.press("Run the doctor")
+        await here.has("Key file")
+        words = await here.open("/audit?owner=installation")
+        assert "Ran the doctor" in words
+    assert server.stop() == 0
+    assert invoked("audit", "verify", "--data-dir", tmp_path / "data").returncode == 0
+
+
+@BOTH
+async def test_21_a_dispute_is_answered_once_and_won_gives_money_and_fee_back(
+    start_server: StartServer, tmp_path: Path, scripts: bool
+) -> None:
+    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    zone = {"time_zone": "Pacific/Auckland"}
+    admin = invoked_json("operators", "add", "Key", "--role", "admin", "--data-dir", tmp_path / "data")["test_key"]
+    assert server.call("POST", f"/ops/v1/accounts/{server.account}", zone, key=admin)[0] == 200
+
+    def balance() -> int:
+        _, told = server.call("GET", "/v1/balance")
+        return sum(one["amount"] for part in ("available", "pending") for one in told[part] if one["currency"] == "eur")
+
+    def disputes() -> list[Any]:
+        found: list[Any] = server.call("GET", "/v1/disputes")[1]["data"]
+        return found
+
+    pay(server, 8900, payment_method="pm_card_createDispute")
+    wait(disputes)
+    (dispute,) = disputes()
+    _, paid = server.call("GET", "/v1/balance_transactions?type=charge")
+    whole = paid["data"][0]["net"]
+    assert balance() < whole - 8900 + 1, "the amount is taken, and the fee of the dispute"
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        words = await here.open(f"/disputes/{dispute['id']}")
+        assert "left: answer by" in words and ("NZDT" in words or "NZST" in words), words[:600]
+        await here.page.fill("What happened", "Delivered on Monday.")
+        await here.page.press("Save for later")
+        await here.page.until("document.readyState === 'complete'")
+        assert "Delivered on Monday." in await here.page.look("document.querySelector('#ev-t').value")
+        await here.page.fill("What happened", "winning_evidence")
+        await here.page.press("Send evidence")
+        await here.page.until("!document.querySelector('#ev-t')")
+        wait(lambda: disputes()[0]["status"] == "won")
+        words = await here.open(f"/disputes/{dispute['id']}")
+        assert "Won" in words and "Evidence sent" in words and "Send evidence" not in words
+    assert balance() == whole, "won gives the money and the fee back"
+
+
+async def test_23_the_scheme_follows_the_system_and_the_switch(tillway_server: TillwayServer, tmp_path: Path) -> None:
+    async with desk(tillway_server, tmp_path) as here:
+        colour = "getComputedStyle(document.body).backgroundColor"
+        for scheme, dark in (("dark", True), ("light", False)):
+            features = [
+                {"name": "prefers-color-scheme", "value": scheme},
+                {"name": "prefers-reduced-motion", "value": "reduce"},
+            ]
+            await here.page.send("Emulation.setEmulatedMedia", features=features)
+            assert (await here.page.look(colour) == "rgb(16, 18, 17)") is dark
+        moving = (
+            "[...document.querySelectorAll('*')].filter(one => { const s = getComputedStyle(one);"
+            " return parseFloat(s.animationDuration) > 0.01 || parseFloat(s.transitionDuration) > 0.01; }).length"
+        )
+        assert await here.page.look(moving) == 0, "reduced motion has none"
+        await here.choose("[data-theme-toggle]")
+        await here.open("/payments")
+        assert await here.page.look("document.documentElement.dataset.theme") == "dark"
+        assert await here.page.look(colour) == "rgb(16, 18, 17)"
+
+
+@BOTH
+async def test_24_resending_all_failed_sends_each_once_through_a_kill(
+    start_server: StartServer, hook: Hook, tmp_path: Path, scripts: bool
+) -> None:
+    data_dir, made = tmp_path / "data", init(tmp_path / "data")
+    server = start_server(data_dir, made)
+    server.call("POST", "/v1/webhook_endpoints", {"url": hook.url, "enabled_events": ["charge.succeeded"]})
+    for n in range(12):
+        pay(server, 1000 + n)
+    wait(lambda: len(set(hook.ids)) == 12)
+    taken = hook.ids[0]
+    hook.good = True
+    status, _ = server.call("POST", f"/ops/v1/events/{taken}/resend", {}, key=admin_key(data_dir))
+    assert status == 200
+    wait(lambda: hook.ids.count(taken) > 1)
+    time.sleep(0.5)
+    before = {id: hook.ids.count(id) for id in set(hook.ids)}
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        await here.open("/webhooks")
+        await here.page.press("Resend all failed since")
+        await here.has("events are sent again")
+    server.process.kill()
+    server.process.wait(60)
+    start_server(data_dir, made)
+    wait(lambda: all(hook.ids.count(id) > count for id, count in before.items() if id != taken))
+    time.sleep(1)
+    assert hook.ids.count(taken) == before[taken], "it was taken meanwhile"
+    assert all(hook.ids.count(id) - count <= 2 for id, count in before.items()), (
+        "a delivery that a kill cut off comes twice"
+    )
+
+
+def admin_key(data_dir: Path) -> str:
+    key: str = invoked_json("operators", "add", f"Key {next(_NAMES)}", "--role", "admin", "--data-dir", data_dir)[
+        "test_key"
+    ]
+    return key
+
+
+@BOTH
+async def test_25_the_doctor_and_the_backup_do_what_the_commands_do(
+    start_server: StartServer, tmp_path: Path, scripts: bool
+) -> None:
+    data_dir = tmp_path / "data"
+    server = start_server(data_dir, init(data_dir))
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        await here.open("/settings/system")
+        await here.page.press("Run the doctor")
+        await here.has("The doctor")
+        for one in invoked_json("doctor", "--data-dir", data_dir)["findings"]:
+            await here.has(one["check"].capitalize())
+        await here.page.press("Back up now")
+        await here.has("tillway restore ")
+        command = await here.page.look("document.querySelector('.code pre').textContent")
+        place = command.split()[2]
+        assert invoked_json("backup", "--verify", place)["schema_version"] > 0
+    async with desk(server, tmp_path, "operator", scripts=scripts) as here:
+        assert "Run the doctor" not in await here.open("/settings/system")
+
+
+async def test_27_a_form_of_another_session_or_site_changes_nothing(
+    tillway_server: TillwayServer, tmp_path: Path
+) -> None:
+    payment = pay(tillway_server)
+    async with desk(tillway_server, tmp_path) as here:
+        send = (
+            "(async () => { const answers = []; for (const csrf of ['', 'x'.repeat(43)])"
+            f" answers.push((await fetch('/dashboard/payments/{payment}/refund', {{method: 'POST', body:"
+            " new URLSearchParams({csrf, amount: '1.00'})})).status); return answers; })()"
+        )
+        told = await here.page.send("Runtime.evaluate", expression=send, awaitPromise=True, returnByValue=True)
+        assert told["result"]["value"] == [403, 403]
+    assert tillway_server.call("GET", f"/v1/refunds?payment_intent={payment}")[1]["data"] == []
+
+
+async def test_28_and_29_no_page_complains_or_asks_elsewhere_and_texts_are_texts(
+    tillway_server: TillwayServer, tmp_path: Path
+) -> None:
+    script = "<script>document.title = 'taken'</script>"
+    customer = tillway_server.call("POST", "/v1/customers", {"name": script, "email": "x@shop.example"})[1]
+    payment = pay(tillway_server, 1111, description=script, metadata={"note": script}, customer=customer["id"])
+    async with desk(tillway_server, tmp_path) as here:
+        asked = "performance.getEntriesByType('resource').every(one => one.name.startsWith(location.origin))"
+        paths = ("", "/payments", f"/payments/{payment}", f"/customers/{customer['id']}", "/events", "/search?q=script")
+        for path in paths:
+            await here.open(path)
+            assert await here.page.look("document.title !== 'taken'"), path
+            assert await here.page.look(asked), path
+            assert await here.page.look("!document.querySelector('script:not([src]), style, [style], [onclick]')"), path
+        assert script in await here.open(f"/payments/{payment}")
+        assert here.page.complaints == []
