@@ -7,6 +7,7 @@ import typer
 
 from tillway.cli.options import DataDir, StoreUrl
 from tillway.cli.terminal import setting, settings_from
+from tillway.settings import Settings
 
 
 def serve(
@@ -77,6 +78,10 @@ def serve(
     oidc_client_secret_file: Annotated[Path | None, setting("oidc_client_secret_file")] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests in flight finish first."""
+    _run(settings_from(context.params))
+
+
+def _run(settings: Settings) -> None:
     from tillway.serve import run
 
-    run(settings_from(context.params))
+    run(settings)

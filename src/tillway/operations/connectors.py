@@ -109,7 +109,7 @@ async def change(
 
     A secret goes to another address only if it is given again: else `parameter_missing`. Refused further as `add`.
     """
-    refuse_others(caller)
+    _refuse_others_for(caller, name)
     mode = caller.scope.mode
 
     async def work(load: Load, at: Moment) -> Changes[ConnectorConfig]:
@@ -128,8 +128,8 @@ async def change(
 
 async def settings_of(platform: Platform, caller: Caller, name: str) -> tuple[ConnectorConfig, list[dict[str, Any]]]:
     """A connector with its settings: the values of those that are no secrets, and whether a secret is set."""
+    _refuse_others_for(caller, name)
     config = await _find(platform.engine.load(SYSTEM), caller.scope.mode, name)
-    refuse_others(caller)
     opened = _opened(platform, config)
     rows = registry.kind(config.kind).describe()
     shown = [
@@ -147,7 +147,7 @@ async def settings_of(platform: Platform, caller: Caller, name: str) -> tuple[Co
 async def test(platform: Platform, caller: Caller, name: str) -> dict[str, Any]:
     """Ask the provider about an operation that does not exist: whether it answers, and within how many milliseconds.
     No money moves. `answers` is None for a kind that takes no questions."""
-    refuse_others(caller)
+    _refuse_others_for(caller, name)
     await _find(platform.engine.load(SYSTEM), caller.scope.mode, name)
     connection = await platform.connections.named(name, caller.scope)
     if connection is None:
@@ -186,21 +186,32 @@ def refuse_others(caller: Caller) -> None:
         raise Refused("operator_forbidden", "Only an operator of the whole installation may do this.")
 
 
+def _refuse_others_for(caller: Caller, name: str) -> None:
+    """The same for a call about a connector; a text that names none is `resource_missing` to everybody."""
+    if not NAME.fullmatch(name):
+        raise _missing(caller.scope.mode, name)
+    refuse_others(caller)
+
+
+def _missing(mode: Mode, name: str) -> Refused:
+    return Refused("resource_missing", f"There is no connector {name[:100]!r} in {mode} mode.")
+
+
 def _id(mode: Mode, name: str) -> str:
     return f"con_{mode}_{name}"
 
 
 async def _find(load: Load, mode: Mode, name: str) -> ConnectorConfig:
-    config = await load.maybe(ConnectorConfig, _id(mode, name)) if NAME.fullmatch(name) else None
+    config = await load.maybe(ConnectorConfig, _id(mode, name))
     if config is None:
-        raise Refused("resource_missing", f"There is no connector {name[:100]!r} in {mode} mode.")
+        raise _missing(mode, name)
     return config
 
 
 async def _alter(
     platform: Platform, caller: Caller, name: str, decide: Callable[[ConnectorConfig], ConnectorConfig]
 ) -> Done[ConnectorConfig]:
-    refuse_others(caller)
+    _refuse_others_for(caller, name)
     mode = caller.scope.mode
 
     async def work(load: Load, at: Moment) -> Changes[ConnectorConfig]:
