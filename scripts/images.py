@@ -23,21 +23,42 @@ PAGES = {
     "home": "",
     "payments": "/payments",
     "customers": "/customers",
+    "search": "/search?q=4242",
     "balance": "/balance",
     "disputes": "/disputes",
     "doubts": "/doubts",
     "links": "/links",
     "connectors": "/connectors",
+    "new-connector": "/connectors/new?kind=http_bank",
     "routing": "/routing",
+    "routing-draft": "/routing/draft",
     "developers": "/developers",
     "webhooks": "/webhooks",
     "events": "/events",
     "requests": "/requests",
     "audit": "/audit",
     "settings": "/settings",
+    "checkout-settings": "/settings/checkout",
+    "system": "/settings/system",
+    "users": "/settings/users",
+    "security": "/security",
+    "not-found": "/payments/pi_of_another_mode",
     "live": "/live",
 }
 """The picture of each page, by its address below `/dashboard`."""
+
+FIRST = {
+    "payment": ("/payments", "/payments/pi_"),
+    "customer": ("/customers", "/customers/cus_"),
+    "dispute": ("/disputes", "/disputes/du_"),
+    "payout": ("/balance", "/payouts/po_"),
+    "link": ("/links", "/links/plink_"),
+    "doubt": ("/doubts", "/doubts/att_"),
+    "delivery": ("/webhooks", "/webhooks/"),
+    "audit-entry": ("/audit", "/audit/aud_"),
+}
+"""Pictures of the page that the first row of a list leads to: the list, and the begin of that page's address. A list
+that is empty in the demo has none."""
 
 STARTS_WITHIN_SECONDS = 120
 
@@ -80,9 +101,19 @@ async def take(directory: Path, place: Path, address: str) -> None:
         await page.until("location.pathname === '/dashboard'")
         for name, path in PAGES.items():
             await _picture(page, base + path, directory / f"dashboard-{name}.png")
-        await page.open(f"{base}/payments")
-        payment = await page.look("document.querySelector('tbody a[href*=\"/payments/pi_\"]').href")
-        await _picture(page, payment, directory / "dashboard-payment.png")
+        found: dict[str, str] = {}
+        for name, (path, begin) in FIRST.items():
+            await page.open(base + path)
+            rows = f"main a.go[href*='{begin}'], main ol a[href*='{begin}']"
+            row = await page.look(f'(document.querySelector("{rows}") || {{}}).href')
+            if row:
+                found[name] = row
+                await _picture(page, row, directory / f"dashboard-{name}.png")
+        await _picture(page, f"{found['payment']}/refund", directory / "dashboard-refund.png")
+        await page.open(base)
+        await page.press("Sign out")
+        await page.until("location.pathname === '/dashboard/sign-in' && document.readyState === 'complete'")
+        await _picture(page, f"{base}/sign-in", directory / "dashboard-sign-in.png")
 
 
 async def _picture(page: Page, address: str, file: Path) -> None:

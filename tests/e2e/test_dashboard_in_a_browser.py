@@ -3,10 +3,12 @@
 axe (https://github.com/dequelabs/axe-core) looks at each page in both schemes; it comes from npm.
 """
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, browsing
+from doses import Dose
 from own_environment import node_with
 from tillway_server import TillwayServer, tillway
 
@@ -76,34 +78,95 @@ async def violations(page: Page, axe: str) -> list[str]:
     return found
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing(tillway_server: TillwayServer, tmp_path: Path, scheme: str) -> None:
+SCHEMES = [
+    pytest.param("light", 1440, id="light"),
+    pytest.param("dark", 1440, id="dark", marks=pytest.mark.soak),
+    pytest.param("light", 320, id="light-narrow", marks=pytest.mark.soak),
+    pytest.param("dark", 320, id="dark-narrow", marks=pytest.mark.soak),
+]
+STATIC_PAGES = (
+    *("", "/payments", "/customers", "/balance", "/balance/payout", "/disputes", "/doubts", "/links", "/links/new"),
+    *("/connectors", "/connectors/new", "/connectors/new?kind=http_bank", "/routing", "/routing/draft", "/developers"),
+    *("/webhooks", "/events", "/requests", "/audit", "/audit?owner=installation", "/settings", "/settings/checkout"),
+    *("/settings/system", "/settings/users", "/security", "/search?q=4242", "/live", "/live/payments", "/nothing"),
+    "/payments?status=declined&min=1",
+)
+FIRST_OF_LIST = {
+    "/customers": "/customers/cus_",
+    "/links": "/links/plink_",
+    "/events": "/events/evt_",
+    "/requests": "/requests/req_",
+    "/audit": "/audit/aud_",
+    "/settings/users": "/settings/users/opr_",
+    "/disputes": "/disputes/du_",
+    "/balance": "/payouts/po_",
+    "/developers": "/roll",
+}
+"""Lists, and a part of the address of the page of their first row."""
+
+
+def make_objects(server: TillwayServer) -> str:
+    """One of each object that a page shows; the id of a payment."""
+    id = pay(server, 9900, description="A description of some length, as people write them")
+    pay(server, 3000, capture_method="manual")
+    card = {"confirm": True, "return_url": "https://shop.example", "amount": 9900, "currency": "eur"}
+    declined = {**card, "payment_method": "pm_card_visa_chargeDeclined"}
+    assert server.call("POST", "/v1/payment_intents", declined)[0] == 402
+    pay(server, 8900, payment_method="pm_card_createDispute")
+    pay(server, 50000, payment_method="pm_card_bypassPending")
+    price = {"currency": "eur", "unit_amount": 100, "product_data": {"name": "Tea"}}
+    for path, params in (
+        ("/v1/customers", {"name": "Ada", "email": "ada@shop.example"}),
+        ("/v1/payment_links", {"line_items": [{"price_data": price, "quantity": 1}]}),
+        ("/v1/webhook_endpoints", {"url": "http://127.0.0.1:9/hook", "enabled_events": ["*"]}),
+        ("/v1/payouts", {"amount": 1000, "currency": "eur"}),
+    ):
+        status, made = server.call("POST", path, params)
+        assert status == 200, made
+    return id
+
+
+async def every_page(page: Page, base: str, payment: str) -> AsyncIterator[str]:
+    """Open each page of the dashboard in turn, and those of the first row of each list."""
+    own = (f"/payments/{payment}", f"/payments/{payment}/refund", f"/payments/refunds?id={payment}")
+    paths = (*STATIC_PAGES[:2], *own, *STATIC_PAGES[2:])
+    for path in paths:
+        await page.open(base + path)
+        yield path
+        if path in FIRST_OF_LIST:
+            found = f"[...document.querySelectorAll('main a')].find(one => one.href.includes('{FIRST_OF_LIST[path]}'))"
+            row = await page.look(f"({found} || {{}}).href")
+            assert row, f"{path} leads to no {FIRST_OF_LIST[path]}"
+            await page.open(row)
+            yield FIRST_OF_LIST[path]
+
+
+@pytest.mark.parametrize(("scheme", "width"), SCHEMES)
+async def test_axe_finds_nothing(
+    tillway_server: TillwayServer, tmp_path: Path, dose: Dose, scheme: str, width: int
+) -> None:
     node_with(tmp_path / "axe", AXE)
     axe = (tmp_path / "axe/node_modules/axe-core/axe.min.js").read_text()
-    card = {"confirm": True, "return_url": "https://shop.example"}
-    params = {"amount": 9900, "currency": "eur", "payment_method": "pm_card_visa", **card}
-    _, payment = tillway_server.call("POST", "/v1/payment_intents", params)
-    declined = {**params, "payment_method": "pm_card_visa_chargeDeclined"}
-    assert tillway_server.call("POST", "/v1/payment_intents", declined)[0] == 402
+    pages, payment = dose(3, 1000), make_objects(tillway_server)
     found: dict[str, list[str]] = {}
-    async with browsing(tmp_path / "profile") as page:
+    async with browsing(tmp_path / "profile", width=width) as page:
         features = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": "reduce"},
         ]
         await page.send("Emulation.setEmulatedMedia", features=features)
         await page.open(f"{tillway_server.base_url}/dashboard/sign-in")
-        found["/dashboard/sign-in"] = await violations(page, axe)
-        await page.open(sign_in_address(tillway_server, f"Mara {scheme}"))
-        await page.press("Sign in")
-        await page.until("location.pathname === '/dashboard' && document.readyState === 'complete'")
-        links = await page.look("[...document.querySelectorAll('nav[aria-label=Main] a')].map(one => one.href)")
-        assert len(links) == 12
-        more = (f"payments/{payment['id']}", f"payments/{payment['id']}/refund", "security", "webhooks", "events")
-        for link in (*links, *(f"{tillway_server.base_url}/dashboard/{path}" for path in (*more, "requests", "live"))):
-            await page.open(link)
-            found[link.removeprefix(tillway_server.base_url)] = await violations(page, axe)
+        found["/sign-in"] = await violations(page, axe)
+        base = await sign_in(page, tillway_server, f"Mara {scheme} {width}")
+        async for path in every_page(page, base, payment):
+            if len(found) > pages:
+                break
+            found[path] = await violations(page, axe)
+            for dialog in ("help", "palette", "refund"):
+                shown = f"(one => one && (one.showModal(), true))(document.getElementById('{dialog}'))"
+                if path == f"/payments/{payment}" and await page.look(shown):
+                    found[f"{path} {dialog}"] = await violations(page, axe)
+                    await page.look(f"document.getElementById('{dialog}').close(), true")
         assert await page.look(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
         await page.look("document.querySelector('main').append(document.createElement('img'))")
         assert [one.partition(":")[0] for one in await violations(page, axe)] == ["image-alt"], "axe sees a fault"
@@ -136,38 +199,20 @@ async def key(page: Page, name: str) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1440])
+@pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
 async def test_no_page_is_wider_than_the_window(
-    tillway_server: TillwayServer, tmp_path: Path, scheme: str, width: int
+    tillway_server: TillwayServer, tmp_path: Path, scheme: str, width: int, scripts: bool
 ) -> None:
-    payment = pay(
-        tillway_server, 9900, description="A description of some length, as people write them", capture_method="manual"
-    )
-    hook = {"url": "http://127.0.0.1:9/a-hook-whose-address-is-of-some-length", "enabled_events": ["*"]}
-    tillway_server.call("POST", "/v1/webhook_endpoints", hook)
-    price = {"currency": "eur", "unit_amount": 100, "product_data": {"name": "Tea"}}
-    _, link = tillway_server.call("POST", "/v1/payment_links", {"line_items": [{"price_data": price, "quantity": 1}]})
-    async with browsing(tmp_path / "profile", width=width, height=800) as page:
+    payment = make_objects(tillway_server)
+    async with browsing(tmp_path / "profile", width=width, height=800, scripts=scripts) as page:
         await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        base = await sign_in(page, tillway_server, f"Wide {width} {scheme}")
-        paths = await page.look("[...document.querySelectorAll('nav[aria-label=Main] a')].map(one => one.pathname)")
-        more = [f"payments/{payment}", f"payments/{payment}/capture", f"payments/refunds?id={payment}", "routing/draft"]
-        more += [
-            "webhooks",
-            "events",
-            "requests",
-            "security",
-            "links/new",
-            "balance/payout",
-            "search?q=nothing",
-            "live",
-        ]
-        more += [f"payments/{payment}/cancel", "payments?min=1&days=7", f"links/{link['id']}", "nothing-like-it"]
+        base = await sign_in(page, tillway_server, f"Wide {width} {scheme} {scripts}")
         wide = {}
-        for address in [*(f"{tillway_server.base_url}{path}" for path in paths), *(f"{base}/{path}" for path in more)]:
-            await page.open(address)
+        async for path in every_page(page, base, payment):
+            assert await page.look("document.querySelectorAll('h1').length") == 1, path
             reached = await page.look("document.documentElement.scrollWidth")
             if reached > width:
-                wide[address] = reached
+                wide[path] = reached
         assert wide == {}
         dark = await page.look("getComputedStyle(document.body).backgroundColor") == "rgb(16, 18, 17)"
         assert dark is (scheme == "dark")

@@ -128,7 +128,11 @@ async def test_bad_queries(objects: MerchantObjects) -> None:
                 assert 400 <= answer.status < 500, f"{name_of(route)} {query[:60]}: {answer.status} {answer.body!r}"
 
 
-_FORBIDDEN = {"/v1/accounts/{id}": (403,), "/ops/v1/connectors/{name}/drain": (403,)}
+_CONNECTOR = "/ops/v1/connectors/{name}"
+_FORBIDDEN = {
+    "/v1/accounts/{id}": (403,),
+    **{f"{_CONNECTOR}{call}": (403,) for call in ("", "/breaker", "/drain", "/test")},
+}
 """Stripe tells no unknown account from one of others; connectors are of operators of the whole installation."""
 
 
