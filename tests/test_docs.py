@@ -203,3 +203,13 @@ if __name__ == "__main__":
         (DOCS / page).write_text(
             f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{rest.partition(f'<!-- /{name} -->')[2]}"
         )
+
+
+def test_the_dashboards_table_of_checks_names_tests_that_there_are() -> None:
+    table = (DOCS / "dashboard.md").read_text().partition("\n## Checks\n")[2]
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", table, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 31))
+    for number, held in rows:
+        for path, test in re.findall(r"`([a-z0-9_/]+\.py)(?:::(test_\w+)…?)?`", held):
+            file = ROOT / "tests" / path
+            assert file.is_file() and f"def {test or 'test_'}" in file.read_text(), f"check {number}: {path} {test}"

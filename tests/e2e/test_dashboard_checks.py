@@ -239,6 +239,18 @@ async def test_05_test_mode_is_unmissable_and_ids_of_the_other_mode_lead_there(
         await here.has("Connect a bank")
 
 
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, str]:
+    """A new installation in `data`, with its keys."""
+    return init(tmp_path / "data")
+
+
+@pytest.fixture
+def fresh(start_server: StartServer, tmp_path: Path, made: dict[str, str]) -> TillwayServer:
+    """A server of its own, for tests that look at all there is."""
+    return start_server(tmp_path / "data", made)
+
+
 class Hook:
     """A webhook endpoint on loopback that answers 500 until it is `good`, and keeps what it got."""
 
@@ -281,9 +293,9 @@ def wait(good: Callable[[], object], within: float = 60.0) -> None:
 
 @BOTH
 async def test_07_a_failed_delivery_shows_both_sides_and_is_sent_again(
-    start_server: StartServer, hook: Hook, tmp_path: Path, scripts: bool
+    fresh: TillwayServer, hook: Hook, tmp_path: Path, scripts: bool
 ) -> None:
-    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    server = fresh
     server.call("POST", "/v1/webhook_endpoints", {"url": hook.url, "enabled_events": ["charge.succeeded"]})
     pay(server)
     wait(lambda: hook.ids)
@@ -365,8 +377,8 @@ async def test_13_copy_gives_the_id_and_json_is_the_answer_of_the_api(
         assert json.loads(told)["id"] == payment
 
 
-async def test_14_a_trigger_and_a_listener_show_up(start_server: StartServer, hook: Hook, tmp_path: Path) -> None:
-    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+async def test_14_a_trigger_and_a_listener_show_up(fresh: TillwayServer, hook: Hook, tmp_path: Path) -> None:
+    server = fresh
     hook.good = True
     at = ("--url", server.base_url, "--api-key", server.secret_key)
     command = [sys.executable, "-m", "tillway.cli.main", "listen", "--forward-to", hook.url, *at]
@@ -416,8 +428,8 @@ async def test_18_a_key_is_shown_once_rolled_with_overlap_and_scoped(
         await here.has("shown this once")
 
 
-async def test_19_each_action_stands_in_the_audit_log(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+async def test_19_each_action_stands_in_the_audit_log(fresh: TillwayServer, tmp_path: Path) -> None:
+    server = fresh
     payment, hold = pay(server, 9900), pay(server, 3000, capture_method="manual")
     async with desk(server, tmp_path, scripts=False) as here:
         for path, amount, why in (
@@ -452,9 +464,9 @@ async def test_19_each_action_stands_in_the_audit_log(start_server: StartServer,
 
 @BOTH
 async def test_21_a_dispute_is_answered_once_and_won_gives_money_and_fee_back(
-    start_server: StartServer, tmp_path: Path, scripts: bool
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
 ) -> None:
-    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    server = fresh
     zone = {"time_zone": "Pacific/Auckland"}
     admin = await admin_key(tmp_path / "data")
     assert server.call("POST", f"/ops/v1/accounts/{server.account}", zone, key=admin)[0] == 200
@@ -512,10 +524,9 @@ async def test_23_the_scheme_follows_the_system_and_the_switch(tillway_server: T
 
 @BOTH
 async def test_24_resending_all_failed_sends_each_once_through_a_kill(
-    start_server: StartServer, hook: Hook, tmp_path: Path, scripts: bool
+    fresh: TillwayServer, made: dict[str, str], start_server: StartServer, hook: Hook, tmp_path: Path, scripts: bool
 ) -> None:
-    data_dir, made = tmp_path / "data", init(tmp_path / "data")
-    server = start_server(data_dir, made)
+    server, data_dir = fresh, tmp_path / "data"
     server.call("POST", "/v1/webhook_endpoints", {"url": hook.url, "enabled_events": ["charge.succeeded"]})
     for n in range(12):
         pay(server, 1000 + n)
@@ -551,10 +562,9 @@ async def admin_key(data_dir: Path) -> str:
 
 @BOTH
 async def test_25_the_doctor_and_the_backup_do_what_the_commands_do(
-    start_server: StartServer, tmp_path: Path, scripts: bool
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
 ) -> None:
-    data_dir = tmp_path / "data"
-    server = start_server(data_dir, init(data_dir))
+    server, data_dir = fresh, tmp_path / "data"
     async with desk(server, tmp_path, scripts=scripts) as here:
         await here.open("/settings/system")
         await here.page.press("Run the doctor")

@@ -131,6 +131,7 @@ class Overview(msgspec.Struct, frozen=True):
             "amount_capturable": payment.capturable_minor,
             "amount_captured": self.taken_minor,
             "amount_refunded": self.refunded_minor,
+            "capture_before": self.charge.capture_before if self.charge is not None else None,
             "card": {"brand": card.brand, "last4": card.last4} if card is not None else None,
             "charge": payment.latest_charge,
             "connector": self.connector or None,

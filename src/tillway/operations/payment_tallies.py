@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -84,6 +85,8 @@ class Tally:
         """Oldest first. The last one is open: new payments belong to it."""
         self._firsts: list[str] = []
         self._merged: Hours = {}
+        self._whole: Hours = {}
+        """The same over all time, as one slot: a count of everything reads no hours."""
         self.complete = False
         self.as_of = 0
         self._seen = ""
@@ -114,14 +117,29 @@ class Tally:
         """Add up the payments that `wanted` accepts, which must be a filter that `answers` accepts; with `begin_of`
         also by interval."""
         totals = Totals(begin_of)
-        for hour, cells in self._merged.items():
-            if (wanted.first is not None and hour < wanted.first) or (wanted.last is not None and hour > wanted.last):
-                continue
+        for hour, cells in self._slots(wanted, begin_of):
             begin = begin_of(hour) if begin_of is not None else None
             for key, sums in cells.items():
                 if accepts(wanted, key):
                     _add(totals, key, sums, begin)
         return Counted(totals, self.as_of, 0 if self.complete else self.since)
+
+    def _slots(self, wanted: Filter, begin_of: BeginOf | None) -> Iterable[tuple[int, dict[Key, Sums]]]:
+        """The slots within the times of a filter: as many as lie there, however many there are in all."""
+        first, last = wanted.first, wanted.last
+        if first is None and last is None:
+            return self._whole.items() if begin_of is None else self._merged.items()
+        if first is None or not self._merged:
+            return [(slot, cells) for slot, cells in self._merged.items() if last is None or slot <= last]
+        begin, end = first + -first % self.slot_seconds, max(self._merged)
+        slots = range(begin, (end if last is None else min(last, end)) + 1, self.slot_seconds)
+        return [(slot, self._merged[slot]) for slot in slots if slot in self._merged]
+
+    def _put(self, hours: Hours, sign: int = 1) -> None:
+        """Add the cells of a chunk to those of all, or take them off."""
+        _merge(self._merged, hours, sign)
+        for cells in hours.values():
+            _merge(self._whole, {0: cells}, sign)
 
     @property
     def since(self) -> int:
@@ -210,8 +228,8 @@ class Tally:
             if len(page) < self._chunk_rows:
                 break
             after = page[-1].key
-        _merge(self._merged, chunk.hours, -1)
-        _merge(self._merged, hours)
+        self._put(chunk.hours, -1)
+        self._put(hours)
         chunk.hours, chunk.rows = hours, rows
 
     async def _split_open_chunk(self) -> None:
@@ -258,7 +276,7 @@ class Tally:
     def _insert(self, place: int, chunk: Chunk) -> None:
         self.chunks.insert(place, chunk)
         self._firsts.insert(place, chunk.first)
-        _merge(self._merged, chunk.hours)
+        self._put(chunk.hours)
 
 
 _TALLIES: WeakKeyDictionary[Engine, dict[str, Tally]] = WeakKeyDictionary()

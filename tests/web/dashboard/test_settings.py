@@ -32,7 +32,7 @@ async def test_a_connector_is_added_changed_and_its_secret_is_never_shown(tmp_pa
     async with routed_shop(tmp_path) as shop:
         admin = await Visitor.signed_in(shop.app, "admin", name="Everywhere")
         page = await admin.get("/dashboard/connectors/new?kind=http_bank")
-        assert "Base url" in text(page) and 'type="password"' in page.body.decode()
+        assert "Base URL" in text(page) and 'type="password"' in page.body.decode()
         wrong = await admin.submit(page, "/dashboard/connectors", FORM | {"set.base_url": "nowhere"})
         assert wrong.status == 400 and 'aria-invalid="true"' in wrong.body.decode() and "nowhere" in wrong.body.decode()
         assert SECRET not in wrong.body.decode()

@@ -164,6 +164,15 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
+SHORT = {"url": "URL", "api": "API", "id": "ID", "hmac": "HMAC"}
+
+
+def setting(name: str) -> str:
+    """The name of a connector's setting as a label: Base URL."""
+    parts = [SHORT.get(part, part) for part in name.split("_")]
+    return capitalize_first(" ".join(parts))
+
+
 def capitalize_first(text: str) -> str:
     """A text that begins a sentence."""
     return text[:1].upper() + text[1:]

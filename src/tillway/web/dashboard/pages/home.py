@@ -180,14 +180,15 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
             )
     found += await _unhealthy(visit)
     for payment in await _list(visit, "/ops/v1/payments", state=["to_capture"], limit=3):
+        ends, why = payment["capture_before"], payment["description"] or "Reserved, and not taken yet"
         found.append(
             {
                 "path": f"/payments/{payment['id']}",
                 "icon": "clock",
                 "kind": "",
                 "what": f"{words.money(payment['amount_capturable'], payment['currency'])} to capture",
-                "when": words.day(payment["created"], now, visit.zone),
-                "why": payment["description"] or "Reserved, and not taken yet.",
+                "when": f"{words.span(ends - now)} left" if ends else words.day(payment["created"], now, visit.zone),
+                "why": f"{why}. The hold ends on {words.day(ends, now, visit.zone)}." if ends else f"{why}.",
             }
         )
     return found[:NEEDS_MAX]
