@@ -218,16 +218,27 @@ def _check_types(types: Sequence[str]) -> tuple[str, ...]:
 
 
 def resend(
-    event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str], pending: int, at: Moment
+    event: Event,
+    endpoints: Sequence[WebhookEndpoint],
+    ids: Sequence[str],
+    again: Sequence[Delivery],
+    pending: int,
+    at: Moment,
 ) -> Changes[EventReading]:
-    """Offer `event` once more, now and again for three days, to `endpoints`. `pending` deliveries are open already."""
+    """Offer `event` once more, now and again for three days, to `endpoints`, and by the deliveries `again`, which have
+    failed and wait: a second one beside them would send the event twice. `pending` deliveries are open already."""
     tasks = tuple(
         Delivery(id=id, created=at.created, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms)
         for id, endpoint in zip(ids, endpoints, strict=True)
     )
+    begun = tuple(
+        msgspec.structs.replace(delivery, created=at.created, tries=0, due_at_ms=at.now_ms) for delivery in again
+    )
     told = msgspec.structs.replace(event, deliveries=event.deliveries + len(tasks))
     return Changes(
-        result=EventReading.of(told, pending + len(tasks)), records=(told,) if told != event else (), tasks=tasks
+        result=EventReading.of(told, pending + len(tasks)),
+        records=(told,) if told != event else (),
+        tasks=(*tasks, *begun),
     )
 
 

@@ -223,6 +223,23 @@ async def test_tries_stretch_over_three_days_and_then_end(world: World, receiver
     assert failed["data"] == []
 
 
+async def test_a_delivery_that_waits_is_sent_again_and_no_second_one_beside_it(
+    world: World, receiver: Receiver
+) -> None:
+    endpoint = await world.endpoint(receiver.url + HOOK)
+    receiver.status(HOOK, 500)
+    await world.happen()
+    await world.deliver()
+    (event,) = (await world.ok("GET", "/v1/events", {"limit": 1}))["data"]
+    receiver.status(HOOK, 200)
+    again = await world.ok("POST", f"/ops/v1/events/{event['id']}/resend", {"webhook_endpoint": endpoint["id"]})
+    assert again["pending_webhooks"] == 1
+    await world.deliver()
+    assert len(receiver.requests) == 2
+    world.ahead_seconds += 3 * 24 * 3600
+    assert await world.deliver() == 0, "the endpoint has it, and the wait for the next try is over"
+
+
 async def test_what_was_taken_is_not_sent_again(world: World, receiver: Receiver) -> None:
     await world.endpoint(receiver.url + HOOK)
     await world.happen()

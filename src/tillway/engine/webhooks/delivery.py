@@ -190,14 +190,18 @@ class Webhooks:
         return [EventReading.of(event, pending) for event, pending in zip(events, counts, strict=True)]
 
     async def _pending(self, scope_key: str, event: Event) -> int:
-        """The number of open deliveries of an event (at most PAGE_MAX), 0 if no endpoint subscribed to it."""
+        """The number of open deliveries of an event (at most PAGE_MAX)."""
+        return len(await self._open_deliveries(scope_key, event))
+
+    async def _open_deliveries(self, scope_key: str, event: Event) -> list[Delivery]:
+        """The open deliveries of an event (at most PAGE_MAX), none if no endpoint subscribed to it."""
         if event.deliveries == 0:
-            return 0
+            return []
         batch = f"{scope_key}/whd_{_batch(event.id)}"
         rows = await self.engine.store.query(
             None, f"{scope_key}/whd_", after=batch, until=f"{batch}~", limit=PAGE_MAX, order="oldest"
         )
-        return sum(_delivery(row).event == event.id for row in rows)
+        return [delivery for row in rows if (delivery := _delivery(row)).event == event.id]
 
     async def open_events(self, scope_key: str, scan: Scan) -> frozenset[str]:
         """The ids of the events that have open deliveries. Refused `search_too_broad` if these are too many."""
@@ -228,8 +232,13 @@ class Webhooks:
                         param="webhook_endpoint",
                     )
                 targets = [named]
-            ids = [f"whd_{_batch(id)}{at.new_suffix()}" for _ in targets]
-            changes = domain.resend(event, targets, ids, await self._pending(load.scope_key, event), at)
+            open_rows = await self._open_deliveries(load.scope_key, event)
+            failed = {one.endpoint: one.id for one in open_rows if one.tries}
+            waiting = [await load.maybe(Delivery, failed[one.id]) for one in targets if one.id in failed]
+            again = [one for one in waiting if one is not None]
+            new = [one for one in targets if one.id not in {delivery.endpoint for delivery in again}]
+            ids = [f"whd_{_batch(id)}{at.new_suffix()}" for _ in new]
+            changes = domain.resend(event, new, ids, again, len(open_rows), at)
             detail = {"event": id, "endpoints": [target.id for target in targets]}
             return msgspec.structs.replace(changes, detail=detail)
 
