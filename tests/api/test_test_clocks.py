@@ -98,7 +98,49 @@ async def test_sessions_and_disputes_end_too(objects: MerchantObjects) -> None:
     assert (await get(objects, f"/v1/checkout/sessions/{session['id']}"))["status"] == "expired"
     assert (await get(objects, f"/v1/disputes/{dispute['id']}"))["status"] == "needs_response"
     await advance(objects, clock, NOON + 30 * DAY)
-    assert (await get(objects, f"/v1/disputes/{dispute['id']}"))["status"] == "lost"
+    ended = await get(objects, f"/v1/disputes/{dispute['id']}")
+    assert (ended["status"], ended["evidence_details"]["past_due"]) == ("lost", True)
+
+
+async def balance(objects: MerchantObjects) -> tuple[int, int]:
+    shown = await get(objects, "/v1/balance")
+    available, pending = (
+        sum(one["amount"] for one in shown[name] if one["currency"] == "eur") for name in ("available", "pending")
+    )
+    return available, pending
+
+
+async def test_money_becomes_available_in_the_time_of_its_clock(objects: MerchantObjects) -> None:
+    clock, customer = await clock_with_customer(objects)
+    paid = await objects.paid(amount=10_000, customer=customer, expand=["latest_charge"])
+    await objects.paid(amount=500)
+    transaction = paid["latest_charge"]["balance_transaction"]
+    available, pending = await balance(objects)
+    await advance(objects, clock, NOON + 3600)
+    assert await balance(objects) == (available, pending)
+    for day in (3, 4):
+        await advance(objects, clock, NOON + day * DAY)
+        assert await balance(objects) == (available + 9680, pending - 9680), "its customer's alone, and nothing twice"
+    assert (await get(objects, f"/v1/balance_transactions/{transaction}"))["status"] == "available"
+    listed = (await get(objects, "/v1/balance_transactions"))["data"]
+    assert [one["status"] for one in listed] == ["pending", "available"]
+    path = f"/v1/charges/{paid['latest_charge']['id']}"
+    assert (await get(objects, path, expand=["balance_transaction"]))["balance_transaction"]["status"] == "available"
+    for row in await objects.app.store.claim("expiries", now_ms=objects.app.clock.now_ms(), lease_ms=60_000, limit=9):
+        await objects.app.running.runner.carry(row)
+    (told,) = (await get(objects, "/v1/events", type="balance.available"))["data"]
+    assert told["data"]["object"]["available"][0]["amount"] == available + 9680
+    objects.app.clock.ahead_seconds += 3 * DAY
+    assert await balance(objects) == (available + pending, 0), "its real time makes it available no second time"
+
+
+async def test_cards_expire_in_the_time_of_their_clock(objects: MerchantObjects) -> None:
+    clock, customer = await clock_with_customer(objects)
+    source = {"object": "card", "number": "4242424242424242", "exp_month": 3, "exp_year": 2030, "cvc": "123"}
+    await objects.post(f"/v1/customers/{customer}/sources", source=source)
+    for day, told in ((20, 0), (60, 1), (90, 1)):
+        await advance(objects, clock, NOON + day * DAY)
+        assert len(await types_of_events(objects, "customer.source.expiring")) == told, day
 
 
 async def test_a_clock_is_deleted_with_its_customers(objects: MerchantObjects) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
+from tillway.engine.availability import as_released
 from tillway.http.lists import keep_equal, list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params, pick
 from tillway.http.routes import Answer, Call, Page, route
@@ -40,9 +41,12 @@ async def list_balance_transactions(call: Call) -> Answer:
     elif params.get("type", COMMON_TRANSACTION) != COMMON_TRANSACTION:
         index, partition = "kind", by_kind(scope, "txn", params["type"])
     keep = keep_equal(pick(params, "currency", "source", "type"))
-    return await list_page(
+    page = await list_page(
         call, "txn", index=index, partition=partition, keep=keep, noun="balance transaction", also=also
     )
+    load, now = call.platform.engine.load(scope), call.platform.engine.clock.now_ms() // 1000
+    page.records = [await as_released(load, entry, now) for entry in page.records]
+    return page
 
 
 async def _of_charge(call: Call, source: str) -> list[Entry]:
@@ -76,10 +80,11 @@ async def retrieve_history(call: Call) -> Answer:
 @route("GET", "/v1/balance_transactions/{id}", EXPAND_ONLY, returns="balance_transaction")
 async def retrieve(call: Call) -> Answer:
     """Retrieve one movement of the balance."""
-    entry = await call.platform.engine.load(call.caller.scope_key).get(Entry, call.id)
+    load = call.platform.engine.load(call.caller.scope_key)
+    entry = await load.get(Entry, call.id)
     if entry.type is None:
         raise Refused("resource_missing", f"No such balance transaction: '{call.id[:100]}'", param="id")
-    return entry
+    return await as_released(load, entry, call.platform.engine.clock.now_ms() // 1000)
 
 
 @shape(Entry, expandable="source")

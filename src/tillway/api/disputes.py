@@ -124,7 +124,7 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
             "due_by": dispute.due_by,
             "enhanced_eligibility": {},
             "has_evidence": bool(dispute.evidence),
-            "past_due": dispute.due_by < view.now,
+            "past_due": dispute.lapsed or dispute.due_by < view.now,
             "submission_count": dispute.submissions,
             "submission_method": "manual" if dispute.submissions else "not_submitted",
         },

@@ -135,6 +135,8 @@ class Dispute(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     intended_submission_method: str | None = None
     entries: tuple[Entry, ...] = ()
+    lapsed: bool = False
+    """Whether a test clock ended it at its deadline, before `due_by`."""
 
     @property
     def network_code(self) -> str | None:
@@ -326,7 +328,7 @@ def expire(dispute: Dispute, charge: Charge, at: Moment, *, early: bool = False)
     that it has passed."""
     if not dispute.waits or (dispute.due_by > at.now and not early):
         return NO_CHANGES
-    return _lose(dispute, dispute, charge, at)
+    return _lose(dispute, msgspec.structs.replace(dispute, lapsed=True) if early else dispute, charge, at)
 
 
 def _reply(dispute: Dispute, kind: Literal["evidence", "accept"], at: Moment, text: str = "") -> Changes[None]:

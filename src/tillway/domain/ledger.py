@@ -18,6 +18,7 @@ owes a merchant the negated sum of its `merchant` postings. Entries are append o
 | `disbursements` | expense | disbursements paid from that money |
 | `credits` | liability | customers' stored credit |
 | `credit_funding` | asset | the merchant's money behind it |
+| `test_clocks` | clearing | always zero: money that test clocks make available early passes through it |
 """
 
 from typing import Literal
@@ -178,6 +179,27 @@ def transfer_entry(*, source: str, debit: str, credit: str, amount_minor: int, c
             Posting(account=credit, amount_minor=-amount_minor),
         ),
     )
+
+
+def early_entries(entry: Entry, at: Moment) -> tuple[Entry, Entry]:
+    """Make the money of `entry`, which is pending, available now. The first takes it from the amounts that become
+    available with it, the second puts it among those that are."""
+    net_minor = entry.net_minor
+
+    def moved(amount_minor: int, available_on: int) -> Entry:
+        return Entry(
+            id=at.new_id("je"),
+            created=at.created,
+            currency=entry.currency,
+            source=entry.id,
+            available_on=available_on,
+            postings=(
+                Posting(account="merchant", amount_minor=amount_minor),
+                Posting(account="test_clocks", amount_minor=-amount_minor),
+            ),
+        )
+
+    return moved(net_minor, entry.available_on), moved(-net_minor, 0)
 
 
 def available_on(now: int, *, settlement_days: int) -> int:

@@ -233,22 +233,26 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
 def _expiry_of(method: PaymentMethod) -> tuple[CardExpiry, ...]:
     if not method.is_source or method.card is None:
         return ()
-    id = f"cxp_{method.id.partition('_')[2]}"
-    return (CardExpiry(id=id, created=method.created, method=method.id, due_at_ms=_last_month_of(method.card) * 1000),)
+    due_at_ms = last_month_of(method.card) * 1000
+    return (CardExpiry(id=expiry_id(method.id), created=method.created, method=method.id, due_at_ms=due_at_ms),)
 
 
-def _last_month_of(card: CardFacts) -> int:
+def expiry_id(method: str) -> str:
+    return f"cxp_{method.partition('_')[2]}"
+
+
+def last_month_of(card: CardFacts) -> int:
     """When the last month of a card begins, in epoch seconds."""
     return int(datetime(card.exp_year, card.exp_month, 1, tzinfo=UTC).timestamp())
 
 
-def expire(method: PaymentMethod | None, task: CardExpiry, at: Moment) -> Changes[None]:
+def expire(method: PaymentMethod | None, task: CardExpiry, at: Moment, *, early: bool = False) -> Changes[None]:
     """Tell that a card will expire at the end of this month. One that was renewed is told of later, one that was
-    removed never."""
+    removed never. `early`: a test clock says that the month begins."""
     if method is None or method.customer is None or method.card is None:
         return Changes(result=None, deletes=(task.id,))
-    begins = _last_month_of(method.card)
-    if begins > at.now:
+    begins = last_month_of(method.card)
+    if begins > at.now and not early:
         return Changes(result=None, tasks=(msgspec.structs.replace(task, due_at_ms=begins * 1000),))
     event = EventDraft(type="customer.source.expiring", record=as_source(method))
     return Changes(result=None, deletes=(task.id,), events=(event,))

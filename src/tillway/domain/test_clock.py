@@ -9,7 +9,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from tillway.domain.balance import AvailabilityTask
 from tillway.domain.customer import Customer
+from tillway.domain.ledger import Entry, early_entries
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value
 from tillway.domain.refusal import Refused
 
@@ -52,6 +54,17 @@ class TestClock(Record, frozen=True, kw_only=True):
         suffix = record.id.partition("_")[2]
         at = next((one.time for one in reversed(self.shown) if one.since <= suffix), self.shown[0].time)
         return at + deadline - record.created
+
+
+class Release(Record, frozen=True, kw_only=True):
+    """The mark that a clock has made the money of a ledger entry available (`rls_…` with the entry's suffix), at
+    `created`."""
+
+    entry: str
+
+
+def release_id(entry: str) -> str:
+    return f"rls_{entry.partition('_')[2]}"
 
 
 class TestClockTask(Record, frozen=True, kw_only=True):
@@ -109,8 +122,17 @@ def advance(clock: TestClock, target: int, at: Moment) -> Changes[TestClock]:
     return Changes(result=after, records=(after,), tasks=(_task(clock, "advance", at.now),), events=(event,))
 
 
-def arrive(clock: TestClock, task: TestClockTask, target: int, at: Moment) -> Changes[TestClock]:
-    """End the advance to `target`: the clock shows it. Do nothing if another worker has ended that advance: the clock
+def release(entry: Entry, at: Moment) -> Changes[None]:
+    """Make the money of an entry available before its time."""
+    mark = Release(id=release_id(entry.id), created=at.created, entry=entry.id)
+    return Changes(result=None, records=(*early_entries(entry, at), mark))
+
+
+def arrive(
+    clock: TestClock, task: TestClockTask, target: int, at: Moment, *, released: bool = False
+) -> Changes[TestClock]:
+    """End the advance to `target`: the clock shows it, and the merchant is told of money that was `released`. Do
+    nothing if another worker has ended that advance: the clock
     may be on the way to a new target by now, and the work that is due until then is not done."""
     if clock.target != target:
         return Changes(result=clock)
@@ -123,7 +145,8 @@ def arrive(clock: TestClock, task: TestClockTask, target: int, at: Moment) -> Ch
         target=None,
     )
     event = EventDraft(type="test_helpers.test_clock.ready", record=after)
-    return Changes(result=after, records=(after,), deletes=(task.id,), events=(event,))
+    told = (AvailabilityTask(id=at.new_id("avl"), created=at.created, due_at_ms=at.now_ms),) if released else ()
+    return Changes(result=after, records=(after,), tasks=told, deletes=(task.id,), events=(event,))
 
 
 def delete(clock: TestClock) -> Changes[None]:

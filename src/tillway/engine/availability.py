@@ -6,10 +6,11 @@ first payment of the day writes it; the others know of it and write nothing.
 
 import msgspec
 
-from tillway.domain.account import scope_of
+from tillway.domain.account import is_live, scope_of
 from tillway.domain.balance import AvailabilityTask, Balance, availability_id, availability_task
 from tillway.domain.ledger import Entry
 from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record
+from tillway.domain.test_clock import Release, release_id
 from tillway.engine.balance import available_and_pending, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
@@ -44,6 +45,14 @@ async def foresee(
         known[load.scope_key] = due
         return changes
     return msgspec.structs.replace(changes, tasks=(*changes.tasks, availability_task(entry, at)))
+
+
+async def as_released(load: Load, entry: Entry, now: int) -> Entry:
+    """The entry as it is shown: where a test clock has made its money available, with the time of that."""
+    if is_live(load.scope_key) or entry.available_on <= now:
+        return entry
+    mark = await load.maybe(Release, release_id(entry.id))
+    return entry if mark is None else msgspec.structs.replace(entry, available_on=mark.created)
 
 
 async def tell(engine: Engine, row: Row) -> None:

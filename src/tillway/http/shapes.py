@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tillway.domain.ledger import Entry
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.domain.wire_amounts import CONVERTED, convert
+from tillway.engine.availability import as_released
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
 from tillway.http import late
@@ -180,6 +182,8 @@ async def _expand(
         record = await load.find(value) if budget[0] >= 0 else None
         if record is None:
             return
+        if type(record) is Entry:
+            record = await as_released(load, record, view.now)
         value = node[step] = render_record(record, view)
     elif include is None and not rest and not _is_expanded(value) and field not in EXPANDABLE.get(owner, ()):
         raise _not_expandable(path)

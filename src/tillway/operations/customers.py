@@ -287,6 +287,18 @@ async def carry_expiry(engine: Engine, row: Row) -> None:
     await engine.run(Caller.system(scope_of(scope_key), "tell of an expiring card"), work)
 
 
+async def tell_expiring(engine: Engine, caller: Caller, method: PaymentMethod) -> None:
+    """Carry out the task of a card whose last month begins by a test clock, unless it was done."""
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        task = await load.maybe(CardExpiry, payment_method.expiry_id(method.id))
+        if task is None:
+            return NO_CHANGES
+        return payment_method.expire(await load.maybe(PaymentMethod, method.id), task, at, early=True)
+
+    await engine.run(caller, work)
+
+
 # Payment methods.
 
 

@@ -13,11 +13,13 @@ from tillway.domain.charge import Charge
 from tillway.domain.checkout import CheckoutSession, expiry_id
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import Dispute
+from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_intent import expiry_id as hold_id
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.payment_method import PaymentMethod, last_month_of
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refusal import Refused
-from tillway.domain.test_clock import TestClock, TestClockTask
+from tillway.domain.test_clock import Release, TestClock, TestClockTask, release_id
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
@@ -80,12 +82,16 @@ async def carry(platform: Platform, row: Row) -> None:
         return  # Another worker has ended the advance.
     target = clock.target
     due = [(clock.due(record, deadline), record) async for record, deadline in _deadlines(platform, scope_key, clock)]
+    released = False
     for time, record in sorted(due, key=lambda each: each[0]):
         if time <= target:
             await _end(platform, caller, record)
+            released = released or isinstance(record, Entry)
+    async for card in _expiring(platform, scope_key, clock, target):
+        await customers.tell_expiring(platform.engine, caller, card)
 
     async def work(load: Load, at: Moment) -> Changes[TestClock]:
-        return domain.arrive(await load.get(TestClock, task.clock), task, target, at)
+        return domain.arrive(await load.get(TestClock, task.clock), task, target, at, released=released)
 
     await platform.engine.run(caller, work)
 
@@ -96,7 +102,7 @@ async def _clock(load: Load, id: str) -> TestClock:
 
 async def _deadlines(platform: Platform, scope_key: str, clock: TestClock) -> AsyncIterator[tuple[Record, int]]:
     """The records of the clock's customers that end at a deadline, each with it (epoch seconds)."""
-    store, load = platform.store, platform.engine.load(scope_key)
+    store, load, now = platform.store, platform.engine.load(scope_key), platform.engine.clock.now_ms() // 1000
     for customer in clock.customers:
         async for row in rows_of(store, by_customer(scope_key, "pi", customer), index="customer"):
             payment = decode(row.key.partition("/")[2], row.body)
@@ -105,6 +111,13 @@ async def _deadlines(platform: Platform, scope_key: str, clock: TestClock) -> As
             charge = await load.maybe(Charge, payment.latest_charge)
             if charge is None:
                 continue
+            ids: list[str | None] = [part.entry for part in charge.captures]
+            for id in ids or [charge.entry]:
+                entry = await load.maybe(Entry, id)
+                if entry is None or entry.available_on <= now:
+                    continue
+                if await load.maybe(Release, release_id(entry.id)) is None:
+                    yield entry, entry.available_on
             if payment.status == "requires_capture" and charge.capture_before is not None:
                 yield charge, charge.capture_before
             async for each in rows_of(store, by_parent(scope_key, "du", charge.id), index="parent"):
@@ -117,9 +130,29 @@ async def _deadlines(platform: Platform, scope_key: str, clock: TestClock) -> As
                 yield session, session.expires_at
 
 
+async def _expiring(platform: Platform, scope_key: str, clock: TestClock, target: int) -> AsyncIterator[PaymentMethod]:
+    """The cards of the older API whose last month begins in the time of the clock until `target`."""
+    for customer in clock.customers:
+        async for row in rows_of(platform.store, by_customer(scope_key, "pm", customer), index="customer"):
+            method = decode(row.key.partition("/")[2], row.body)
+            if not isinstance(method, PaymentMethod) or not method.is_source or method.card is None:
+                continue
+            if clock.frozen_time < last_month_of(method.card) <= target:
+                yield method
+
+
 async def _end(platform: Platform, caller: Caller, record: Record) -> None:
     """End a hold, a session or a dispute as its own task would, unless it has ended since."""
     match record:
+        case Entry():
+
+            async def release(load: Load, at: Moment) -> Changes[None]:
+                # A worker before this one may have done it.
+                if await load.maybe(Release, release_id(record.id)) is not None:
+                    return NO_CHANGES
+                return domain.release(record, at)
+
+            await platform.engine.run(caller, release)
         case Dispute():
             await disputes.end_at_deadline(platform.engine, caller, record)
             return

@@ -75,7 +75,7 @@ from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedFaults, SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
-from tillway.domain.test_clock import TestClock, TestClockTask
+from tillway.domain.test_clock import Release, TestClock, TestClockTask
 from tillway.domain.time_mark import TimeMark
 from tillway.store.port import Write
 
@@ -542,6 +542,7 @@ _ROWS: Final = (
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
     RecordType(kind=CardTries, prefixes=("tries",)),
+    RecordType(kind=Release, prefixes=("rls",)),
     RecordType(kind=RequestBatch, prefixes=("rql",)),
     RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),
     # The document in force (`rtg`), or the kept copy of a version of it (`rtgv`).
