@@ -71,6 +71,7 @@ def declined(decline_code):
     [
         (ok(), Succeeded("b1")),
         (ok(bank_id=None), Succeeded(None)),
+        (ok(bank_id="b" * 400_000), Succeeded("b" * 255)),
         (ok(kind="authorize", currency="EUR"), Succeeded("b1")),
         (ok(kind="Sale"), Succeeded("b1")),
         (ok(status="Pending"), Pending("b1")),

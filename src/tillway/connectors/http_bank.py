@@ -572,9 +572,8 @@ for _kind in get_args(OperationKind):
 
 
 def _status(body: Mapping[str, Any]) -> Outcome | None:
-    bank_id = body.get("bank_id")
-    if not isinstance(bank_id, str):
-        bank_id = None
+    said_id = body.get("bank_id")
+    bank_id = said_id[:BANK_ID_MAX] if isinstance(said_id, str) else None
     match body.get("status"):
         case "Accepted":
             return Succeeded(
@@ -596,6 +595,9 @@ def _status(body: Mapping[str, Any]) -> Outcome | None:
         case _:
             return None
 
+
+BANK_ID_MAX = 255
+"""Longest id of a bank that is stored, in characters; the rest is cut off."""
 
 NETWORK_ID_MAX = 64
 """Longest network transaction id that is stored, in characters."""
