@@ -159,6 +159,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "wiring",
             "installation",
             "serve",
+            # `audit verify` reads the copy of the trail in a bucket.
+            "aws_client",
         )
     ),
     # For people who write a store or a connector.

@@ -139,13 +139,39 @@ class AwsClient:
 
     async def put(self, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Put an object at `path` (`/bucket/key`). Raises `AwsError` or `Lost`."""
-        answer = await self._send("PUT", quote(path), dict(headers), payload)
+        self._read_object(await self._send("PUT", quote(path), dict(headers), payload), path)
+
+    async def fetch(self, path: str) -> bytes | None:
+        """The object at `path` (`/bucket/key`); None if there is none. Raises `AwsError` or `Lost`."""
+        answer = await self._send("GET", quote(path), {}, b"")
+        if answer.status == 404 and b"<Code>NoSuchKey</Code>" in answer.body:
+            return None
+        return self._read_object(answer, path)
+
+    async def names(self, bucket: str, prefix: str) -> list[str]:
+        """The keys of all objects in a bucket that begin so; those with characters that XML escapes stay escaped.
+        Raises `AwsError` or `Lost`."""
+        found: list[str] = []
+        after = ""
+        while True:
+            asked = {"list-type": "2", "prefix": prefix} | ({"start-after": after} if after else {})
+            # The signature covers the parameters in the order of their names.
+            query = "&".join(f"{name}={quote(asked[name], safe='')}" for name in sorted(asked))
+            answer = await self._send("GET", quote(f"/{bucket}"), {}, b"", query)
+            page = self._read_object(answer, f"/{bucket}").decode()
+            found += [part.partition("</Key>")[0] for part in page.split("<Key>")[1:]]
+            if "<IsTruncated>true</IsTruncated>" not in page:
+                return found
+            after = found[-1]
+
+    def _read_object(self, answer: "Answer", path: str) -> bytes:
         if answer.status >= 500:
             raise Lost(f"HTTP {answer.status}")
         if answer.status not in (200, 204):
             # The answer is XML, of which the code is all that is needed.
             code = answer.body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode(errors="replace")
             raise AwsError(answer.status, code or f"HTTP {answer.status}", path)
+        return answer.body
 
     def clock_ms(self) -> int | None:
         """AWS's time, milliseconds since 1970, by the newest answer; None before the first."""
@@ -158,12 +184,13 @@ class AwsClient:
             self._connections.close()
             self._connections = None
 
-    async def _send(self, method: str, path: str, headers: dict[str, str], payload: bytes) -> "Answer":
+    async def _send(self, method: str, path: str, headers: dict[str, str], payload: bytes, query: str = "") -> "Answer":
         if self._connections is None:
             self._connections = Connections(self.endpoint)
         self.requests += 1
-        signed = self._sign(method, path, headers, payload)
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in signed.items())]
+        signed = self._sign(method, path, headers, payload, query)
+        target = f"{path}?{query}" if query else path
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in signed.items())]
         lines.append(f"content-length: {len(payload)}\r\n\r\n")
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
@@ -173,8 +200,8 @@ class AwsClient:
         self._dated = (answer.headers.get("date"), time.monotonic())
         return answer
 
-    def _sign(self, method: str, path: str, headers: dict[str, str], payload: bytes) -> dict[str, str]:
-        """`headers` with those of the signature. `path` is already quoted, and there is no query."""
+    def _sign(self, method: str, path: str, headers: dict[str, str], payload: bytes, query: str = "") -> dict[str, str]:
+        """`headers` with those of the signature. `path` and `query` are already quoted, and parameters in order."""
         who = self._credentials()
         now = datetime.now(UTC)
         day, at = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
@@ -186,7 +213,7 @@ class AwsClient:
             headers["x-amz-security-token"] = who.token
         names = ";".join(sorted(headers))
         lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-        request = f"{method}\n{path}\n\n{lines}\n{names}\n{digest}"
+        request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{digest}"
         scope = f"{day}/{self.region}/{self.service.name}/aws4_request"
         text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
         signature = hmac.new(self._key(day, who.secret_key), text.encode(), hashlib.sha256).hexdigest()

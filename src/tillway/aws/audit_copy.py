@@ -8,12 +8,12 @@ same bytes.
 import hashlib
 import logging
 from base64 import b64encode
-from datetime import UTC, datetime
 from typing import Final
 
 from tillway.aws_client import AwsClient, AwsError, Lost
 from tillway.domain.audit import COPIED_ID, AuditBatch, AuditCopied, batch_id
 from tillway.engine.audit.chain import readable
+from tillway.engine.audit.copies import name_of
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, KEYS_MAX, CommitUnknown, Conflict, Store, Unavailable
 from tillway.store.walk import all_scopes
@@ -78,9 +78,7 @@ class AuditCopy:
             rows = await self._store.get_many(some)
             lines += [rows[key].body for key in some if key in rows]
         payload = b"".join(line + b"\n" for line in lines)
-        day = datetime.fromtimestamp(batch.created, UTC).strftime("%Y/%m/%d")
-        name = f"{batch.sequence:012d}-{batch.sequence:012d}.ndjson"
         # A bucket with object lock asks for a checksum.
         checksum = b64encode(hashlib.sha256(payload).digest()).decode()
         headers = {"content-type": "application/x-ndjson", "x-amz-checksum-sha256": checksum}
-        await self._client.put(f"/{self._bucket}/audit/{day}/{scope_key}/{name}", payload, headers)
+        await self._client.put(f"/{self._bucket}/{name_of(scope_key, batch)}", payload, headers)

@@ -43,6 +43,9 @@ def verify(
     archive: Annotated[
         Path | None, typer.Option(help="Directory of the archive: read the archived entries there.")
     ] = None,
+    copy: Annotated[
+        str | None, typer.Option(help="Bucket with a copy of the trail, s3://NAME: compare it with the trail.")
+    ] = None,
 ) -> None:
     """Walk the whole trail and compare the stored records with it. Name the first entry and each record that was
     edited, deleted or inserted. The server may run."""
@@ -64,6 +67,7 @@ def verify(
         scopes = await all_scopes(store)
         walked = [await chain.walk(store, scope, verifier, files) for scope in scopes]
         faults = await compare_heads(store, _read_heads(heads), verifier) if heads is not None else []
+        faults += await _compare_copy(store, copy) if copy is not None else []
         exports = await exports_of(store, files)
         return walked, {scope: await compare(store, scope, exports, files) for scope in scopes}, faults
 
@@ -99,6 +103,36 @@ def verify(
             f"{len(differing)} records are not what the audit trail tells, {differing[0][1].record} first. Keep the "
             "database as evidence; a backup from before the change has the records as they were."
         )
+
+
+async def _compare_copy(store: "Store", place: str) -> "list[Fault]":
+    """Compare the copy in a bucket with the trail, and say how many batches it has."""
+    from tillway.aws_client import OBJECTS, AwsError, Lost, NoCredentials, client_of
+    from tillway.engine.audit.copies import compare_copy
+
+    bucket = place.removeprefix("s3://").rstrip("/")
+    if not place.startswith("s3://") or not bucket or "/" in bucket:
+        raise WrongUsage(f"--copy {place} is no bucket; write s3://NAME")
+    try:
+        client = client_of(OBJECTS)
+    except NoCredentials as none:
+        raise WrongUsage(f"--copy: {none}") from None
+
+    class Objects:
+        async def names(self, prefix: str) -> list[str]:
+            return await client.names(bucket, prefix)
+
+        async def fetch(self, name: str) -> bytes | None:
+            return await client.fetch(f"/{bucket}/{name}")
+
+    try:
+        count, faults = await compare_copy(store, Objects())
+    except (AwsError, Lost) as failed:
+        raise fail(f"The bucket {bucket} cannot be read: {failed}") from None
+    finally:
+        await client.close()
+    say(f"{count} batches are in the bucket {bucket}.")
+    return faults
 
 
 @app.command()
