@@ -46,8 +46,9 @@ def test_shoppers_who_authenticate_at_the_bank_pay_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_clocks_that_jump_cost_no_cent(tmp_path: Path) -> None:
-    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, clocks=True)
+@pytest.mark.parametrize("store", ["sqlite", "sqlite_workers", "postgresql"])
+def test_clocks_that_jump_cost_no_cent(tmp_path: Path, store: StoreName) -> None:
+    plan = Plan(directory=tmp_path / "run", store=store, kills=100, seed=SEED, clocks=True)
     report, told = run_without_violation(plan)
     assert report.jumps > 10, told
 

@@ -29,7 +29,7 @@ from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Succeede
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NO_CHANGES, Changes
 from tillway.domain.routing import Routes
-from tillway.engine import attempts, balance, notices
+from tillway.engine import attempts, balance, later_words, notices, settlers
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
 from tillway.engine.audit import entries as trail
@@ -39,6 +39,7 @@ from tillway.engine.core import Engine
 from tillway.engine.health import ConnectorHealth
 from tillway.engine.ids import base62
 from tillway.engine.restores import RestoreWatch
+from tillway.engine.time_mark import TimeKeeper
 from tillway.operations import balance_check, orders, payouts, settlements
 from tillway.operations.recovery import Found, Recovery
 from tillway.sandbox import simulator
@@ -421,6 +422,31 @@ def a_contradicted_outcome_is_dropped() -> AbstractContextManager[None]:
     return replaced(dispute, "_open_contradiction", lambda *arguments: NO_CHANGES)
 
 
+def a_later_word_about_an_operation_is_dropped() -> AbstractContextManager[None]:
+    async def agree(*arguments: Any, **more: Any) -> None:
+        return None
+
+    return replaced(later_words, "contradiction", agree)
+
+
+def captures_and_voids_leave_no_outcome() -> AbstractContextManager[None]:
+    return replaced(settlers, "_keep_outcome", lambda given, changes, current, *, subject: changes)
+
+
+def the_newest_mark_is_final_at_once() -> AbstractContextManager[None]:
+    return replaced(TimeKeeper, "settled_until", lambda self: self.known_until() or None)
+
+
+def an_accepted_clock_is_not_believed() -> AbstractContextManager[None]:
+    original = Clock.accept
+
+    def only_at_the_start(self: Clock) -> None:
+        if not hasattr(self, "_ahead_ns"):
+            original(self)
+
+    return replaced(Clock, "accept", only_at_the_start)
+
+
 def each_report_of_a_dispute_opens_another() -> AbstractContextManager[None]:
     return replaced(dispute, "_under", lambda *arguments: None)
 
@@ -562,7 +588,7 @@ MUTANTS = (
     Mutant(
         a_commit_on_a_full_disk_counts_as_done, ("promise", "same answer", "durable first", "one payment", "liveness")
     ),
-    Mutant(an_outcome_that_the_store_did_not_take_is_a_decline, ("declined", "bank", "money", "payouts")),
+    Mutant(an_outcome_that_the_store_did_not_take_is_a_decline, ("declined", "bank", "money", "payouts", "route")),
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
     Mutant(a_write_that_the_audit_trail_does_not_tell, ("audit",)),
     Mutant(an_entry_is_lost_from_its_batch, ("audit",)),
@@ -575,6 +601,10 @@ MUTANTS = (
     Mutant(a_failed_payout_keeps_the_money, ("money",)),
     Mutant(both_stages_of_a_dispute_are_answered_under_one_key, ("replies",)),
     Mutant(a_contradicted_outcome_is_dropped, ("contradictions", "money")),
+    Mutant(a_later_word_about_an_operation_is_dropped, ("contradictions",)),
+    Mutant(captures_and_voids_leave_no_outcome, ("contradictions",)),
+    Mutant(the_newest_mark_is_final_at_once, ("below the mark", "balances", "audit")),
+    Mutant(an_accepted_clock_is_not_believed, ("liveness",)),
     Mutant(each_report_of_a_dispute_opens_another, ("disputes", "money")),
     Mutant(a_lost_dispute_stays_open_in_the_ledger, ("money",)),
     Mutant(versions_of_products_are_ignored, ("stock", "audit", "error inside"), CarelessStoreOfProducts),

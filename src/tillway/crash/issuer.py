@@ -26,6 +26,9 @@ DISPUTED = 0.12
 DENIED = 0.06
 """The part of the captures, voids and refunds after which the bank denies the authorization."""
 
+FOLLOWS = ("capture", "void")
+MOVES = ("authorization", *FOLLOWS, "refund", "payout")
+
 DUE_SECONDS = (None, None, 2, 8)
 """How long a merchant may answer, drawn from these. None: the bank names no deadline, and it is in nine days."""
 
@@ -37,7 +40,8 @@ HEARD_SECONDS = 3.0
 
 POLL_SECONDS = 0.1
 AT_REST_MAX = 20
-"""Most declined operations of each bank that it claims to have accepted, at rest."""
+"""Most declined operations of each bank that it claims to have accepted, at rest; and as many captures and voids, which
+it claims to have declined."""
 
 
 class Bank(msgspec.Struct, frozen=True):
@@ -85,6 +89,8 @@ class Issuer:
         self._read: dict[str, int] = {}
         self._latest: dict[str, dict[str, dict[str, Any]]] = {bank.connector: {} for bank in banks}
         self._noticed: set[str] = set()
+        self._accepted: set[str] = set()
+        """The references of all that a bank has ever accepted: that a returned refund was accepted is no news."""
         self._denied: set[str] = set()
         self._cases = 0
         self._closing = False
@@ -116,18 +122,21 @@ class Issuer:
             raise self._failure
 
     async def contradict_the_rest(self) -> None:
-        """Claim that declined operations were accepted. All outcomes must be settled."""
+        """Claim that declined operations were accepted, and captures and voids declined. All outcomes must be
+        settled."""
         for bank in self._banks:
             for _ in self._new_lines(bank):
                 pass
+            known = self._latest[bank.connector].values()
             declined = [
-                line
-                for line in self._latest[bank.connector].values()
-                if line["kind"] in ("authorization", "refund", "payout")
-                and line["status"] not in ("Accepted", "Pending")
+                line for line in known if line["kind"] in MOVES and line["status"] not in ("Accepted", "Pending")
             ]
+            declined = [line for line in declined if line["reference"] not in self._accepted]
             for line in self._chance.sample(declined, min(AT_REST_MAX, len(declined))):
                 self._contradict(bank, line, "Accepted")
+            performed = [line for line in known if line["kind"] in FOLLOWS and line["status"] == "Accepted"]
+            for line in self._chance.sample(performed, min(AT_REST_MAX, len(performed))):
+                self._contradict(bank, line, "Declined")
         await self.finish()
 
     def _new_lines(self, bank: Bank) -> list[dict[str, Any]]:
@@ -143,6 +152,7 @@ class Issuer:
         lines: list[dict[str, Any]] = [msgspec.json.decode(line) for line in whole.splitlines()]
         self._noticed |= {line["noticed"] for line in lines if "noticed" in line}
         operations = [line for line in lines if "noticed" not in line]
+        self._accepted |= {line["reference"] for line in operations if line["status"] == "Accepted"}
         self._latest[bank.connector].update({line["reference"]: line for line in operations})
         return operations
 

@@ -33,6 +33,8 @@ class StoreUnderTest(Protocol):
     """A target of kills, by its weight."""
     shoppers_per_second: float
     shoppers_at_once: int
+    near_seconds: tuple[int, ...]
+    """How far the clock of a server may be ahead when it starts."""
 
     def arguments(self, data: Path) -> list[str]:
         """The store's name on the command line of an installation at `data`; empty if the installation has it
@@ -61,6 +63,7 @@ class SqliteUnderTest:
     victims: dict[Victim, int] = {"a server": 1}
     shoppers_per_second = 30.0
     shoppers_at_once = 120
+    near_seconds: tuple[int, ...] = (-60, -20, 0, 0, 20, 60)
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "data" / DATABASE
@@ -117,6 +120,8 @@ class PostgresUnderTest:
     victims: dict[Victim, int] = {"a worker": 40, "a server": 34, "all servers": 14, "the database": 12}
     shoppers_per_second = 25.0
     shoppers_at_once = 120
+    near_seconds: tuple[int, ...] = (-2, 0, 0, 2)
+    """A server whose clock is five seconds from the database's does not start."""
 
     def __init__(self, directory: Path) -> None:
         self._server = postgres_server.own_server()
@@ -168,6 +173,7 @@ class DynamoUnderTest:
     victims: dict[Victim, int] = {"a server": 75, "all servers": 25}
     shoppers_per_second = 3.0
     shoppers_at_once = 12
+    near_seconds: tuple[int, ...] = (-2, 0, 0, 2)
 
     def __init__(self, directory: Path) -> None:
         self._stack = ministack.start_any()

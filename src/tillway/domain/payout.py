@@ -87,6 +87,8 @@ class Payout(Record, frozen=True, kw_only=True):
     failure_entry: str | None = None
     failure_code: str | None = None
     failure_message: str | None = None
+    returned: bool = False
+    """Whether it had been paid before it failed."""
     attempt: str | None = None
     connector: str = ""
     bank_id: str | None = None
@@ -289,6 +291,7 @@ def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes[Payout]:
         attempt=None,
         failure_code=code,
         failure_message=FAILURES[code],
+        returned=payout.status == "paid",
         failure_entry=returned.id if payout.funding == "balance" else None,
         recipient=msgspec.structs.replace(payout.recipient, vault=None),
     )

@@ -38,6 +38,8 @@ class Refund(Record, frozen=True, kw_only=True):
     entry: str | None = None
     failure_entry: str | None = None
     failure_reason: str | None = None
+    returned: bool = False
+    """Whether it had succeeded before it failed."""
     attempt: str | None = None
     connector: str = ""
     instructions_email: str | None = None
@@ -306,6 +308,7 @@ def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Chang
         attempt=None,
         failure_reason=_failure_reason(outcome),
         failure_entry=returned.id,
+        returned=refund.status == "succeeded",
     )
     restored = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor - refund.amount_minor)
     return Changes(

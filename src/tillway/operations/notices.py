@@ -20,8 +20,10 @@ from tillway.connectors.port import (
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
-from tillway.domain.outcome import Declined
+from tillway.domain.outcome import Declined, Succeeded
+from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
+from tillway.domain.refund import Refund
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
@@ -143,6 +145,9 @@ async def _book_outcome(
         return
     if doubt is None and (doubt := objection(notice, about, now)) is not None:
         log.error("a notice is not believed", extra={"reference": notice.reference, "why": doubt})
+    if doubt is None and isinstance(about, Refund | Payout) and about.returned and isinstance(outcome, Succeeded):
+        # Notices come out of order: it may be the late report of the success before the return.
+        doubt = "it may be older than the return"
     actor = f"notice:{connector}"
     if attempt is not None:
         waiting = await attempts.caller_of(scope, attempt)

@@ -1,9 +1,11 @@
-"""Rules for the disputes of a world at rest, beside their money: outcomes, contradictions and replies."""
+"""Rules for the banks' words of a world at rest, beside their money: outcomes and replies of disputes, and words that
+contradict."""
 
 from collections import Counter
 
+from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.dispute import Dispute
-from tillway.domain.open_item import OpenItem
+from tillway.domain.open_item import OpenItem, item_id
 from tillway.simulation.checks import Books, fail
 from tillway.simulation.world import World
 
@@ -15,6 +17,20 @@ def check_disputes(world: World, books: Books) -> None:
         told = {verdict for stage, verdict in reports if stage == "chargeback"}
         _check_outcome(dispute, told - {"Opened"}, items)
         _check_replies(world, dispute, ended=any(verdict != "Opened" for _, verdict in reports))
+
+
+def check_words(world: World, books: Books) -> None:
+    """Each word against the outcome of an operation that was heard is an open item with both sides, and no other is."""
+    items = {id: item for id, item in books.of(OpenItem).items() if item.kind == "contradiction"}
+    for reference, word in world.words.items():
+        if not reference.startswith(books.scope_key) or not word.theirs:
+            continue
+        item = items.pop(item_id(reference[SCOPE_KEY_LENGTH:], word.theirs), None)
+        if word.heard and (item is None or (item.ours == "succeeded") != (word.theirs == "declined")):
+            fail("contradictions", f"the bank has said that {reference} {word.theirs}, and the item is {item}")
+    for item in items.values():
+        if item.subject is None or not item.subject.startswith("du_"):
+            fail("contradictions", f"no bank has contradicted {item}")
 
 
 def _check_outcome(dispute: Dispute, told: set[str], items: dict[tuple[str | None, str], OpenItem]) -> None:

@@ -42,10 +42,11 @@ from tillway.engine.card_vault import CardVault
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import SIMULATOR, ConfiguredConnections
-from tillway.engine.core import Engine
+from tillway.engine.core import Engine, Load
 from tillway.engine.ids import ALPHABET
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
+from tillway.engine.references import find_by_tail
 from tillway.engine.runner import Runner
 from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
@@ -162,12 +163,12 @@ SECOND = "second"
 ROUTED_FAULTS = 0.02
 """The probability of every fault in half of the routed worlds."""
 
+CONTRADICTING, CONTRADICTED = 0.3, 0.3
+"""In this part of the worlds that are not restored, the banks contradict this part of the settled operations."""
+
 UPGRADES = 0.25
 """This part of the worlds begins in the midst of an upgrade, and writes as the version before did. The upgrade ends
 where time passes."""
-
-NOTICE_TRIES_MAX = 40
-"""How often the bank repeats a notice: for longer than the leases of a process whose clock is five minutes ahead."""
 
 FROZEN_MAX_SECONDS = 10.0
 RESTART_MAX_SECONDS = 5.0
@@ -289,6 +290,11 @@ class World:
         self.notices_under_way = 0
         self.disputed: dict[str, list[tuple[str, str]]] = {}
         """The stages and outcomes that the bank has told of each dispute, by its reference."""
+        self.contradicting_random = Random(seed + 5)
+        self.contradicts = not self.restores and self.contradicting_random.random() < CONTRADICTING
+        """Whether the banks contradict outcomes of operations. The chance has a source of its own, too."""
+        self.words: dict[str, Word] = {}
+        """The contradicting words by the reference of the operation."""
         self.late_under_way = 0
         self.asked: list[Asked] = []
         self.merchants = [_merchant(i) for i in range(MERCHANTS)]
@@ -386,6 +392,10 @@ class World:
             self._dispute(connector, operation.parent or operation.reference)
         if self.strikes("notice"):
             self._tell(connector, operation)
+        if self.contradicts and reference not in self.words and self._can_contradict(operation):
+            self.words[reference] = Word()
+            self.notices_under_way += 1
+            self.later(self.contradicting_random.choice((0.1, 2.0, 8.0)), self._contradict, connector, reference, 0)
 
     def _tell(self, connector: str, operation: BankOperation) -> None:
         body = msgspec.json.encode(operation.answer())
@@ -420,6 +430,44 @@ class World:
         self.disputed[reference].append((stage, verdict))
         self._tell(connector, handled.effect)
 
+    def _can_contradict(self, operation: BankOperation) -> bool:
+        """Whether the bank will contradict its answer. The return of a refund or payout contradicts nothing."""
+        moves = operation.kind in ("authorization", "capture", "void", "increment")
+        fails = operation.kind in ("refund", "payout") and operation.status == "Declined"
+        likely = moves or (fails and operation.refund != "fails_later")
+        return likely and self.contradicting_random.random() < CONTRADICTED
+
+    def _contradict(self, connector: str, reference: str, tries: int) -> None:
+        self.loop.create_task(self._say_the_opposite(connector, reference, tries), context=self.outside.copy())
+
+    async def _say_the_opposite(self, connector: str, reference: str, tries: int) -> None:
+        """Send a notice with the opposite of an operation's outcome, until a process has heard it.
+
+        Nothing is said before the outcome is booked, nor that a refund or payout was declined: that is its return.
+        """
+        word, operation = self.words[reference], self.banks[connector].find(reference)
+        scope_key, tail = reference[:SCOPE_KEY_LENGTH], reference[SCOPE_KEY_LENGTH:]
+        known = await find_by_tail(Load(self.store, scope_key), tail)
+        if operation is not None and operation.status != "Pending" and known.attempt is None:
+            done = operation.status == "Accepted"
+            booked = known.settled is None or done == (known.settled.status not in ("failed", "canceled"))
+            if booked and not (done and operation.kind in ("refund", "payout")):
+                word.theirs = "declined" if done else "succeeded"
+                said = {**operation.answer(), "status": "Declined" if done else "Accepted"}
+                if known.settled is not None:
+                    # The bank would be asked about an authorization that was increased since.
+                    said["amount"] = known.settled.amount_minor
+                process, heard = await self.reachable(), self.loop.create_future()
+                process.hear(connector, msgspec.json.encode(said), heard)
+                word.heard = bool(await heard)
+        if word.heard:
+            self.tell("bank", f"contradicts: {reference} {word.theirs}")
+            self.met["contradicting word"] += 1
+        if word.heard or tries > NOTICE_TRIES_MAX:
+            self.notices_under_way -= 1
+            return
+        self.later(1.0 + tries, self._contradict, connector, reference, tries + 1)
+
     def _send_notice(self, connector: str, body: bytes, tries: int) -> None:
         self.loop.create_task(self._notice(connector, body, tries), context=self.outside.copy())
 
@@ -431,6 +479,13 @@ class World:
             self.notices_under_way -= 1
             return
         self.later(1.0 + tries, self._send_notice, connector, body, tries + 1)
+
+
+class Word(msgspec.Struct):
+    """A bank's word against the outcome of an operation. `heard`: a process has taken it."""
+
+    theirs: str = ""
+    heard: bool = False
 
 
 class BesideStore:

@@ -32,7 +32,7 @@ from tillway.engine.restores import set_form
 from tillway.simulation import checks, restores, routing
 from tillway.simulation.clients import clients_of
 from tillway.simulation.clocks import WRONG_AT_START_SECONDS
-from tillway.simulation.disputes import check_disputes
+from tillway.simulation.disputes import check_disputes, check_words
 from tillway.simulation.jumps import accept_clocks, jump_now_and_then, set_clocks_right
 from tillway.simulation.orders import buyers_of, check_orders
 from tillway.simulation.virtual_loop import Stuck
@@ -96,6 +96,7 @@ async def live(world: World) -> None:
         books = await checks.books_of(world, merchant.scope.key)
         check_orders(world, books)
         check_disputes(world, books)
+        check_words(world, books)
         if world.routed:
             assert isinstance(world.observer, checks.Watch) and world.observer.routes is not None
             payments, charges = books.of(PaymentIntent).values(), books.of(Charge).values()
