@@ -10,7 +10,7 @@ file finds the seeds anew.
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -27,7 +27,8 @@ from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import NO_CHANGES, Changes
+from tillway.domain.record import NO_CHANGES, Changes, Record
+from tillway.domain.refusal import Refused
 from tillway.domain.routing import Routes
 from tillway.engine import attempts, balance, later_words, notices, settlers
 from tillway.engine.attempts import Attempts
@@ -98,8 +99,8 @@ def a_pending_debit_counts_as_paid() -> AbstractContextManager[None]:
 def _writes_without(dropped: Callable[[Write], bool]) -> AbstractContextManager[None]:
     original = Engine._writes
 
-    async def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str]]:
-        writes, queues = await original(self, *arguments)
+    def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str]]:
+        writes, queues = original(self, *arguments)
         return [write for write in writes if not dropped(write)], queues
 
     return replaced(Engine, "_writes", fewer)
@@ -192,13 +193,17 @@ def an_unknown_commit_is_decided_anew() -> AbstractContextManager[None]:
 
 
 def a_commit_on_a_full_disk_counts_as_done() -> AbstractContextManager[None]:
-    original = Engine._commit_measured
+    original = Engine._commit
 
-    async def careless(self: Engine, writes: Sequence[Write]) -> None:
-        with suppress(StorageFull):
-            await original(self, writes)
+    async def careless(self: Engine, *arguments: Any) -> bool:
+        try:
+            return await original(self, *arguments)
+        except Refused as refused:
+            if refused.code != StorageFull.code:
+                raise
+            return True
 
-    return replaced(Engine, "_commit_measured", careless)
+    return replaced(Engine, "_commit", careless)
 
 
 def an_outcome_that_the_store_did_not_take_is_a_decline() -> AbstractContextManager[None]:
@@ -354,12 +359,12 @@ def stock_is_released_whether_or_not_it_was_held() -> AbstractContextManager[Non
 
 
 def a_write_that_the_audit_trail_does_not_tell() -> AbstractContextManager[None]:
-    original = trail.changes_of
+    original = trail.change_of
 
-    def silent(*arguments: Any) -> list[Change]:
-        return [change for change in original(*arguments) if not change.id.startswith("re_")]
+    def silent(record: Record, *arguments: Any) -> Change | None:
+        return None if record.id.startswith("re_") else original(record, *arguments)
 
-    return replaced(trail, "changes_of", silent)
+    return replaced(trail, "change_of", silent)
 
 
 def an_entry_is_lost_from_its_batch() -> AbstractContextManager[None]:

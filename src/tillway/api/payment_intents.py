@@ -42,6 +42,7 @@ from tillway.http.params import (
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, render_record, shape
+from tillway.http.stencils import STENCILS, Fields, Stencils
 from tillway.operations import payment_intents
 from tillway.store.codec import by_customer
 
@@ -401,6 +402,16 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
     shown["transfer_group"] = payment.transfer_group
     return shown
 
+
+STENCILS[PaymentIntent] = Stencils(
+    Fields(
+        texts=("id", "latest_charge", "method"),
+        numbers=("created", "amount_minor", "received_minor"),
+        values=("customer", "description", "metadata"),
+        unseen=("references", "settled_in"),
+        without=("requires_action",),
+    )
+)
 
 _SHAPE: Final[dict[str, Any]] = {
     "id": None,

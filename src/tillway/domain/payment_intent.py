@@ -1436,7 +1436,7 @@ def _charge(
     payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int, reference: str
 ) -> Charge:
     """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
-    # Most payments have none of these. Python passes more than fifteen keywords in a dict that it makes for the call.
+    # Many payments have none of these, and keywords from a dict make every call dear.
     told: dict[str, Any] = {}
     for field in _TOLD_ON_CHARGE:
         value = getattr(payment, field)
@@ -1444,7 +1444,7 @@ def _charge(
             told[field] = value
     if method.bank is not None:
         told["bank"] = without_number(method.bank)
-    return Charge(
+    charge = Charge(
         id=charge_id_of(attempt_id),
         created=created,
         amount_minor=payment.amount_minor,
@@ -1459,8 +1459,8 @@ def _charge(
         connector=connector,
         reference=reference,
         source_api=payment.source_api,
-        **told,
     )
+    return replace(charge, **told) if told else charge
 
 
 _TOLD_ON_CHARGE = (

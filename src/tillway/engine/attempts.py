@@ -140,6 +140,9 @@ class Connections(Protocol):
     async def named(self, name: str, scope: Scope) -> Connection | None:
         """The connector of that name, even if its configuration has changed since."""
 
+    def known(self, name: str, scope: Scope) -> Connection | None:
+        """The same if the configuration need not be read for it, else None."""
+
     async def for_payout(
         self, scope: Scope, recipient: RecipientType, currency: str, form: AccountForm | None
     ) -> Connection:
@@ -350,7 +353,8 @@ class Attempts:
         answer_by_ns = self.engine.clock.monotonic_ns() + int(self.engine.settings.answer_within_seconds * 1e9)
         try:
             for _ in range(ROUNDS_MAX):
-                connection = await self.connections.named(attempt.connector, caller.scope)
+                known = self.connections.known(attempt.connector, caller.scope)
+                connection = known or await self.connections.named(attempt.connector, caller.scope)
                 outcome: Outcome | None = None
                 if not ask and self.engine.restores.may_have_been_sent(caller.scope_key, attempt):
                     outcome = await self._ask_for_earlier_send(connection, caller.scope, attempt)
@@ -519,8 +523,7 @@ class Attempts:
 
         Every payment runs this: fields without a value keep their defaults.
         """
-        payment = await load.find(attempt.subject)
-        assert isinstance(payment, PaymentIntent), f"{attempt.id} authorizes no payment"
+        payment = load.held(PaymentIntent, attempt.subject) or await load.get(PaymentIntent, attempt.subject)
         told: dict[str, Any] = {}
         if payment.off_session:
             told["off_session"] = True
@@ -538,7 +541,7 @@ class Attempts:
             descriptor = (self.engine.known_price(scope) or await self.engine.price(scope)).descriptor
         if descriptor or payment.statement_descriptor_suffix:
             told["statement_descriptor"] = full_descriptor(descriptor, payment.statement_descriptor_suffix)
-        method = await load.maybe(PaymentMethod, attempt.method)
+        method = load.held(PaymentMethod, attempt.method) or await load.maybe(PaymentMethod, attempt.method)
         details = method.billing_details if method is not None else {}
         email = payment.receipt_email or details.get("email")
         if email is not None:
@@ -665,7 +668,7 @@ class Attempts:
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
             nonlocal told
             told = ()
-            under_way = await load.maybe(Attempt, attempt.id)
+            under_way = load.held(Attempt, attempt.id) or await load.maybe(Attempt, attempt.id)
             current = under_way or attempt
             if current.idem != attempt.idem:
                 raise _KeyChanged(current)

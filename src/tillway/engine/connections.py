@@ -65,7 +65,7 @@ class ConfiguredConnections:
             if routing is not None and (routing.rules or routing.otherwise):
                 default, connectors = await self.default_name(scope.mode), await self.connectors_of(scope.mode)
                 return Routes(routing=routing, connectors=connectors, account=scope.account, default=default)
-        connection = await self.default(scope)
+        connection = self._default(scope)
         if connection.drained:
             raise Refused(
                 "connector_unavailable",
@@ -105,6 +105,9 @@ class ConfiguredConnections:
     async def default(self, scope: Scope) -> Connection:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
             await self._wait_for_refresh()
+        return self._default(scope)
+
+    def _default(self, scope: Scope) -> Connection:
         name = self._defaults.get(scope.mode, SIMULATOR)
         connection = self._open_connection(scope.mode, name)
         if connection is None and (scope.mode, name) in self._configs:
@@ -116,6 +119,11 @@ class ConfiguredConnections:
     async def named(self, name: str, scope: Scope) -> Connection | None:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
             await self._wait_for_refresh()
+        return self._open_connection(scope.mode, name)
+
+    def known(self, name: str, scope: Scope) -> Connection | None:
+        if self._clock.monotonic_ns() >= self._fresh_until_ns:
+            return None
         return self._open_connection(scope.mode, name)
 
     async def for_payout(

@@ -27,7 +27,7 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.events import event_ids, event_of, find_event, keep_event, places_of_new
+from tillway.engine.events import Written, event_ids, event_of, find_event, keep_event
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
 from tillway.engine.siblings import Tell, tell_nobody
@@ -40,6 +40,7 @@ from tillway.store.codec import (
     TYPES,
     by_reference,
     decode,
+    row_of,
     with_all_entries,
     write_of,
 )
@@ -92,6 +93,9 @@ class Render(Protocol):
     ) -> tuple[int, bytes]:
         """HTTP status and JSON body for `record`, or for the refusal."""
 
+    def at_once(self, caller: Caller, record: Record | None, refusal: Refused | None) -> tuple[int, bytes] | None:
+        """The same if no other record must be read for it, else None."""
+
 
 class Load:
     """Reads records of one scope and remembers their versions, for the commit to check."""
@@ -117,6 +121,12 @@ class Load:
             found = (row.version, decode(id, row.body)) if row is not None else NOWHERE
         self.seen[id] = found
         return found[1]
+
+    def held(self, kind: type[R], id: str | None) -> R | None:
+        """The record if it was read before, else None. A coroutine that need not wait costs a thousand instructions,
+        and of a payment's commits the second has read all: `load.held(…) or await load.get(…)`."""
+        known = self.seen.get(id or "")
+        return known[1] if known is not None and isinstance(known[1], kind) else None
 
     async def maybe(self, kind: type[R], id: str | None) -> R | None:
         if id is None:
@@ -235,9 +245,8 @@ class Engine:
             if self.restores.writes_as_before:
                 at = msgspec.structs.replace(at, as_before=True)
             decision = work(load, at)
-            if self.telemetry.tracing:
-                decision = in_span(self.telemetry, "decision", "step", decision)
-            changes = await decision
+            tracing = self.telemetry.tracing
+            changes = await (in_span(self.telemetry, "decision", "step", decision) if tracing else decision)
             if completes is None and (caller.expects or self.time.trouble or self.restores.reason):
                 self._check_new(caller, load, changes)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
@@ -248,16 +257,20 @@ class Engine:
             under_way = attempts and not final and _are_under_way(attempts)
             status, body = 0, b""
             if not under_way:
-                status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
+                shown = self.render.at_once(caller, changes.result, changes.refusal)
+                status, body = shown or await self._answer(caller, load, changes, forgiving=completes is not None)
             elif caller.expand and completes is None:
                 await self._answer(caller, load, changes, forgiving=False)
+            held: IdempotencyRecord | None = None
             if completes is None:
                 held = self._new_key(caller, load, attempts if under_way else (), status, body, at)
-            else:
+            elif not self._answer_follows(load, completes, changes, status, at):
                 held, answered = await self._completed_key(load, completes, changes, status, body, at)
                 if answered is not None and status:
                     status, body = await self.answer_of(caller, answered) or (status, body)
-            writes, queues = await self._writes(caller, load, changes, attempts, held, at)
+            if not self._has_read(load, changes):
+                await self._read_rest(load, changes)
+            writes, queues = self._writes(caller, load, changes, attempts, held, at)
             if writes:
                 try:
                     committed = await self._commit(caller, writes, completes, began_ns)
@@ -267,8 +280,7 @@ class Engine:
                     continue
             if queues and self.on_tasks is not None:
                 self.on_tasks(queues)
-            if completes is None:
-                caller.attempts_begun += len(attempts)
+            caller.attempts_begun += len(attempts) if completes is None else 0
             after = _after(load, changes, attempts, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after, changes.code)
         raise Refused("lock_timeout")
@@ -365,8 +377,19 @@ class Engine:
         for _ in range(COMMITS_MAX):
             if self.clock.monotonic_ns() - began_ns > COMMIT_SECONDS_MAX * 1_000_000_000:
                 break
+            outcome, tried = "unknown", time.perf_counter()
+            commit: Awaitable[None] = self.store.commit(writes)
+            if self.telemetry.tracing:
+                commit = in_span(self.telemetry, "commit", "step", commit)
             try:
-                await self._commit_measured(writes)
+                try:
+                    await commit
+                    outcome = "done"
+                except (Conflict, Unavailable) as refused:
+                    outcome = "conflict" if isinstance(refused, Conflict) else "unavailable"
+                    raise
+                finally:
+                    self.telemetry.commit(outcome, time.perf_counter() - tried)
                 return True
             except Conflict as conflict:
                 if doubted:
@@ -392,24 +415,6 @@ class Engine:
                 raise Refused(unavailable.code) from None
         raise Refused("busy")
 
-    async def _commit_measured(self, writes: Sequence[Write]) -> None:
-        """Commit once at the store, and return the result."""
-        outcome, began = "unknown", time.perf_counter()
-        try:
-            commit: Awaitable[None] = self.store.commit(writes)
-            if self.telemetry.tracing:
-                commit = in_span(self.telemetry, "commit", "step", commit)
-            await commit
-            outcome = "done"
-        except Conflict:
-            outcome = "conflict"
-            raise
-        except Unavailable:
-            outcome = "unavailable"
-            raise
-        finally:
-            self.telemetry.commit(outcome, time.perf_counter() - began)
-
     async def _read_back(self, writes: Sequence[Write]) -> Literal["happened", "beaten", "open"]:
         """Find the outcome of an unknown commit from the records themselves. `open`: no record has changed yet.
         `beaten`: another commit changed a record first; this one can no longer succeed. Refused `busy` if the records
@@ -432,7 +437,24 @@ class Engine:
             await asyncio.sleep(0.05)
         return "beaten"
 
-    async def _writes(
+    def _has_read(self, load: Load, changes: Changes[Record | None]) -> bool:
+        """Whether all is known that `_writes` needs: the records to delete, and the endpoints that want events."""
+        for gone in changes.deletes:
+            if gone not in load.seen:
+                return False
+        if not changes.events:
+            return True
+        known = self._endpoints.get(load.scope_key)
+        return known is not None and known[0] > self.clock.monotonic_ns()
+
+    async def _read_rest(self, load: Load, changes: Changes[Record | None]) -> None:
+        """Read what `_has_read` misses."""
+        for gone in changes.deletes:
+            await load.find(gone)
+        if changes.events:
+            await self.endpoints(load.scope_key)
+
+    def _writes(
         self,
         caller: Caller,
         load: Load,
@@ -458,27 +480,33 @@ class Engine:
             others = [task for task in changes.tasks if not isinstance(task, Attempt)]
             queues.update(QUEUES[type(task)] for task in others if task.due_at_ms <= at.now_ms)  # type: ignore[attr-defined]  # All of QUEUES have it.
             records += others
-        # Every payment comes here: comprehensions would take a call each.
+        # Every payment comes here: one pass, since comprehensions and calls for each step would cost as much as it.
         writes: list[Write] = []
-        written: dict[str, tuple[Record, Write]] = {}
+        told: list[Change] = []
+        written: dict[str, tuple[Record, bytes, int | None]] = {}
         for record in records:
             id = record.id
-            write = write_of(scope, record, seen[id][0] if id in seen else ABSENT)
+            version, old = seen.get(id, NOWHERE)
+            write, plain = row_of(scope, record, version)
             writes.append(write)
-            written[id] = record, write
+            change = entries.change_of(record, write, plain, old)
+            if change is None:
+                written[id] = record, plain, None
+            else:
+                written[id] = record, plain, None if change.new is NOTHING else len(told)
+                told.append(change)
         deletions: list[Write] = []
         for gone in dict.fromkeys(changes.deletes) if len(changes.deletes) > 1 else changes.deletes:
-            if gone not in seen:
-                await load.find(gone)
-            if gone in seen and seen[gone][0] != ABSENT:
-                deletions.append(Write(f"{scope}/{gone}", seen[gone][0], None))
-        told = entries.changes_of(seen, records, writes + deletions if deletions else writes)
+            version, old = seen.get(gone, NOWHERE)
+            if version != ABSENT:
+                deletions.append(Write(f"{scope}/{gone}", version, None))
+                told += entries.deletion_of(gone, version, old)
+        endpoints = self._endpoints[scope][1] if changes.events else []
         if self.restores.writes_as_before:
-            as_before, more = await self._writes_as_before(caller, changes, records, writes, told, at)
+            as_before, more = _writes_as_before(caller, changes, records, writes, told, endpoints, at)
             return as_before + deletions, queues | more
         if changes.events:
-            endpoints = await self.endpoints(scope)
-            kept, deliveries = _journal_events(changes.events, told, written, endpoints, at)
+            kept, deliveries = _journal_events(changes.events, written, endpoints, at)
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at, kept), ABSENT))
             if deliveries:
                 writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
@@ -486,31 +514,6 @@ class Engine:
         elif told or changes.detail:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         return (writes + deletions if deletions else writes), queues
-
-    async def _writes_as_before(
-        self,
-        caller: Caller,
-        changes: Changes[Record | None],
-        records: Sequence[Record],
-        writes: Sequence[Write],
-        told: Sequence[Change],
-        at: Moment,
-    ) -> tuple[list[Write], set[str]]:
-        """The same writes with events as rows of their own and all index entries, as the version before has them."""
-        scope, deliveries = caller.scope_key, False
-        endpoints = await self.endpoints(scope) if changes.events else ()
-        more = list(map(partial(with_all_entries, scope), records, writes))
-        if told or changes.detail or changes.events:
-            more.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
-        for draft in changes.events:
-            wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
-            event = event_of(draft, at, len(wanting), caller)
-            more.append(write_of(scope, event, ABSENT))
-            for endpoint in wanting:
-                delivery = _delivery(event.id, endpoint, at)
-                more.append(msgspec.structs.replace(write_of(scope, delivery, ABSENT), queue=QUEUES[Delivery]))
-                deliveries = True
-        return more, {QUEUES[Delivery]} if deliveries else set()
 
     def _new_key(
         self, caller: Caller, load: Load, under_way: tuple[Attempt, ...], status: int, body: bytes, at: Moment
@@ -543,22 +546,29 @@ class Engine:
             begun=under_way[0].id if follows else "",
         )
 
+    def _answer_follows(self, load: Load, id: str, changes: Changes[Record | None], status: int, at: Moment) -> bool:
+        """Whether the record of a key is known and need not be written, because the answer will follow from this
+        commit, which conflicts with every other one that settles the attempt."""
+        held = load.seen.get(id, NOWHERE)[1]
+        return (
+            status == 200
+            and isinstance(held, IdempotencyRecord)
+            and not held.status
+            and bool(held.begun)
+            and not self.restores.writes_as_before
+            and will_follow(changes, held, at)
+        )
+
     async def _completed_key(
         self, load: Load, id: str, changes: Changes[Record | None], status: int, body: bytes, at: Moment
     ) -> tuple[IdempotencyRecord | None, IdempotencyRecord | None]:
         """The record of a key with its answer; None if it need not be written. Then the other is the record of a key
         that has its answer already: by a notice, or by the process that took the attempt over."""
         held = await load.maybe(IdempotencyRecord, id) if id else None
-        if held is None or not status:
+        if held is None or not status or self._answer_follows(load, id, changes, status, at):
             return None, None
-        if held.status:
+        if held.status or (held.begun and await is_settled(load, held)):
             return None, held
-        if held.begun:
-            # A commit that settles the attempt conflicts with every other one that does.
-            if status == 200 and not self.restores.writes_as_before and will_follow(changes, held, at):
-                return None, None
-            if await is_settled(load, held):
-                return None, held
         return msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body))), None
 
     async def answer_of(self, caller: Caller, held: IdempotencyRecord) -> tuple[int, bytes] | None:
@@ -660,25 +670,48 @@ def _audit_entry(
 
 def _journal_events(
     drafts: Sequence[EventDraft],
-    told: Sequence[Change],
-    written: Mapping[str, tuple[Record, Write]],
+    written: Written,
     endpoints: Sequence[WebhookEndpoint],
     at: Moment,
 ) -> tuple[tuple[JournalEvent, ...], list[Delivery]]:
-    """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want them.
-    `written` are the records of the commit by id, each with its write."""
-    places = places_of_new(told)
+    """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want
+    them."""
     kept: list[JournalEvent] = []
     deliveries: list[Delivery] = []
     if not endpoints:
         for draft in drafts:
-            kept.append(keep_event(draft, places, written, 0))
+            kept.append(keep_event(draft, written, 0))
         return tuple(kept), deliveries
     for draft, id in zip(drafts, event_ids(at.entry, len(drafts)), strict=True):
         wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
-        kept.append(keep_event(draft, places, written, len(wanting)))
+        kept.append(keep_event(draft, written, len(wanting)))
         deliveries += [_delivery(id, endpoint, at) for endpoint in wanting]
     return tuple(kept), deliveries
+
+
+def _writes_as_before(
+    caller: Caller,
+    changes: Changes[Record | None],
+    records: Sequence[Record],
+    writes: Sequence[Write],
+    told: Sequence[Change],
+    endpoints: Sequence[WebhookEndpoint],
+    at: Moment,
+) -> tuple[list[Write], set[str]]:
+    """The same writes with events as rows of their own and all index entries, as the version before has them."""
+    scope, deliveries = caller.scope_key, False
+    more = list(map(partial(with_all_entries, scope), records, writes))
+    if told or changes.detail or changes.events:
+        more.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
+    for draft in changes.events:
+        wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
+        event = event_of(draft, at, len(wanting), caller)
+        more.append(write_of(scope, event, ABSENT))
+        for endpoint in wanting:
+            delivery = _delivery(event.id, endpoint, at)
+            more.append(msgspec.structs.replace(write_of(scope, delivery, ABSENT), queue=QUEUES[Delivery]))
+            deliveries = True
+    return more, {QUEUES[Delivery]} if deliveries else set()
 
 
 def _delivery(event_id: str, endpoint: WebhookEndpoint, at: Moment) -> Delivery:

@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from tillway.domain.audit import AuditEntry, Change, holds_secrets
+from tillway.domain.audit import AuditEntry, holds_secrets
 from tillway.domain.comparison import differing_fields
 from tillway.domain.event import Event, JournalEvent
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, EventDraft, Moment, Record
 from tillway.engine.caller import Caller
 from tillway.engine.ids import ENTRY_ENDS, PAIRS, SUFFIX_LENGTH
-from tillway.store.codec import decode, encode, without_checksum
-from tillway.store.port import KEYS_MAX, Row, Store, Write
+from tillway.store.codec import decode, encode
+from tillway.store.port import KEYS_MAX, Row, Store
 
 UNSHOWN = ("attempt", "references")
 """Fields of a payment that the engine works with and no reader sees: where only they differ, an event's object is the
@@ -52,21 +52,22 @@ def event_ids(entry_id: str, count: int) -> list[str]:
     return [f"evt_{head}{ends}" for ends in PAIRS[-1 - count : -1]]
 
 
-def keep_event(
-    draft: EventDraft, places: Mapping[str, int], written: Mapping[str, tuple[Record, Write]], deliveries: int
-) -> JournalEvent:
-    """The event as the entry of its commit holds it. `places` are those of the new records among the entry's changes,
-    and `written` has the records and writes of the commit, both by the records' ids."""
+Written = Mapping[str, tuple[Record, bytes, int | None]]
+"""The records of a commit by id, each with its body without a checksum. A new one has its place among the changes of
+the entry."""
+
+
+def keep_event(draft: EventDraft, written: Written, deliveries: int) -> JournalEvent:
+    """The event as the entry of its commit holds it."""
     record, previous = draft.record, draft.previous
-    id = record.id
-    after, write = written.get(id, _NOT_WRITTEN)
+    after, plain, new_at = written.get(record.id, _NOT_WRITTEN)
     place, differs, whole = 0, _SAME, NOTHING
-    if id in places and after is not None and not holds_secrets(after):
-        place = places[id]
+    if new_at is not None and after is not None and not holds_secrets(after):
+        place = new_at
         if after is not record:
             differs = _differing(record, after)
-    elif write is not None and after is record:
-        whole = msgspec.Raw(without_checksum(write.body or b""))
+    elif after is record:
+        whole = msgspec.Raw(plain)
     else:
         whole = msgspec.Raw(encode(record))
     return JournalEvent(
@@ -80,7 +81,7 @@ def keep_event(
 
 
 _SAME: dict[str, Any] = {}
-_NOT_WRITTEN = (None, None)
+_NOT_WRITTEN = (None, b"", None)
 
 
 def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> Event:
@@ -95,15 +96,6 @@ def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> 
         idempotency_key=caller.idempotency_key,
         deliveries=deliveries,
     )
-
-
-def places_of_new(changes: Sequence[Change]) -> dict[str, int]:
-    """The places of the new records among the changes of a commit, by their ids."""
-    places: dict[str, int] = {}
-    for place, change in enumerate(changes):
-        if change.new is not NOTHING:
-            places[change.id] = place
-    return places
 
 
 async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event] | None:

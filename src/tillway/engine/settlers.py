@@ -106,9 +106,10 @@ async def contradiction(
 
 async def _settle_payment(given: Settling) -> Changes[Record | None]:
     load, attempt, outcome, at = given.load, given.attempt, given.outcome, given.at
-    payment = await load.get(PaymentIntent, attempt.subject)
-    charge = await charge_of(load, payment, attempt)
-    method = await load.maybe(PaymentMethod, attempt.method)
+    payment = load.held(PaymentIntent, attempt.subject) or await load.get(PaymentIntent, attempt.subject)
+    charge_id = _charge_id(payment, attempt)
+    charge = None if charge_id is None else await load.maybe(Charge, charge_id)
+    method = load.held(PaymentMethod, attempt.method) or await load.maybe(PaymentMethod, attempt.method)
     if method is None and attempt.method is not None:
         method = gone(attempt.method, attempt.created)
     tries = await _tries_of(load, attempt, method) if is_live(load.scope_key) else None
@@ -294,10 +295,14 @@ def settler_of(subject: str) -> Settler:
 async def charge_of(load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
     """Load the charge of an attempt: its own, which a direct charge and a debit have from the start, or the authorized
     one."""
+    return await load.maybe(Charge, _charge_id(payment, attempt))
+
+
+def _charge_id(payment: PaymentIntent, attempt: Attempt) -> str | None:
     if attempt.kind != "authorize":
-        return await load.maybe(Charge, payment.latest_charge)
+        return payment.latest_charge
     own = f"ch_{attempt.suffix}"
-    return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
+    return own if attempt.shows == "charge" or payment.latest_charge == own else None
 
 
 async def revoke_mandate(load: Load, charge: Charge | None) -> Changes[Record | None]:

@@ -259,7 +259,10 @@ class Api:
                     self.platform.engine.security.authentication_failed(address, "client_invalid")
                     self.throttle.count_failure(request.client_ip)  # Throttled is answered in place of the 401.
             else:
-                status, body = await self._render_answer(route, caller, answer)
+                if isinstance(answer, Done):
+                    status, body = answer.status, answer.body
+                else:
+                    status, body = await self._render_answer(route, caller, answer)
                 if caller.role is not None and "personal" not in MAY[caller.role]:
                     body = encode(mask_personal(msgspec.json.decode(body)))
                 if isinstance(answer, (Done, Record)):
@@ -415,14 +418,14 @@ class Api:
             return await self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))
         return await self._handle_once(request, route, call, raw, headers)
 
-    async def _handle_once(
+    def _handle_once(
         self, request: Request, route: Route, call: Call, raw: dict[str, Any], headers: list[tuple[str, str]]
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """Handle the call, once under its Idempotency-Key."""
         key = request.headers.get("idempotency-key")
         if key is None or request.method not in ("POST", "PUT"):
-            return await route.handler(call)
-        return await answer_once(self.platform, request, route, call, key, raw, headers)
+            return route.handler(call)
+        return answer_once(self.platform, request, route, call, key, raw, headers)
 
     def _parse_parameters(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:
         if not request.body:
@@ -448,8 +451,6 @@ class Api:
         return body
 
     async def _render_answer(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
-        if isinstance(answer, Done):
-            return answer.status, answer.body
         if isinstance(answer, Record):
             return await self.renderer(caller, self.platform.engine.load(caller.scope_key), answer, None)
         view = self.renderer.view(caller)

@@ -98,19 +98,10 @@ class Authenticator:
         `api_key_missing`, `api_key_invalid`, `api_key_expired`, `access_token_invalid` or `access_token_expired`. `now`
         is epoch seconds.
         """
-        # The cache is keyed by digest, so that a dump of this process's memory holds fewer keys.
-        digest = blake2s((header or "").encode(errors="surrogatepass")).digest()
-        known = self._known.get(digest)
-        if known is not None and known.until > now:
-            if now >= known.used_at + CACHE_SECONDS:
-                known.used_at = now
-                if self.on_use is not None and known.grant.kind != "ephemeral":
-                    self.on_use(known.grant.id, now)
-            return known.grant, known.scope
-        unknown = self._unknown.get(digest)
-        if unknown is not None and unknown[0] > now:
-            raise _invalid(unknown[1])
-        secret = credential_in(header)
+        known = self.recall(header, now=now)
+        if known is not None:
+            return known
+        secret, digest = credential_in(header), _digest_of(header)
         self._known.pop(digest, None)
         by: Callable[[str, float], Awaitable[Grant]] = self._by_key
         if secret.startswith("ok_"):
@@ -135,6 +126,21 @@ class Authenticator:
             self.on_use(grant.id, now)
         self._known[digest] = _Known(_until(grant, now), grant, scope, now)
         return grant, scope
+
+    def recall(self, header: str | None, *, now: float) -> tuple[Grant, Scope] | None:
+        """The same for a credential that is known, also as one that is nowhere; None for any other."""
+        digest = _digest_of(header)
+        known = self._known.get(digest)
+        if known is None or known.until <= now:
+            unknown = self._unknown.get(digest)
+            if unknown is not None and unknown[0] > now:
+                raise _invalid(unknown[1])
+            return None
+        if now >= known.used_at + CACHE_SECONDS:
+            known.used_at = now
+            if self.on_use is not None and known.grant.kind != "ephemeral":
+                self.on_use(known.grant.id, now)
+        return known.grant, known.scope
 
     async def renew(self, *, now: float) -> list[str]:
         """Read the API keys in use and their accounts again, the last used ones first and at most RENEWED_MAX. Return
@@ -252,7 +258,8 @@ class Authenticator:
 
     async def account(self, id: str) -> Account | None:
         """Return the account of that id as it was at most two seconds ago; None if there is none."""
-        return await self._accounts.get(id)
+        known = self._accounts.fresh(id)
+        return known[1] if known is not None else await self._accounts.get(id)
 
     def forget(self) -> None:
         """Drop the cache, here and in the other processes of this server. This process calls it after it has changed a
@@ -265,6 +272,11 @@ class Authenticator:
         self._known.clear()
         self._unknown.clear()
         self._accounts.forget()
+
+
+def _digest_of(header: str | None) -> bytes:
+    """The place of a credential in the cache. No key itself: a dump of this process's memory holds fewer keys."""
+    return blake2s((header or "").encode(errors="surrogatepass")).digest()
 
 
 def _until(grant: Grant, now: float) -> float:
@@ -349,7 +361,8 @@ async def identify_caller(
     if request.grant is not None:
         key, scope = request.grant, Scope(account=request.grant.account, mode=request.grant.mode)
     else:
-        key, scope = await authenticator.authenticate_header(header, now=now)
+        known = authenticator.recall(header, now=now)
+        key, scope = known or await authenticator.authenticate_header(header, now=now)
     # Who it is is known from here on, also to the audit trail, and also where the request is refused.
     caller.client_ip, caller.actor = request.client_ip, key.id
     caller.hint, caller.operation = key.token or key.hint, route.name

@@ -109,6 +109,11 @@ def _without_codes(value: Any) -> Any:
     A repeat that differs only in its code therefore counts as the same request.
     """
     if type(value) is dict:
+        for name, member in value.items():
+            if type(member) is not str or name in _CODES:
+                break
+        else:
+            return value
         kept: dict[str, Any] = {}
         for name, member in value.items():
             if name not in _CODES:

@@ -546,8 +546,9 @@ class Object(Parameter):
         for key in self._required:
             if key not in values:
                 self._refuse_missing(values, name)
-        for key in self._ignored:
-            values.pop(key, None)
+        if not self._ignored.isdisjoint(values):
+            for key in self._ignored:
+                values.pop(key, None)
         return values
 
     def _refuse_unknown(self, raw: dict[str, Any], name: str) -> NoReturn:

@@ -17,14 +17,24 @@ from tillway.http import late
 from tillway.http.errors import render_refusal
 from tillway.http.routes import PRESENTERS
 from tillway.http.shapes import View, expand, render_record
+from tillway.http.stencils import STENCILS
 from tillway.http.versions import has_older_shapes, render_as_of
 
 encode = msgspec.json.Encoder().encode
 
 
 class Renderer:
-    def __init__(self, base_url: str, client_secrets: ClientSecrets, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        client_secrets: ClientSecrets,
+        settings: Settings | None = None,
+        *,
+        compares_stencils: bool = False,
+    ) -> None:
+        """`compares_stencils`: each answer is also rendered without its stencil, and must be the same."""
         self.base_url = base_url
+        self._compares_stencils = compares_stencils
         self.settings = settings or Settings()
         self.client_secrets = client_secrets
 
@@ -43,18 +53,18 @@ class Renderer:
     async def __call__(
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None
     ) -> tuple[int, bytes]:
+        shown = self.at_once(caller, record, refusal)
+        if shown is not None:
+            return shown
         if caller.presenter:
             late.load_rest()
             status, answer = await PRESENTERS[caller.presenter](load, record, refusal, caller)
             return status, encode(answer)
         if refusal is not None:
-            if caller.older_shapes and not caller.publishable:
-                status, error = self._refusal(caller, refusal)
-                await self.render_older(error, load, self.view(caller))
-                return status, encode(error)
-            return self.refusal(caller, refusal)
-        if record is None:
-            return 200, b"{}"
+            status, error = self._refusal(caller, refusal)
+            await self.render_older(error, load, self.view(caller))
+            return status, encode(error)
+        assert record is not None, "that is rendered at once"
         if caller.shows_charge and isinstance(record, Refund):
             record = await load.get(Charge, record.charge)
         view = self.view(caller)
@@ -66,6 +76,27 @@ class Renderer:
         if caller.publishable:
             document = narrow_for_publishable_key(document)
         return 200, encode(document)
+
+    def at_once(self, caller: Caller, record: Record | None, refusal: Refused | None) -> tuple[int, bytes] | None:
+        """The same if no other record must be read for it, else None."""
+        if caller.presenter:
+            return None
+        if refusal is not None:
+            return None if caller.older_shapes and not caller.publishable else self.refusal(caller, refusal)
+        if record is None:
+            return 200, b"{}"
+        version = caller.api_version
+        if caller.expand or caller.shows_charge or (version is not None and has_older_shapes(version)):
+            return None
+        view, kind = self.view(caller), type(record)
+        if caller.publishable:
+            return 200, encode(narrow_for_publishable_key(render_record(record, view)))
+        if kind not in STENCILS:
+            return 200, encode(render_record(record, view))
+        body = STENCILS[kind].render(record, view)
+        if self._compares_stencils:
+            assert body == encode(render_record(record, view)), f"the stencil of {record.id} differs"
+        return 200, body
 
     async def render_older(self, document: dict[str, Any], load: Load, view: View) -> None:
         """Change an answer into the shapes of the caller's API version, which is an older one."""

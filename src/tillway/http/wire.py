@@ -134,16 +134,17 @@ def _parse_form(text: str) -> dict[str, Any]:
         _refuse_malformed(f"The request has more than {PARAMETERS_MAX} parameters.")
     root: dict[str, Any] = {}
     nested = False
+    escaped, long = "%" in text or "+" in text, len(text) > NAME_MAX
     for pair in text.split("&"):
         name, equals, value = pair.partition("=")
         if not equals:
             if not pair:
                 continue
             _refuse_without_value(text, pair)
-        if "%" in pair or "+" in pair:
+        if escaped and ("%" in pair or "+" in pair):
             name = _unescape(name, name)
             value = _unescape(value, name)
-        if len(name) > NAME_MAX:
+        if long and len(name) > NAME_MAX:
             _refuse_malformed(f"The name of parameter {quote(name)} is longer than {NAME_MAX} characters.", name)
         if name.isidentifier():
             # Almost every parameter is a plain word.

@@ -40,7 +40,8 @@ async def create(platform: Platform, caller: Caller, command: CreatePayment) -> 
             token = await confirmation_tokens.named_by(load, command.confirm, at)
             asked = complete_creation(command, token)
         method, made = await payment_methods.find_given(platform, load, asked.method, asked.method_data, at)
-        await _check_customer(load, asked.customer)
+        if asked.customer is not None:
+            await _check_customer(load, asked.customer)
         means = await gather(load, method, made, asked.confirm, customer=asked.customer)
         changes = payment_intent.create(asked, means, at, terms=terms, idem=caller.idem)
         return changes if token is None else spend(token, changes)
@@ -91,7 +92,7 @@ async def gather(
         method=method,
         made=made,
         mandate=mandate,
-        code=await code_of(load, method, made),
+        code=None if method.card is None or method.card.cvc is None else await code_of(load, method, made),
         customer=await load.maybe(Customer, customer) if pays_from_credit else None,
     )
 

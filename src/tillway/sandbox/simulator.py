@@ -261,6 +261,8 @@ class CallTransport:
         if drawn.call is None:
             if drawn.notices and body is not None:
                 self._notice_faults[body["reference"]] = drawn.notices
+            if self._memory is None:
+                return self._bank.handle(request, drawn.answer).response
             return await self._perform(request, drawn.answer, read)
         return await self._commit_fault(request, drawn)
 

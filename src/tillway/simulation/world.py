@@ -533,7 +533,7 @@ class Process:
         self.host_clock = world.new_host_clock(name)
         clock = Clock(self.host_clock.wall_ns, world.text_of, self.host_clock.monotonic_ns)
         client_secrets = ClientSecrets(_FINGERPRINT_KEY)
-        renderer = Renderer("http://world", client_secrets)
+        renderer = Renderer("http://world", client_secrets, compares_stencils=True)
         settings = Settings(
             lease_ms=LEASE_MS,
             answer_within_seconds=ANSWER_WITHIN_SECONDS,

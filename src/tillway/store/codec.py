@@ -135,18 +135,24 @@ def without_checksum(body: bytes) -> bytes:
 
 def write_of(scope: str, record: Record, version: int) -> Write:
     """The write that brings `record` from `version` to the next."""
+    return row_of(scope, record, version)[0]
+
+
+def row_of(scope: str, record: Record, version: int) -> tuple[Write, bytes]:
+    """The same write, and its body without the checksum."""
     entries, queue, expires, checked = _FORMS[type(record)]
     index = entries(scope, record) if entries is not None else ()
-    key, body = f"{scope}/{record.id}", _encode(record)
+    key, plain = f"{scope}/{record.id}", _encode(record)
+    body = plain
     if checked:
-        rest = body[1:]
+        rest = plain[1:]
         # A format of eight digits takes longer.
         body = b"".join((_CHECKED, hexlify(crc32(rest).to_bytes(4)), b'",', rest))
     if queue is not None:
-        return Write(key, version, body, index, queue, record.due_at_ms)  # type: ignore[attr-defined]
+        return Write(key, version, body, index, queue, record.due_at_ms), plain  # type: ignore[attr-defined]
     if expires:
-        return Write(key, version, body, index, None, None, record.expires_at)  # type: ignore[attr-defined]
-    return Write(key, version, body, index)
+        return Write(key, version, body, index, None, None, record.expires_at), plain  # type: ignore[attr-defined]
+    return Write(key, version, body, index), plain
 
 
 def by_customer(scope: str, prefix: str, customer: str) -> str:

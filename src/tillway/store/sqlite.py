@@ -313,7 +313,9 @@ class SqliteStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         assert 1 <= len(writes) <= WRITES_MAX
         assert len(set(map(_key, writes))) == len(writes), "a key stands twice in one commit"
-        await self._submit(partial(self._apply, _statements(writes)))
+        if self._closed:
+            raise Unavailable("the store is closed")
+        await self._enqueue(partial(self._apply, _statements(writes)))
 
     async def claim(
         self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()

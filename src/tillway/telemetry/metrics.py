@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -170,11 +171,10 @@ class Counter:
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.values: dict[Labels, float] = {}
+        self.values: dict[Labels, float] = defaultdict(int)
 
     def add(self, labels: Labels = (), by: float = 1) -> None:
-        values = self.values
-        values[labels] = values.get(labels, 0) + by
+        self.values[labels] += by
 
     def set(self, labels: Labels, value: float) -> None:
         self.values[labels] = value

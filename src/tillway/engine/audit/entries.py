@@ -111,30 +111,42 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
     """The changes of state in `writes`. The first of them write `records`, in order; the others are deletions."""
     told: list[Change] = []
     for record, write in zip(records, writes):  # noqa: B905 - the deletions have no records.
-        kind = type(record)
-        if kind in LEFT_OUT:
-            continue
-        id, body = record.id, write.body
-        assert body is not None
-        old = before[id][1] if id in before else None
-        if old is not None:
-            fields = differences(old, record)
-            if kind not in UNREMARKABLE or not UNREMARKABLE[kind].issuperset(fields):
-                told.append(Change(id=id, version=write.version + 1, changed=fields))
-        elif kind in UNCHANGING:
-            told.append(Change(id=id, version=1, digest=digest_of(body)))
-        elif kind not in UNREMARKABLE:
-            if kind in REDACTED and holds_secrets(record):
-                new = encode(redact(record))
-            else:
-                new = without_checksum(body)
-            told.append(Change(id=id, version=1, new=msgspec.Raw(new)))
-    for write in writes[len(records) :] if len(writes) > len(records) else ():
+        assert write.body is not None
+        old = before.get(record.id, NOWHERE)[1]
+        change = change_of(record, write, without_checksum(write.body), old)
+        if change is not None:
+            told.append(change)
+    for write in writes[len(records) :]:
         id = write.key.partition("/")[2]
-        old = before.get(id, NOWHERE)[1]
-        if old is not None and type(old) not in LEFT_OUT and type(old) not in UNREMARKABLE:
-            told.append(Change(id=id, version=write.version, gone=msgspec.Raw(encode(redact(old)))))
+        told += deletion_of(id, write.version, before.get(id, NOWHERE)[1])
     return told
+
+
+def change_of(record: Record, write: Write, plain: bytes, old: Record | None) -> Change | None:
+    """The change that writes `record` over `old`, None if it is no change of state. `plain` is the body of the write
+    without its checksum."""
+    kind = type(record)
+    if kind in LEFT_OUT:
+        return None
+    if old is not None:
+        fields = differences(old, record)
+        if kind in UNREMARKABLE and UNREMARKABLE[kind].issuperset(fields):
+            return None
+        return Change(id=record.id, version=write.version + 1, changed=fields)
+    if kind in UNCHANGING:
+        return Change(id=record.id, version=1, digest=digest_of(write.body or b""))
+    if kind in UNREMARKABLE:
+        return None
+    if kind in REDACTED and holds_secrets(record):
+        plain = encode(redact(record))
+    return Change(id=record.id, version=1, new=msgspec.Raw(plain))
+
+
+def deletion_of(id: str, version: int, old: Record | None) -> tuple[Change, ...]:
+    """The change that deletes `old` at that version; none if it is no change of state."""
+    if old is None or type(old) in LEFT_OUT or type(old) in UNREMARKABLE:
+        return ()
+    return (Change(id=id, version=version, gone=msgspec.Raw(encode(redact(old)))),)
 
 
 def build_writes(
