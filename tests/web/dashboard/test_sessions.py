@@ -5,12 +5,17 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dashboard_visitor import Visitor, form_of, sign_in_address, text
 
+from tillway.domain.account import SYSTEM
+from tillway.domain.dashboard import DashboardSession, session_id
+from tillway.engine.audit.records import compare
 from tillway.installation import KEY_FILE
 from tillway.settings import Settings
-from tillway.store.port import Row, Unavailable
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT, Row, Unavailable
 from tillway.testing.in_process import InProcessApp, MovedClock, ReadableStore
 from tillway.vault.keyring import Keyring
 from tillway.web.dashboard.app import FIELDS_MAX
@@ -170,6 +175,40 @@ async def test_sign_ins_stand_in_the_audit_trail(app: InProcessApp) -> None:
     await Visitor.signed_in(app, name="Mara")
     rows = await app.store.query(None, "sys/aud_", limit=10)
     assert any(b"dashboard sign-in" in row.body and b'"factor":"link"' in row.body for row in rows)
+
+
+async def test_a_session_put_into_the_database_is_named(app: InProcessApp) -> None:
+    """Who writes to the database makes an admin's session, or makes a support's session an admin's, and longer."""
+    await Visitor.signed_in(app, "support", name="Mara")
+    await (await Visitor.signed_in(app, name="Ada")).get("/dashboard")
+    assert await _wrong_sessions(app) == {}
+
+    rows = await app.store.query(None, f"{SYSTEM}/dss_", limit=10)
+    versions = {row.key: row.version for row in rows}
+    sessions = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    mara, ada = [one for one in sessions if isinstance(one, DashboardSession)]
+    if b"Mara" not in (await app.store.get(f"{SYSTEM}/{mara.operator}")).body:  # type: ignore[union-attr]
+        mara, ada = ada, mara
+    put_in = msgspec.structs.replace(ada, id=session_id("chosen by a thief"))
+    theirs = msgspec.structs.replace(mara, operator=ada.operator)
+    longer = msgspec.structs.replace(ada, expires_at=ada.expires_at + 3600)
+    await app.store.commit(
+        [
+            write_of(SYSTEM, put_in, ABSENT),
+            *(write_of(SYSTEM, each, versions[f"{SYSTEM}/{each.id}"]) for each in (theirs, longer)),
+        ]
+    )
+    assert await _wrong_sessions(app) == {
+        put_in.id: f"{put_in.id} was put in: no sign-in of the trail opened this session",
+        mara.id: f"{mara.id} was edited: {mara.operator} signed in, and the session is of {ada.operator}",
+        ada.id: f"{ada.id} was edited: the session is too long",
+    }
+
+
+async def _wrong_sessions(app: InProcessApp) -> dict[str, str]:
+    """What `tillway audit verify` says of sessions. The test makes operators without an entry."""
+    found = (await compare(app.store, SYSTEM)).differences
+    return {one.record: one.text for one in found if one.record.startswith("dss_")}
 
 
 async def test_an_operator_of_several_merchants_switches_between_them(app: InProcessApp) -> None:

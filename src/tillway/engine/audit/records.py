@@ -14,6 +14,7 @@ import msgspec
 from tillway.domain.account import SYSTEM
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import HIDDEN, REDACTED, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, hidden, redact
+from tillway.domain.dashboard import SESSION_SECONDS, STRONG_SECONDS, DashboardSession
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
@@ -36,6 +37,9 @@ LOOKS = 5
 
 EXPORT = "tillway export"
 """The operation of an export, the last entry that an imported store brings along: there, versions begin anew."""
+
+SIGN_INS = ("dashboard sign-in", "dashboard re-authentication")
+"""The operations whose entries name the session that they open."""
 
 Fields = dict[str, Any]
 
@@ -114,6 +118,7 @@ class _Comparison:
             CREATE TABLE change (record TEXT, epoch INTEGER, version INTEGER, gone INTEGER, entry TEXT, what TEXT,
             after BLOB, PRIMARY KEY (record, epoch, version, gone, entry)) WITHOUT ROWID""")
         self._file.execute("CREATE TABLE older (record TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._file.execute("CREATE TABLE opened (session TEXT PRIMARY KEY, operator TEXT, at INTEGER) WITHOUT ROWID")
         self._file.execute("BEGIN")
 
     def close(self) -> None:
@@ -128,7 +133,7 @@ class _Comparison:
         suspects: list[str] = []
         # Type by type: a listing over several would read the whole table.
         for prefix, kind in TYPES.items():
-            if kind in LEFT_OUT:
+            if kind in LEFT_OUT and kind is not DashboardSession:
                 continue
             async for difference in self._differences_of(prefix, kind):
                 suspects.append(difference.record)
@@ -187,6 +192,9 @@ class _Comparison:
             entry = readable(row, AuditEntry)
             if entry is None:
                 continue
+            if entry.operation in SIGN_INS and "session" in entry.detail:
+                opened = (entry.detail["session"], entry.actor, entry.at_ms // 1000)
+                self._file.execute("INSERT OR IGNORE INTO opened VALUES (?, ?, ?)", opened)
             epoch = sum(export < entry.id for export in self._exports)
             for change in map(change_document, entry.changes):
                 self._file.execute(
@@ -274,6 +282,23 @@ class _Comparison:
         text = f"{attempt.id} was put in: {attempt.subject} has no such attempt in the trail"
         return Difference(record=attempt.id, kind="inserted", text=text)
 
+    def _put_in_session(self, session: DashboardSession) -> Difference | None:
+        """The difference of a session that no sign-in opened, or that was made another operator's or longer. Its later
+        changes are no entries, but the entry of the sign-in names it."""
+        found = self._file.execute("SELECT operator, at FROM opened WHERE session = ?", (session.id,)).fetchone()
+        if found is None:
+            text = f"{session.id} was put in: no sign-in of the trail opened this session"
+            return Difference(record=session.id, kind="inserted", text=text)
+        operator, at = found
+        if session.operator != operator:
+            text = f"{session.id} was edited: {operator} signed in, and the session is of {session.operator}"
+            return Difference(record=session.id, kind="edited", text=text)
+        if session.expires_at > at + SESSION_SECONDS or session.strong_until > at + STRONG_SECONDS:
+            return Difference(
+                record=session.id, kind="edited", text=f"{session.id} was edited: the session is too long"
+            )
+        return None
+
     def _difference(self, id: str, kind: type[Record], row: Row | None) -> Difference | None:
         history = self._history(id)
         if row is None:
@@ -281,6 +306,8 @@ class _Comparison:
         record = readable(row, kind)
         if record is None or record.id != id:
             return Difference(record=id, kind="edited", text=f"{id} was edited: it cannot be read")
+        if isinstance(record, DashboardSession):
+            return self._put_in_session(record)
         # The trail was read after the record, so it may already tell of later versions.
         current = _up_to(history, row.version, len(self._exports))
         if kind in UNREMARKABLE:
