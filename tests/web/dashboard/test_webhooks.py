@@ -1,11 +1,12 @@
 """The delivery log at the dashboard: each try with its answer, and events sent again."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from dashboard_visitor import Visitor, text
+from dashboard_visitor import Visitor, form_of, text
 from webhook_world import Receiver, World, opened, receiving
 
 from tillway.testing.in_process import InProcessApp, MovedClock
@@ -56,3 +57,30 @@ async def test_a_failed_delivery_is_shown_and_sent_again(world: World, receiver:
     assert (await visitor.submit(page, replay)).status == 303
     viewer = await Visitor.signed_in(app, "viewer", world.account, name="Viewer")
     assert "Resend" not in text(await viewer.get(place))
+
+
+async def test_an_endpoint_is_made_rolled_and_switched_off(world: World) -> None:
+    assert isinstance(world.store, MemoryStore)
+    app = InProcessApp(world.running, world.store, MovedClock())
+    admin = await Visitor.signed_in(app, "admin", world.account, name="Admin")
+    page = await admin.get("/dashboard/webhooks")
+    assert "New endpoint" in text(page) and "No endpoints yet" in text(page)
+    wrong = await admin.submit(page, "/dashboard/webhooks", {"url": "nowhere", "events": ""})
+    assert wrong.status == 400 and 'value="nowhere"' in wrong.body.decode()
+    given = {"url": "http://127.0.0.1:9/hook", "events": "charge.succeeded, charge.refunded"}
+    made = await admin.submit(page, "/dashboard/webhooks", given)
+    secret = re.search(r'data-copy="(whsec_\w+)"', made.body.decode())
+    assert secret is not None and "shown this once" in text(made)
+    (endpoint,) = (await world.ok("GET", "/v1/webhook_endpoints", {}))["data"]
+    assert endpoint["enabled_events"] == ["charge.succeeded", "charge.refunded"]
+    shown = await admin.get("/dashboard/webhooks")
+    assert secret[1] not in shown.body.decode()
+    place = f"/dashboard/webhooks/{endpoint['id']}"
+    rolled = re.search(r'data-copy="(whsec_\w+)"', (await admin.submit(shown, f"{place}/roll")).body.decode())
+    assert rolled is not None and rolled[1] != secret[1]
+    assert (await admin.submit(shown, f"{place}/switch", {"disabled": "true"})).status == 303
+    assert "Switch on" in text(await admin.get("/dashboard/webhooks"))
+    operator = await Visitor.signed_in(app, "operator", world.account, name="Operator")
+    token = form_of(await operator.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    for path in ("/dashboard/webhooks", f"{place}/roll", f"{place}/switch"):
+        assert (await operator.post(path, {"csrf": token, "url": "http://127.0.0.1:9/x"})).status == 403

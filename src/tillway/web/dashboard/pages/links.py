@@ -8,11 +8,17 @@ from tillway.web.dashboard.qr_code import qr_path
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 AMOUNT_MOST = 99_999_999
+PAGE_ROWS = 50
 
 
 @page("GET", "/links", place="/links")
 async def list_links(visit: Visit) -> Reply:
-    found = await visit.door.get("/v1/payment_links", limit=50, starting_after=visit.asked("after") or None)
+    found = await visit.door.get(
+        "/v1/payment_links",
+        limit=PAGE_ROWS,
+        starting_after=visit.asked("after") or None,
+        expand=["data.line_items"],
+    )
     return Shown("links.html", {"list": found, "fields": {"after": visit.asked("after")}})
 
 

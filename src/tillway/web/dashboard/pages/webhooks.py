@@ -3,8 +3,10 @@
 from typing import Any
 
 from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import by_day
-from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+from tillway.web.dashboard.proving import ask_proof
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
 
 PAGE_ROWS = 50
 SHOWN_MAX = 4096
@@ -19,11 +21,19 @@ STATUSES = {
 REPLAYED_SECONDS = 24 * 60 * 60
 
 
+ENDPOINTS = "/v1/webhook_endpoints"
+
+
 @page("GET", "/webhooks", place="/developers")
 async def list_webhooks(visit: Visit) -> Reply:
+    return await _list(visit)
+
+
+async def _list(visit: Visit, made: dict[str, Any] | None = None, refused: CallRefused | None = None) -> Shown:
+    """The page; `made` is an endpoint whose secret is shown this once."""
     fields = {name: visit.asked(name) for name in ("status", "endpoint", "event", "after")}
     status = fields["status"] if fields["status"] in STATUSES else None
-    endpoints = (await visit.door.get("/v1/webhook_endpoints", limit=100))["data"]
+    endpoints = (await visit.door.get(ENDPOINTS, limit=100))["data"]
     found = await visit.door.get(
         LOG,
         limit=PAGE_ROWS,
@@ -41,8 +51,49 @@ async def list_webhooks(visit: Visit) -> Reply:
         "statuses": STATUSES,
         "since": now - REPLAYED_SECONDS,
         "replayed": visit.asked("replayed"),
+        "made": made,
+        "key": new_form_key() if made is not None else visit.idempotency_key,
+        "wrong": refused.message if refused is not None else "",
+        "given": {name: visit.sent(name) if made is None else "" for name in ("url", "events")},
     }
-    return Shown("webhooks.html", values)
+    return Shown("webhooks.html", values, refused.status if refused is not None else 200)
+
+
+@page("POST", "/webhooks", place="/developers")
+async def make_endpoint(visit: Visit) -> Reply:
+    """Make an endpoint, and show its signing secret this once."""
+    await visit.check_role("configure", ENDPOINTS)
+    events = visit.sent("events").replace(",", " ").split() or ["*"]
+    params = {"url": visit.sent("url"), "enabled_events": events}
+    try:
+        made = await visit.door.post(ENDPOINTS, params, key=visit.idempotency_key, reason="Made at the dashboard")
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        return await _list(visit, refused=refused)
+    return await _list(visit, made)
+
+
+@page("POST", "/webhooks/{id}/roll", place="/developers")
+async def roll_secret(visit: Visit) -> Reply:
+    """Give an endpoint a new signing secret, and show it this once."""
+    path = f"/ops/v1/webhook_endpoints/{visit.id}/roll_secret"
+    await visit.check_role("configure", path)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    return await _list(visit, await visit.door.post(path, {}, reason="Rolled at the dashboard"))
+
+
+@page("POST", "/webhooks/{id}/switch", place="/developers")
+async def switch_endpoint(visit: Visit) -> Reply:
+    """Switch an endpoint off, or on again."""
+    path = f"{ENDPOINTS}/{visit.id}"
+    await visit.check_role("configure", path)
+    disabled = visit.sent("disabled") == "true"
+    await visit.door.post(
+        path, {"disabled": disabled}, reason=f"Switched {'off' if disabled else 'on'} at the dashboard"
+    )
+    return Redirect(visit.url("/webhooks"))
 
 
 @page("GET", "/webhooks/{id}", place="/developers")
