@@ -42,8 +42,11 @@ AWAITED = {
     "confirm": True,
     "payment_method_types": ["customer_balance"],
     "payment_method_data": {"type": "customer_balance"},
-    "payment_method_options": {"customer_balance": {"funding_type": "bank_transfer"}},
+    "payment_method_options": {
+        "customer_balance": {"funding_type": "bank_transfer", "bank_transfer": {"type": "eu_bank_account"}}
+    },
 }
+"""The type is a word of the fixtures of Stripe's command line."""
 
 
 async def test_a_payment_waits_for_transfers(shop: CardShop) -> None:

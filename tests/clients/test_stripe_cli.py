@@ -177,7 +177,7 @@ def test_fixtures_and_the_commands_of_resources(program: Path, tmp_path: Path) -
 
     try:
         run("fixtures", "fixtures.json")
-        for event in (*CLOCKS, *CHECKOUTS):
+        for event in (*CLOCKS, *CHECKOUTS, "payment_intent.partially_funded"):
             run("trigger", event)
         customers = answer("customers", "list", "--limit", "100")["data"]
         assert "Jane" in [each["name"] for each in customers]

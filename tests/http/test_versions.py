@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from good_calls import HOOK, MerchantObjects
 
-from tillway.api.other_domains import NOUNS
+from tillway.api.other_domains import CREATED_ONLY, NOUNS
 from tillway.testing.in_process import Answer, InProcessApp
 
 
@@ -161,3 +161,7 @@ async def test_other_domains_list_nothing_and_create_nothing(objects: MerchantOb
         assert (refused.status, refused.json["error"]["code"]) == (400, "domain_unsupported")
         assert domain in refused.json["error"]["message"]
         assert (await objects.app.send("GET", path)).status == 401
+    for noun in CREATED_ONLY.get(domain, ()):
+        refused = await objects.app.call(objects.merchant, "POST", f"/v1/{noun}", {"country": "US"})
+        assert (refused.status, refused.json["error"]["code"]) == (400, "domain_unsupported")
+        assert domain in refused.json["error"]["message"]

@@ -39,6 +39,30 @@ class MethodForm(msgspec.Struct, frozen=True, kw_only=True):
     changes: Object | None = None
 
 
+_TRANSFERS: Final[dict[str, str]] = {
+    "eur": "eu_bank_transfer",
+    "gbp": "gb_bank_transfer",
+    "jpy": "jp_bank_transfer",
+    "mxn": "mx_bank_transfer",
+    "usd": "us_bank_transfer",
+}
+
+
+def transfer_kind(currency: str) -> str:
+    """Stripe's name of bank transfers in a currency."""
+    return _TRANSFERS.get(currency, "us_bank_transfer")
+
+
+class TransferKind(Enum):
+    """Stripe's name of bank transfers in a currency. The fixtures of its command line say `jp_bank_account`."""
+
+    def __init__(self, *, required: bool = False) -> None:
+        super().__init__(*_TRANSFERS.values(), required=required)
+
+    def read(self, value: Any, name: str) -> str | None:
+        return super().read(value.replace("_account", "_transfer") if type(value) is str else value, name)
+
+
 FORMS: Final[dict[str, MethodForm]] = {
     "card": MethodForm(
         parameters=cards.METHOD,
@@ -94,14 +118,7 @@ FORMS: Final[dict[str, MethodForm]] = {
             bank_transfer=Object(
                 eu_bank_transfer=Object(country=Country(required=True)),
                 requested_address_types=Array(Enum("aba", "iban", "sepa", "sort_code", "spei", "swift", "zengin")),
-                type=Enum(
-                    "eu_bank_transfer",
-                    "gb_bank_transfer",
-                    "jp_bank_transfer",
-                    "mx_bank_transfer",
-                    "us_bank_transfer",
-                    required=True,
-                ),
+                type=TransferKind(required=True),
             ),
             funding_type=Enum("bank_transfer", unsettable=True),
             setup_future_usage=Enum("none"),
@@ -114,19 +131,6 @@ FORMS: Final[dict[str, MethodForm]] = {
     ),
 }
 """The forms by the name of their type."""
-
-
-_TRANSFERS: Final[dict[str, str]] = {
-    "eur": "eu_bank_transfer",
-    "gbp": "gb_bank_transfer",
-    "jpy": "jp_bank_transfer",
-    "mxn": "mx_bank_transfer",
-}
-
-
-def transfer_kind(currency: str) -> str:
-    """Stripe's name of bank transfers in a currency."""
-    return _TRANSFERS.get(currency, "us_bank_transfer")
 
 
 def _members(part: str) -> dict[str, Any]:

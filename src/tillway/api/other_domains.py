@@ -56,6 +56,15 @@ NOUNS: dict[str, tuple[str, ...]] = {
 }
 """The nouns by domain, as their addresses below `/v1` name them."""
 
+CREATED_ONLY: dict[str, tuple[str, ...]] = {
+    "billing": ("billing/meter_event_adjustments", "billing/meter_events", "billing_portal/sessions"),
+    "connected accounts": ("account_links", "account_sessions", "accounts"),
+    "financial connections": ("financial_connections/sessions",),
+    "tax": ("tax/calculations", "tax/transactions/create_from_calculation"),
+    "terminal": ("terminal/connection_tokens",),
+}
+"""Nouns by domain that Stripe can create, and that have no list of these domains."""
+
 _ANY = KnownParams()
 """Every parameter is passed over: a filter of a list that is always empty changes nothing."""
 
@@ -71,7 +80,7 @@ def _refusal_of(path: str, domain: str) -> Handler:
     async def refuse(call: Call) -> Answer:
         raise Refused(
             "domain_unsupported",
-            f"Tillway covers the payments domain. {path} belongs to {domain}, which it lacks; its lists are empty.",
+            f"Tillway covers the payments domain. A POST to {path} belongs to {domain}, which it lacks.",
         )
 
     return refuse
@@ -106,6 +115,13 @@ for noun, domain in NESTED.items():
     OTHER_ROUTES.append(
         Route("POST", path, _refusal_of(path, domain), _ANY, "none", "secret", "Refuse: another domain.")
     )
+
+for domain, nouns in CREATED_ONLY.items():
+    for noun in nouns:
+        path = f"/v1/{noun}"
+        OTHER_ROUTES.append(
+            Route("POST", path, _refusal_of(path, domain), _ANY, "none", "secret", "Refuse: another domain.")
+        )
 
 for domain, nouns in NOUNS.items():
     for noun in nouns:
