@@ -34,17 +34,18 @@ BENDS: dict[str, Bend] = {
 
 class Bent:
     """A provider whose answers about money are changed by `bend`. Tokens are answered rightly; questions too, unless
-    they are bent as well (`bends_questions`), or get a 503 (`silent`)."""
+    they are bent as well (`bends_questions`), or get a 503 (`silent`). What it `spares` is always answered rightly."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.bend: Bend | None = None
         self.silent = self.bends_questions = False
+        self.spares: Callable[[Request], bool] = lambda request: False
         self.asked = 0
 
     def play(self, request: Request) -> Play:
         played = self.peer.play(request)
-        if request.path == "/v1/oauth2/token":
+        if request.path == "/v1/oauth2/token" or self.spares(request):
             return played
         if request.method == "GET" and not self.bends_questions:
             return played._replace(answer=answer(503)) if self.silent else played
@@ -52,14 +53,16 @@ class Bent:
         return played if self.bend is None else self.bend(played)
 
 
-def bank_peer(bank: Bank) -> Handler:
-    """The wire contract of `http_bank` over that bank."""
+class BankSide:
+    """The wire contract of `http_bank` over a bank in memory."""
 
-    def handle(request: Request) -> Response:
-        done = bank.handle(request).response
+    def __init__(self) -> None:
+        self.bank = Bank(operations_max=None)
+        self.peer = Handler(self.handle, lambda request: (operation_of(request.path), None))
+
+    def handle(self, request: Request) -> Response:
+        done = self.bank.handle(request).response
         return answer(done.status, done.body)
-
-    return Handler(handle, lambda request: (operation_of(request.path), None))
 
 
 @contextlib.contextmanager

@@ -279,11 +279,21 @@ class PayPalFarSide(ProviderSide):
         shown = {"transaction_status": self.batches[reference], "payout_item": self._orders[f"batch-{reference}"]}
         return answer(200, {"batch_header": {"payout_batch_id": id, "batch_status": "SUCCESS"}, "items": [shown]})
 
+    def event(self, reference: str) -> dict[str, Any]:
+        """The event about a payment."""
+        done = self.bank.find(reference)
+        assert done is not None, f"no payment {reference}"
+        return {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": self._payment(done)}
+
+    def payout_event(self, reference: str) -> dict[str, Any]:
+        """The event about the only item of a batch."""
+        item = (self._batch(f"B-{reference}").body or {})["items"][0]
+        return {"event_type": "PAYMENT.PAYOUTS-ITEM.SUCCEEDED", "resource": item | {"payout_batch_id": "B1"}}
+
     def _announce(self, done: BankOperation) -> None:
         for _, announcement in plan_notices(self.bank.forthcoming(done), self.peer.notice_faults):
             if announcement is None:
-                event = {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": self._payment(done)}
-                self._due.append(event)
+                self._due.append(self.event(done.reference))
             elif announcement.what == "dispute":
                 unit = self._orders[done.reference]["purchase_units"][0]
                 dispute = {
