@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,12 @@ class Providers:
 
 @pytest.fixture(scope="module")
 def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    sides = {"http_bank": BankSide(), "stripe": StripeFarSide(), "paypal": PayPalFarSide(), "adyen": AdyenFarSide()}
+    sides: dict[str, Any] = {
+        "http_bank": BankSide(),
+        "stripe": StripeFarSide(),
+        "paypal": PayPalFarSide(),
+        "adyen": AdyenFarSide(),
+    }
     bent = {kind: Bent(side.peer) for kind, side in sides.items()}
     with served(bent) as urls:
         made = Providers(tmp_path_factory.mktemp("doubts"), urls, bent, sides)
@@ -225,7 +230,12 @@ def news_of_adyen(side: AdyenFarSide, reference: str, kind: str) -> Any:
     return side.item(code, reference, f"M{reference}", amount, True) | original
 
 
-NEWS = {"http_bank": news_of_bank, "stripe": news_of_stripe, "paypal": news_of_paypal, "adyen": news_of_adyen}
+NEWS: dict[str, Callable[[Any, str, str], Any]] = {
+    "http_bank": news_of_bank,
+    "stripe": news_of_stripe,
+    "paypal": news_of_paypal,
+    "adyen": news_of_adyen,
+}
 """What each provider tells of an operation that it has performed."""
 
 
@@ -243,9 +253,9 @@ def sign(kind: str, news: Any, *, forged: bool = False) -> Signed:
             proof = stripe.WebhookSignature._compute_signature(f"{now}.{text}", secret)
             return {"Stripe-Signature": f"t={now},v1={proof}"}, text.encode()
         case "paypal":
-            proof = dict.fromkeys(("auth-algo", "cert-url", "transmission-id", "transmission-time"), "x")
-            proof["transmission-sig"] = "wrong" if forged else "right"
-            return {f"PayPal-{name}": value for name, value in proof.items()}, body
+            parts = dict.fromkeys(("auth-algo", "cert-url", "transmission-id", "transmission-time"), "x")
+            parts["transmission-sig"] = "wrong" if forged else "right"
+            return {f"PayPal-{name}": value for name, value in parts.items()}, body
         case _:
             key = bytes(32) if forged else KEY
             signature = generate_notification_sig(news, key.hex()).decode()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from adyen_provider import AdyenFarSide
-from bent_provider import BENDS, Bent, bend_answer
+from bent_provider import BENDS, Bend, Bent, bend_answer
 from live_bank import LiveMerchant
 from paypal_provider import PayPalFarSide
 from stripe_provider import StripeFarSide
@@ -29,6 +29,10 @@ KINDS: dict[str, tuple[Callable[[InProcessApp, Merchant], Peer], dict[str, str]]
     "adyen": (lambda app, merchant: AdyenFarSide().peer, {"api_key": "key", "merchant_account": "ShopECOM"}),
     "http_bank": (lambda app, merchant: LiveMerchant(app, merchant).peer, {}),
 }
+
+
+def refuse_with(status: int) -> Bend:
+    return bend_answer(lambda said: answer(status, {"error": {"message": "no"}, "name": "NO"}))
 
 
 class Shop:
@@ -88,11 +92,29 @@ async def test_refused_credentials_are_an_alert_and_a_402(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(tmp_path, kind) as shop:
-        shop.provider.bend = bend_answer(lambda said: answer(401, {"error": {"message": "no such key"}}))
+        shop.provider.bend = refuse_with(401)
         with caplog.at_level(logging.ERROR):
             refused = await shop.pay()
         assert (refused.status, refused.json["error"]["code"]) == (402, "processing_error")
         assert any("a provider refused our request" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_refused_question_does_not_fail_what_may_have_been_paid(tmp_path: Path, kind: str) -> None:
+    """The answer was lost. Then the credentials are revoked, for instance: that tells nothing of the first request."""
+    async with opened(tmp_path, kind) as shop:
+        shop.provider.bends_questions = True
+        shop.provider.bend = BENDS["503"]
+        paid = (await shop.pay()).json["id"]
+        for status in (401, 400, 403, 422):
+            shop.provider.bend = refuse_with(status)
+            await shop.settle_later()
+            [doubt] = await shop.doubts()
+            assert (doubt["subject"], doubt["state"]) == (paid, "unknown"), status
+        shop.provider.bend = None
+        await shop.settle_later()
+        found = await shop.app.ok(shop.merchant, "GET", f"/v1/payment_intents/{paid}")
+        assert found["status"] == "succeeded" and await shop.doubts() == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

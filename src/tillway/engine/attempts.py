@@ -103,6 +103,9 @@ SETTLE_PAUSE_SECONDS = 0.5
 SETTLE_TRIES_MAX = 1200
 """How often, and for how long, an outcome is booked again that the store did not take: ten minutes."""
 
+REFUSED = "a provider refused our request"
+"""The line of the log, which is an alert."""
+
 PAUSE_MAX_SECONDS = 2.0
 """The longest wait between two rounds while a caller waits."""
 
@@ -198,6 +201,20 @@ async def _answers(connection: Connection) -> bool | None:
     """Whether the provider answers; None if it takes no questions."""
     answer = await ask_nothing(connection)
     return None if answer is None else not isinstance(answer, NotSent | Unknown)
+
+
+def _of_repeat(attempt: Attempt, outcome: Outcome) -> Outcome:
+    """The outcome of an operation whose repeated request has this outcome.
+
+    A repeat that was not performed, or that the provider refuses as ours (wrong credentials, for instance), tells
+    nothing of the earlier request, which got no answer: that may have been performed, or still be on its way.
+    """
+    if isinstance(outcome, NotSent):
+        return Unknown(outcome.reason)
+    if isinstance(outcome, Declined) and outcome.alert is not None:
+        log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
+        return Unknown(outcome.alert)
+    return outcome
 
 
 def watch(connection: Connection) -> None:
@@ -409,7 +426,7 @@ class Attempts:
         operation = await self.operation(scope, attempt, seen, cvc, redirects=capabilities.authenticates)
         if attempt.withdrawn is not None:
             ended = await self._exchange(connection, "withdraw", connector.withdraw(operation))
-            return Unknown("a withdrawal found nothing") if isinstance(ended, NeverSeen) else ended
+            return Unknown("a withdrawal found nothing") if isinstance(ended, NeverSeen) else _of_repeat(attempt, ended)
         if ask:
             if capabilities.looks_up:
                 answer = await self.look_up(connection, operation)
@@ -427,10 +444,7 @@ class Attempts:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
         outcome = await self._exchange(connection, attempt.kind, connector.perform(operation))
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
-        if ask and isinstance(outcome, NotSent):
-            # This request was not performed. The previous one, which got no answer, may still be on its way.
-            return Unknown(outcome.reason)
-        return outcome
+        return _of_repeat(attempt, outcome) if ask else outcome
 
     async def look_up(self, connection: Connection, operation: Operation) -> Outcome | NeverSeen:
         """Ask the provider about an operation, settled or not, by our reference. Nothing changes."""
@@ -653,7 +667,7 @@ class Attempts:
         told_by: Literal["provider", "operator", "silence"],
     ) -> Done[Record | None]:
         if isinstance(outcome, Declined) and outcome.alert is not None:
-            log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
+            log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
         priced = connection or await self.connections.named(attempt.connector, caller.scope)
