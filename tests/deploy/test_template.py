@@ -152,7 +152,7 @@ def callers(template: Template) -> Iterator[str]:
 ALARMED = {
     *("5xx", "Latency", "Errors", "Throttles", "IteratorAge", "ApproximateAgeOfOldestMessage", "Invocations"),
     *("ApproximateNumberOfMessagesVisible", "WriteThrottleEvents", "ReadThrottleEvents"),
-    *("errors-logged", "webhook-failures", "clock-trouble"),
+    *("errors-logged", "webhook-failures", "clock-trouble", "doubts", "oldest-due-seconds"),
 }
 
 
@@ -237,6 +237,44 @@ MUTANTS: dict[str, tuple[Callable[[Template], None], str]] = {
     "an alarm without lines": (remove("ClockTrouble"), "no log line"),
     "no runbook": (remove("Slow", "Properties", "AlarmDescription"), "no runbook"),
 }
+
+
+def test_terraform_has_the_alarms_and_lines_of_the_template() -> None:
+    """Read as text: Terraform itself is not everywhere, and compares the rest where it is (test_tools.py)."""
+    module = (ROOT / "deploy" / "aws" / "terraform" / "watch.tf").read_text()
+    blocks = dict(re.findall(r"^    ([a-z-]+) = \{\n(.*?)^    \}$", module, re.M | re.S))
+    alarms = {each["AlarmName"]["Fn::Sub"]: each for each in of_type(PARSED, "CloudWatch::Alarm").values()}
+    assert {f"tillway-${{Stage}}-{name}" for name in blocks} == alarms.keys()
+    for name, block in blocks.items():
+        told = dict(re.findall(r"^      (\w+) +=\s+\"?(.*?)\"?$", block, re.M))
+        alarm = alarms[f"tillway-${{Stage}}-{name}"]
+        statistic = alarm.get("Statistic") or alarm["ExtendedStatistic"]
+        known = {
+            "description": alarm["AlarmDescription"].strip().replace('"', '\\"'),
+            "metric": alarm["MetricName"],
+            "statistic": statistic,
+            "period": str(alarm["Period"]),
+            "periods": str(alarm["EvaluationPeriods"]),
+            "threshold": str(alarm["Threshold"]),
+            "comparison": alarm["ComparisonOperator"],
+            "missing": alarm["TreatMissingData"],
+        }
+        assert {key: told[key] for key in known} == known, name
+    lines = re.findall(
+        r'^    ([a-z-]+) += \{ function = "(\w+)", metric = "([a-z-]+)", pattern = "(.*?)"(?:, value = "(.*?)")? \}$',
+        module,
+        re.M,
+    )
+    filters = of_type(PARSED, "Logs::MetricFilter").values()
+    assert {(name, metric, pattern.replace('\\"', '"'), value or "1") for name, _, metric, pattern, value in lines} == {
+        (
+            each["FilterName"]["Fn::Sub"].removeprefix("tillway-${Stage}-"),
+            each["MetricTransformations"][0]["MetricName"],
+            each["FilterPattern"],
+            each["MetricTransformations"][0]["MetricValue"],
+        )
+        for each in filters
+    }
 
 
 @pytest.mark.parametrize("name", MUTANTS)

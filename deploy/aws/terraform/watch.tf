@@ -7,6 +7,8 @@ locals {
     step-errors-logged      = { function = "step", metric = "errors-logged", pattern = "{ $.level = \"error\" }" }
     worker-webhook-failures = { function = "worker", metric = "webhook-failures", pattern = "{ $.message = \"a webhook was not delivered\" }" }
     api-clock-trouble       = { function = "api", metric = "clock-trouble", pattern = "{ $.message = \"no new payment is begun until the clock is corrected*\" }" }
+    worker-doubts           = { function = "worker", metric = "doubts", pattern = "{ $.message = \"tasks need attention\" }", value = "$.doubts" }
+    worker-oldest-due       = { function = "worker", metric = "oldest-due-seconds", pattern = "{ $.message = \"tasks need attention\" }", value = "$.oldest_due_seconds" }
   }
 
   alarms = {
@@ -202,6 +204,30 @@ locals {
       comparison  = "GreaterThanOrEqualToThreshold"
       missing     = "notBreaching"
     }
+    doubts-open = {
+      description = "An operation at a provider is in doubt for so long that an operator has to look. List it with tillway doubts list or GET /ops/v1/doubts, ask the provider, and decide; docs/recovery.md has the steps."
+      namespace   = local.name
+      metric      = "doubts"
+      dimensions  = {}
+      statistic   = "Maximum"
+      period      = 600
+      periods     = 1
+      threshold   = 1
+      comparison  = "GreaterThanOrEqualToThreshold"
+      missing     = "notBreaching"
+    }
+    tasks-late = {
+      description = "A task is due for over five minutes. See whether the worker fails or is throttled, and whether its lines name a task that fails again and again."
+      namespace   = local.name
+      metric      = "oldest-due-seconds"
+      dimensions  = {}
+      statistic   = "Maximum"
+      period      = 600
+      periods     = 1
+      threshold   = 300
+      comparison  = "GreaterThanOrEqualToThreshold"
+      missing     = "notBreaching"
+    }
   }
 }
 
@@ -213,7 +239,7 @@ resource "aws_cloudwatch_log_metric_filter" "lines" {
   metric_transformation {
     namespace     = local.name
     name          = each.value.metric
-    value         = "1"
+    value         = try(each.value.value, "1")
     default_value = "0"
   }
 }

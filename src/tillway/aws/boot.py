@@ -5,6 +5,7 @@ copies of one. `resume` stands at the beginning of every invocation and undoes b
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -22,6 +23,7 @@ from tillway.engine.ids import forget_drawn_randomness
 from tillway.engine.webhooks.public_hosts import Reach
 from tillway.installation import check_key_file
 from tillway.settings import Settings, networks_of
+from tillway.store.codec import RecordDamaged
 from tillway.store.dynamodb import DynamoStore
 from tillway.store.port import Unavailable
 from tillway.telemetry.lines import DirectWriter, LineHandler, Lines
@@ -43,6 +45,9 @@ LOOK_NS: Final = 5_000_000_000
 KEPT_SECONDS: Final = 3600
 """How long a listing of settings is kept while its mark is the same: all functions of a stage have one version, and
 each of them changes the mark."""
+
+WAITING_NS: Final = 290_000_000_000
+"""How often the minute rule looks for late tasks and attempts in doubt: at every fifth turn."""
 
 MARK_LAG_US: Final = 70_000_000
 """The minute rule raises the mark of time. If it is late by this much, another function raises it."""
@@ -95,6 +100,7 @@ class Environment:
         self._wake_ups: WakeUps | None = None
         self._look_at_ns = 0
         self._audit_at_ns = 0
+        self._waiting_at_ns = 0
         self._watches = False
         self.audit_copy: AuditCopy | None = None
         self.by_machine = False
@@ -156,6 +162,17 @@ class Environment:
             self.settings.data_dir.mkdir(parents=True, exist_ok=True)
             await look_for_restore(self.settings, self._running.platform.engine)
             self._watches = True
+
+    async def warn_of_waiting(self) -> None:
+        """Log a line if a task is late or an attempt in doubt, now and then."""
+        assert self._running is not None
+        if self.awake() < self._waiting_at_ns:
+            return
+        self._waiting_at_ns = self.awake() + WAITING_NS
+        from tillway.telemetry.waiting import warn
+
+        with contextlib.suppress(Unavailable, RecordDamaged):  # The next turn sees it.
+            await warn(self._running.store, self._running.platform.engine.clock.now_ms())
 
     async def _begin_audit_copy(self, running: Running) -> None:
         bucket, chain = self.function.audit_bucket, running.runner.audit

@@ -49,6 +49,7 @@ async def _work(event: dict[str, Any], context: Any) -> dict[str, Any]:
         await environment.begin_watch()
         done = await runner.drain(runner.queues, until=until)
         await runner.keep_house()
+        await environment.warn_of_waiting()
         if environment.audit_copy is not None:
             await environment.audit_copy.send()
     else:
