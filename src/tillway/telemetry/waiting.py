@@ -1,4 +1,4 @@
-"""What waits in the store: the age of due tasks, and the attempts in doubt."""
+"""The age of due tasks in the store, and the attempts in doubt."""
 
 import logging
 from collections.abc import Iterable
