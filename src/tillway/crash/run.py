@@ -20,6 +20,7 @@ docs/testing-crashes.md lists the checks and explains how to read a violation.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -132,6 +133,11 @@ SETTLE_SECONDS_WITH_CLOCKS = SETTLE_SECONDS + 120
 
 STRIKES = 0.4
 """The part of the kills before which a clock jumps or the disk becomes full."""
+
+WORKER_STARTS_SECONDS = 3.0
+"""How long a worker takes, at most, until it has read the clock."""
+
+ANSWERS_WITHIN_TRIES = 100
 
 AGED_SECONDS = 3600
 """By this far ahead of now, every entry of the audit trail is old enough to be linked."""
@@ -569,9 +575,12 @@ async def _trouble(stage: Stage, report: Report, chance: random.Random) -> None:
         return
     await stage.ready()
     for server in stage.servers:
-        async with stage.session.get(f"{_url(server)}/healthz") as answer:
-            answer.raise_for_status()
+        await _until_it_answers(stage, server)
     if stage.plan.clocks and chance.random() < STRIKES:
+        # Nobody outside can see when a worker serves that replaces a killed one.
+        young = WORKER_STARTS_SECONDS - stage.shop.elapsed() + (report.deaths[-1][0] if report.deaths else 0)
+        many = any(site.place.workers > 1 for site in stage.sites)
+        await asyncio.sleep(max(young, 0.0) if many else 0.0)
         clock = chance.choice(stage.servers).clock
         assert clock is not None
         host_clock.set_ahead(clock, chance.choice(FAR_SECONDS))
@@ -579,6 +588,17 @@ async def _trouble(stage: Stage, report: Report, chance: random.Random) -> None:
     if stage.disk is not None and chance.random() < STRIKES:
         stage.disk.fill(chance.choice(LEFT_BYTES))
         report.full_disks += 1
+
+
+async def _until_it_answers(stage: Stage, server: Daemon) -> None:
+    """Wait until a server answers: a worker of it may just have been killed."""
+    for _ in range(ANSWERS_WITHIN_TRIES):
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with stage.session.get(f"{_url(server)}/healthz") as answer:
+                answer.raise_for_status()
+                return
+        await asyncio.sleep(0.1)
+    raise EndedAlone(f"{server.name} does not answer")
 
 
 def _end_trouble(stage: Stage, chance: random.Random | None = None) -> None:
