@@ -121,6 +121,20 @@ async def test_another_outcome_becomes_an_open_item(disputed: Disputed) -> None:
     assert (item["ours"], item["theirs"], item["amount"]) == ("lost", "won", 4200)
 
 
+async def test_a_later_deadline_holds(disputed: Disputed) -> None:
+    live, clock = disputed.live, disputed.live.app.clock
+    due = clock.now_ms() // 1000 + 86_400
+    for each in (due, due + 86_400, due):
+        assert await disputed.told(evidence_due=each) == 200
+    assert (await disputed.only())["evidence_details"]["due_by"] == due + 86_400
+    clock.ahead_seconds += 86_400 + 60
+    await live.run_due()
+    assert (await disputed.only())["status"] == "needs_response", "the first deadline ends nothing"
+    clock.ahead_seconds += 86_400
+    await live.run_due()
+    assert (await disputed.only())["status"] == "lost"
+
+
 @pytest.mark.parametrize("status", ["Opened", "Won"])
 async def test_another_amount_becomes_an_open_item(
     disputed: Disputed, status: str, caplog: pytest.LogCaptureFixture

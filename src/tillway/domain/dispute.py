@@ -201,9 +201,10 @@ def objection(charge: Charge, told: Told) -> str | None:
 def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Changes[Record | None]:
     """Book a bank's report. `known` are the charge's disputes. A repeated report changes nothing.
 
-    An inquiry may become a chargeback; a late report of the inquiry after that changes nothing. An outcome that
-    contradicts an earlier one becomes an open item, and so does a report of another amount at the same stage: neither
-    amount is booked for the other. The caller has checked `objection`.
+    An inquiry may become a chargeback; a late report of the inquiry after that changes nothing. A later deadline holds;
+    an earlier one may be that of an older report. An outcome that contradicts an earlier one becomes an open item, and
+    so does a report of another amount at the same stage: neither amount is booked for the other. The caller has checked
+    `objection`.
     """
     found = _under(charge, known, told)
     opened: Changes[Any] = NO_CHANGES
@@ -215,6 +216,8 @@ def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Ch
         return NO_CHANGES
     elif told.amount_minor not in (None, found.amount_minor):
         return _open_contradiction(found, told, at)
+    elif told.verdict == "opened" and found.waits and (told.evidence_due or 0) > found.due_by:
+        return _put_off(found, told, at)
     if told.verdict == "opened":
         return opened
     won = told.verdict == "won"
@@ -288,6 +291,12 @@ def _escalate(inquiry: Dispute, charge: Charge, told: Told, at: Moment) -> Chang
     )
     due = NO_CHANGES if dispute.due_by == inquiry.due_by else _deadline(dispute, at)
     return updated.then(_withdraw(dispute, at)).then(due)
+
+
+def _put_off(dispute: Dispute, told: Told, at: Moment) -> Changes[Dispute]:
+    """The bank gives the merchant longer to answer."""
+    later = msgspec.structs.replace(dispute, due_by=told.evidence_due)
+    return _update(dispute, later).then(_deadline(later, at))
 
 
 def _withdraw(dispute: Dispute, at: Moment) -> Changes[Dispute]:
