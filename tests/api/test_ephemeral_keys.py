@@ -112,3 +112,8 @@ async def test_a_key_does_no_more_than_the_one_that_made_it(shop: CardShop) -> N
     await shop.ok("GET", f"/v1/customers/{customer}", key=made["secret"])
     listing = await shop.refused("GET", f"/v1/customers/{customer}/payment_methods", key=made["secret"])
     assert listing[:2] == (403, "insufficient_scope")
+    keys = (await shop.ok("GET", "/ops/v1/keys", key=shop.merchant.admin_key))["data"]
+    id = next(key["id"] for key in keys if key["scopes"] is not None)
+    await shop.ok("POST", f"/ops/v1/keys/{id}/revoke", {}, key=shop.merchant.admin_key)
+    ended = await shop.refused("GET", f"/v1/customers/{customer}", key=made["secret"])
+    assert ended[:2] == (401, "api_key_invalid"), "it ends with the key that made it"

@@ -18,12 +18,13 @@ _SECRET: Final = re.compile(rf"ek_(test|live)_([0-9A-Za-z]{{{SCOPE_KEY_LENGTH - 
 
 class EphemeralKey(Record, frozen=True, kw_only=True):
     """A key of one customer, stored only as a digest of its secret (`ephkey_` and 24 hexadecimal characters of
-    SHA-256). `scopes` are those of the key that made it, which it never exceeds; its answers have the shapes of
-    `api_version`."""
+    SHA-256). `made_with` is the key or client that made it: it ends with that, and its `scopes` are those of that. Its
+    answers have the shapes of `api_version`."""
 
     customer: str
     api_version: str
     hint: str
+    made_with: str
     expires_at: int
     scopes: tuple[str, ...] | None = None
 

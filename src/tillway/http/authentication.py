@@ -206,6 +206,8 @@ class Authenticator:
             raise _invalid(mask(secret))
         if key.expires_at <= now:
             raise Refused("api_key_expired", f"Expired API Key provided: {mask(secret)}. Make a new ephemeral key.")
+        if await self.issuer(key.made_with, now=now) is None:
+            raise _invalid(mask(secret))
         return Grant(
             id=key.id,
             hint=key.hint,

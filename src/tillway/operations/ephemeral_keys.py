@@ -33,6 +33,7 @@ async def create(platform: Platform, caller: Caller, customer: str, api_version:
             customer=customer,
             api_version=api_version,
             hint=hint_of(secret),
+            made_with=caller.actor,
             expires_at=at.now + LIFETIME_SECONDS,
             scopes=caller.scopes,
         )
