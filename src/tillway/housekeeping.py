@@ -59,8 +59,11 @@ class Housekeeping:
         directory = self.directory
         if directory is None or not directory.is_dir():
             return None
-        newest = max((path for path in directory.glob("tillway-*") if (path / MANIFEST).is_file()), default=None)
-        return _made(newest) if newest is not None else None
+        try:
+            newest = max((path for path in directory.glob("tillway-*") if (path / MANIFEST).is_file()), default=None)
+            return _made(newest) if newest is not None else None
+        except (OSError, ValueError):
+            return None  # Files of another program, or a backup that is being moved.
 
     async def doctor(self) -> dict[str, Any]:
         """The answer of `tillway doctor --json`. Raises `CommandFailed`."""
@@ -79,13 +82,16 @@ class Housekeeping:
 
     async def _run(self, *arguments: str, within: float) -> Any:
         async with self._running:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tillway.cli.main", *arguments, "--json"),
-                env=os.environ | self._environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "tillway.cli.main", *arguments, "--json"),
+                    env=os.environ | self._environment(),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:
+                raise CommandFailed(f"The server may not start tillway {arguments[0]}: {error.strerror}.") from None
             try:
                 told, errors = await asyncio.wait_for(process.communicate(), within)
             except TimeoutError:

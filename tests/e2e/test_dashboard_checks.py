@@ -365,6 +365,20 @@ async def test_09_filters_stand_in_the_address(tillway_server: TillwayServer, tm
             assert "Over 7000" in await other.page.look("document.querySelector('nav[aria-label=Views]').innerText")
 
 
+@BOTH
+async def test_10_a_column_of_a_chart_leads_to_a_list_with_the_same_sum(
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    for amount in (1234, 4321):
+        pay(fresh, amount)
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        column = "[...document.querySelectorAll('figure svg a')].filter(one => one.href.baseVal.includes('/payments'))"
+        label = await here.page.look(f"{column}.at(-1).getAttribute('aria-label')")
+        assert "55.55" in label, label
+        words = await here.open(fresh.base_url + await here.page.look(f"{column}.at(-1).href.baseVal"))
+        assert "2 payments 55.55 EUR taken" in words, words[:800]
+
+
 async def test_13_copy_gives_the_id_and_json_is_the_answer_of_the_api(
     tillway_server: TillwayServer, tmp_path: Path
 ) -> None:
@@ -580,6 +594,29 @@ async def test_25_the_doctor_and_the_backup_do_what_the_commands_do(
         assert verified["schema_version"] > 0
     async with desk(server, tmp_path, "operator", scripts=scripts) as here:
         assert "Run the doctor" not in await here.open("/settings/system")
+
+
+@BOTH
+async def test_26_money_in_doubt_is_settled_with_a_reason(fresh: TillwayServer, tmp_path: Path, scripts: bool) -> None:
+    rules = [{"fault": "pend", "operation": "authorize", "times": 1}]
+    assert fresh.call("POST", "/ops/v1/simulator", {"faults": {"rules": rules}})[0] == 200
+    payment = pay(fresh, 40000)
+    async with desk(fresh, tmp_path, "operator", scripts=scripts) as here:
+        await here.has("400.00 EUR in doubt at simulator")
+        words = await here.open("/doubts")
+        assert "Open 1" in words and "400.00 EUR" in words
+        await here.choose("main ol a")
+        await here.has("What did the bank tell you?")
+        await here.choose("input[name=outcome][value=succeeded]")
+        await here.send("Settle")
+        assert await here.page.look("document.querySelector('#db-r').getAttribute('aria-invalid')") == "true"
+        await here.choose("input[name=outcome][value=succeeded]")
+        await here.page.fill("How do you know?", "Their clerk said so, case 17.")
+        await here.send("Settle")
+        await here.has("No money is in doubt")
+        assert "Succeeded" in await here.open(f"/payments/{payment}")
+    async with desk(fresh, tmp_path, "viewer", scripts=scripts) as here:
+        assert "Settled money in doubt" in await here.open("/audit") and "case 17" in await here.words()
 
 
 async def test_27_a_form_of_another_session_or_site_changes_nothing(

@@ -105,8 +105,8 @@ async def test(call: Call) -> Answer:
 async def breaker(call: Call) -> Answer:
     """Hold a connector's breaker open (`state=open`), so that other candidates go first, or close it, with a reason.
 
-    Only an operator of the whole installation may do this. One that opened by itself is closed in the process that
-    answers.
+    Only an operator of the whole installation may do this. One that opened by itself is closed in every process of the
+    server.
     """
     call.caller.reason = check_reason(call.params["reason"])
     held_open = call.params["state"] == "open"
