@@ -89,7 +89,7 @@ async def update(call: Call) -> Answer:
     return await files.update_link(call.platform, call.caller, call.id, command)
 
 
-@route("GET", "/f/{link}", LOOK, returns="bytes", access="anyone")
+@route("GET", "/f/{link}", LOOK, returns="file_contents", access="anyone")
 async def download(call: Call) -> Answer:
     """Download the file of a link that has not expired, without a key."""
     match = _ADDRESS.fullmatch(call.id)

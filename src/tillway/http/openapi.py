@@ -127,7 +127,7 @@ def operation_id(entry: Route) -> str:
 
 def _content(entry: Route) -> dict[str, Any]:
     if entry.returns in _TEXT_TYPES:
-        return {_TEXT_TYPES[entry.returns]: {"schema": {"type": "string"}}}
+        return {type: {"schema": {"type": "string"}} for type in _TEXT_TYPES[entry.returns]}
     if entry.returns in ("list", "search_result"):
         schema: dict[str, Any] = {
             "type": "object",
@@ -144,7 +144,12 @@ def _content(entry: Route) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-_TEXT_TYPES = {"bytes": "application/octet-stream", "page": "text/html", "script": "text/javascript"}
+_TEXT_TYPES = {
+    "bytes": ("application/octet-stream",),
+    "file_contents": ("application/octet-stream", "application/pdf", "image/jpeg", "image/png"),
+    "page": ("text/html",),
+    "script": ("text/javascript",),
+}
 """The content types of the answers that are no JSON, by what a route returns."""
 
 _SCHEMES = {
