@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
         given.seconds, given.warm_up, given.rounds = 3.0, 0.5, 2
         given.stored = min(given.stored, SHORT_STORED)
     if given.quick:
-        given.connections, given.seconds, given.warm_up, given.rounds = (1, 64), 1.0, 0.2, 1
+        given.connections, given.seconds, given.warm_up, given.rounds = (1, 64), 0.5, 0.1, 1
         given.stored, given.without_latency = min(given.stored, 5000), True
     return given
 

@@ -22,7 +22,7 @@ def run_without_violation(plan: Plan) -> tuple[Report, str]:
 
 
 def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path, dose: Dose) -> None:
-    kills = dose(20, 300)
+    kills = dose(12, 300)
     plan = Plan(directory=tmp_path / "run", store="sqlite", kills=kills, seed=SEED)
     report, _ = run_without_violation(plan)
     assert sum(report.kills.values()) == kills
@@ -61,7 +61,7 @@ def test_a_full_disk_costs_no_cent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "short", "soak"), [("sqlite_workers", 6, 100), ("postgresql", 6, 100), ("dynamodb", 4, 40)]
+    ("store", "short", "soak"), [("sqlite_workers", 4, 100), ("postgresql", 4, 100), ("dynamodb", 3, 40)]
 )
 def test_a_store_that_many_share_costs_no_cent_either(
     tmp_path: Path, dose: Dose, store: StoreName, short: int, soak: int
