@@ -130,7 +130,7 @@ async def test_declines_follow_the_table(code: str) -> None:
         (422, {"errorCode": "704"}, Unknown("Adyen still performs the first request under this key")),
         (422, {"errorCode": "14_030"}, Declined("processing_error", None, alert="Adyen answered 422 14_030")),
         (401, {"errorCode": "4242 4242"}, Declined("processing_error", None, alert="Adyen answered 401")),
-        (500, {}, Unknown("Adyen answered 500")),
+        (500, {}, Unknown("Adyen answered 500", 3.0)),
         (429, None, NotSent("Adyen answered 429", 3.0)),
         (200, {**AUTHORISED, "resultCode": "Received"}, Pending("P1")),
         (200, {"resultCode": "RedirectShopper"}, Declined("card_declined", "authentication_required")),

@@ -148,7 +148,7 @@ def test_the_declines_that_merchants_ask_about(code: str, decline_code: str) -> 
             {"details": [{"issue": "4242424242424242"}]},
             Declined("processing_error", None, alert="PayPal answered 422"),
         ),
-        (503, None, Unknown("PayPal answered 503")),
+        (503, None, Unknown("PayPal answered 503", 9.0)),
         (404, None, Unknown("PayPal answered 404, and does not say what is missing")),
         (429, None, NotSent("PayPal answered 429", 9.0)),
     ],

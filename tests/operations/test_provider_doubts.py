@@ -35,6 +35,10 @@ def refuse_with(status: int) -> Bend:
     return bend_answer(lambda said: answer(status, {"error": {"message": "no"}, "name": "NO"}))
 
 
+def wait_by(status: int) -> Bend:
+    return bend_answer(lambda said: answer(status, {}, {"retry-after": "7"}))
+
+
 class Shop:
     def __init__(self, app: InProcessApp, merchant: Merchant, provider: Bent) -> None:
         self.app, self.merchant, self.provider = app, merchant, provider
@@ -120,12 +124,13 @@ async def test_a_refused_question_does_not_fail_what_may_have_been_paid(tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_provider_that_asks_to_wait_is_not_asked_earlier(tmp_path: Path, kind: str) -> None:
     async with opened(tmp_path, kind) as shop:
-        shop.provider.bend = bend_answer(lambda said: answer(429, {}, {"retry-after": "7"}))
-        paid = await shop.pay()
-        assert (paid.status, paid.json["status"], shop.provider.asked) == (200, "processing", 1)
-        [task] = await shop.app.store.peek("attempts", now_ms=shop.app.clock.now_ms(), limit=10)
-        assert 6_000 < task.due_at_ms - shop.app.clock.now_ms() <= 7_000
-        shop.provider.bend = None
-        await shop.settle_later()
-        found = await shop.app.ok(shop.merchant, "GET", f"/v1/payment_intents/{paid.json['id']}")
-        assert found["status"] == "succeeded"
+        for status in (429, 503):
+            shop.provider.bend, before = wait_by(status), shop.provider.asked
+            paid = await shop.pay()
+            assert (paid.status, paid.json["status"], shop.provider.asked - before) == (200, "processing", 1), status
+            [task] = await shop.app.store.peek("attempts", now_ms=shop.app.clock.now_ms(), limit=10)
+            assert 6_000 < task.due_at_ms - shop.app.clock.now_ms() <= 7_000, status
+            shop.provider.bend = None
+            await shop.settle_later()
+            found = await shop.app.ok(shop.merchant, "GET", f"/v1/payment_intents/{paid.json['id']}")
+            assert found["status"] == "succeeded"

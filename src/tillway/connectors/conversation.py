@@ -19,6 +19,7 @@ from tillway.connectors.port import (
     Transport,
     TransportError,
     Unknown,
+    read_retry_after,
 )
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ async def converse(conversation: Conversation | LookUp, transport: Transport) ->
                 request = next(conversation) if answer is None else conversation.send(answer)
             except StopIteration as end:
                 outcome: Outcome | NeverSeen = end.value
-                return outcome
+                return outcome if answer is None else _with_wait(outcome, answer)
             try:
                 answer = await transport.send(request)
             except TransportError as error:
@@ -54,6 +55,13 @@ async def converse(conversation: Conversation | LookUp, transport: Transport) ->
         return Unknown(f"the conversation did not end within {REQUESTS_MAX} requests")
     finally:
         conversation.close()
+
+
+def _with_wait(outcome: Outcome | NeverSeen, last: Response) -> Outcome | NeverSeen:
+    """The outcome, with the time that the last answer asks to wait where it is an error of the provider's."""
+    if isinstance(outcome, Unknown) and (last.status == 429 or last.status >= 500):
+        return Unknown(outcome.reason, read_retry_after(last))
+    return outcome
 
 
 async def listen(conversation: Generator[Request, Response, T], transport: Transport) -> T:

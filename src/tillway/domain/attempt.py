@@ -151,8 +151,9 @@ def next_step(
             return Retry(_send_again(attempt, outcome, at))
         case NotSent() if attempt.state == "new":
             return GiveUp(never_sent(outcome))
-        case NotSent(reason=reason):
-            return AskLater(_ask_later(attempt, Unknown(reason), at, first_ask_seconds))
+        case NotSent():
+            unknown = Unknown(outcome.reason, outcome.retry_after_seconds)
+            return AskLater(_ask_later(attempt, unknown, at, first_ask_seconds))
         case Pending() | Unknown():
             return AskLater(_ask_later(attempt, outcome, at, first_ask_seconds))
 
@@ -175,6 +176,8 @@ def _ask_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_s
     # The provider said that it will take days; an unanswered question does not change that.
     pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
     delay = interval_seconds(attempt.asked, first_seconds)
+    if isinstance(outcome, Unknown) and outcome.retry_after_seconds is not None:
+        delay = max(delay, outcome.retry_after_seconds)
     return msgspec.structs.replace(
         attempt,
         state="pending" if pending else "unknown",

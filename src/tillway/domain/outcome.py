@@ -71,6 +71,7 @@ class Unknown(msgspec.Struct, frozen=True, tag=True):
     """It may have happened. Ask by reference; resend with the same reference; never guess."""
 
     reason: str
+    retry_after_seconds: float | None = None
 
 
 Outcome = Succeeded | Pending | ActionRequired | Declined | NotSent | Unknown

@@ -210,7 +210,7 @@ def _of_repeat(attempt: Attempt, outcome: Outcome) -> Outcome:
     nothing of the earlier request, which got no answer: that may have been performed, or still be on its way.
     """
     if isinstance(outcome, NotSent):
-        return Unknown(outcome.reason)
+        return Unknown(outcome.reason, outcome.retry_after_seconds)
     if isinstance(outcome, Declined) and outcome.alert is not None:
         log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
         return Unknown(outcome.alert)
@@ -399,7 +399,8 @@ class Attempts:
                 attempt = done.attempts[0]
                 ask = attempt.state != "new"
                 pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
-                if attempt.state == "unknown" and attempt.asked == 1:
+                told_to_wait = isinstance(outcome, Unknown) and outcome.retry_after_seconds is not None
+                if attempt.state == "unknown" and attempt.asked == 1 and not told_to_wait:
                     pause = min(pause, 0.5)  # Ask immediately once: the first question finds most lost answers.
                 late = self.engine.clock.monotonic_ns() >= answer_by_ns
                 if late or pause > PAUSE_MAX_SECONDS or attempt.state in ("pending", "action"):
