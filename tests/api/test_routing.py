@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from routed_shop import RoutedShop, routed_shop
 
-from tillway.connectors.port import Request, Response
+from tillway.connectors.port import Notice, Request, Response, Succeeded
 from tillway.domain.attempt import following_tail
 from tillway.domain.routing import Facts, Routes, choose, read_document
+from tillway.operations import notices
 from tillway.testing.far_side import answer
 
 MASTERCARD = "5555555555554444"
@@ -22,12 +23,16 @@ async def shop(tmp_path: Path) -> AsyncIterator[RoutedShop]:
         yield shop
 
 
-def declined(code: str) -> Callable[[Request], Response]:
-    def decline(request: Request) -> Response:
+def answered(status: str, **more: str) -> Callable[[Request], Response]:
+    def decide(request: Request) -> Response:
         told = {name: request.fields.get(name) for name in ("reference", "amount", "currency")}
-        return answer(200, {**told, "kind": "authorization", "status": "Declined", "decline_code": code})
+        return answer(200, {**told, "kind": "authorization", "status": status, **more})
 
-    return decline
+    return decide
+
+
+def declined(code: str) -> Callable[[Request], Response]:
+    return answered("Declined", decline_code=code)
 
 
 def rule(name: str, when: dict[str, Any], *use: str | tuple[str, int]) -> dict[str, Any]:
@@ -152,6 +157,18 @@ async def test_a_soft_decline_goes_on_and_a_hard_one_ends(shop: RoutedShop) -> N
     lost = await shop.pay()
     assert (lost.status, lost.json["error"]["decline_code"]) == (402, "lost_card")
     assert len(shop.orders) == 4
+
+
+async def test_a_bank_that_takes_its_decline_back_is_heard_while_the_next_decides(shop: RoutedShop) -> None:
+    await shop.put({"otherwise": ["a", "b"]})
+    shop.answers = {"a": declined("try_again_later"), "b": answered("Pending")}
+    paid = await shop.pay(key="once more")
+    assert paid.json["status"] == "processing" and paid.json["latest_charge"] is None
+    reference = shop.orders[0][1]["reference"]
+    late = Notice(id="late", kind="operation", reference=reference, outcome=Succeeded(bank_id="a"))
+    await notices.book(shop.app.running.platform.attempts, late, "a", "test")
+    (item,) = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/open_items"))["data"]
+    assert (item["reference"], item["ours"], item["theirs"]) == (reference, "failed", "succeeded")
 
 
 async def test_an_unknown_outcome_is_never_followed(shop: RoutedShop) -> None:

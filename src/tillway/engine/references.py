@@ -74,7 +74,9 @@ async def find_by_tail(load: Load, tail: str) -> Known:
     attempt = await load.maybe(Attempt, found.attempt)
     if attempt is not None and attempt.reference != tail:
         attempt = None
-    charge = await _charge_of(load, found, tail) if isinstance(found, PaymentIntent) else None
+    charge: Charge | None = None
+    if isinstance(found, PaymentIntent) and (attempt is None or found.latest_charge is not None):
+        charge = await _charge_of(load, found, tail)
     if attempt is not None or charge is not None or not isinstance(found, PaymentIntent):
         return Known(attempt, found, charge)
     return Known(None, found, None, await load.maybe(SettledOperation, settled_id(tail)))
@@ -91,9 +93,12 @@ async def ids_by_reference(store: Store, scope_key: str) -> dict[str, str]:
 
 
 async def _charge_of(load: Load, payment: PaymentIntent, tail: str) -> Charge | None:
-    """The charge of the payment that was authorized under that tail: the latest, as a rule."""
+    """The charge of the payment that was authorized under that tail: the latest, as a rule.
+
+    A payment that has gone on to another connector has no latest one, but the charges that were declined before.
+    """
     latest = await load.maybe(Charge, payment.latest_charge)
-    if latest is None or latest.reference == tail:
+    if latest is not None and latest.reference == tail:
         return latest
     for row in await load.store.query("parent", by_parent(load.scope_key, "ch", payment.id), limit=PAGE_MAX):
         id = row.key.partition("/")[2]
