@@ -7,6 +7,7 @@ the stage's last `make deploy`.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -252,6 +254,57 @@ def test_the_state_machine_carries_an_order(shop: Shop, case: str) -> None:
 
 def _ended(shown: dict[str, Any]) -> dict[str, Any] | None:
     return shown if shown["status"] in ("placed", "payment_failed") else None
+
+
+@pytest.mark.soak
+def test_each_dialect_takes_a_payment(shop: Shop) -> None:
+    """The contracts of the systems that Tillway replaces; orders are above, by the state machine."""
+    merchant = shop.call("GET", "/v1/account")["id"]
+    number = shop.call("POST", "/create-payment", {"merchantId": merchant})["paymentId"]
+    card: dict[str, Any] = {"cardNumber": "4242424242424242", "expiryYear": 2040, "expiryMonth": 12, "cvv": "123"}
+    payer = {"cardName": "Ada Lovelace", "billingAddress": "12 St James's Square, London"}
+    body = {"paymentId": number, "merchantId": merchant, "currency": "GBP", "amount": 100, **card, **payer}
+    assert shop.call("POST", "/make-payment", body)["status"] == "Accepted"
+    assert shop.call("GET", f"/get-payment?merchantId={merchant}&paymentId={number}")["status"] == "Accepted"
+
+    card = {"card_number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvv": "123", "card_holder": "Grace"}
+    token = shop.call("POST", "/token", card)["data"]["token"]
+    charge = shop.call("POST", "/charge", {"token": token, "amount": 4200, "currency": "EUR"})["data"]
+    assert charge["status"] == "succeeded"
+    assert shop.call("POST", "/refund", {"id": charge["id"]})["data"]["status"] == "succeeded"
+
+    who = {"merchantId": merchant, "apiKey": shop.key, "customerId": "customer-1"}
+    card = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}
+    paid = shop.call("POST", "/process-payments", {**who, "amount": 12.5, **card})
+    assert paid["status"] == "Success"
+    shown = shop.call("POST", "/get-payment-details", {**who, "transactionId": paid["transactionId"]})
+    assert (shown["status"], shown["amount"]) == ("Success", 12.5)
+
+
+@pytest.mark.soak
+def test_the_worker_pays_a_disbursement(shop: Shop, without_the_net: Account) -> None:
+    customer = f"anna{uuid4().hex[:12]}"
+    anna = {"customer_id": customer, "email": "anna@example.com"}
+    shop.call("POST", "/v1/api/customer", anna)
+    made = shop.call("POST", "/v1/api/payment", {**anna, "amount": 12.5, "currency": "USD"})
+    assert made["status"] == "pending"
+    until(lambda: [one["status"] for one in shop.call("GET", f"/v1/api/payment/{customer}")] == ["paid"])
+
+
+@pytest.mark.soak
+def test_a_payer_pays_at_hosted_checkout(shop: Shop) -> None:
+    line: Any = {"price_data": {"currency": "eur", "unit_amount": 11900, "product_data": {"name": "A pot"}}}
+    given: Any = {"mode": "payment", "line_items": [{**line, "quantity": 1}], "success_url": "https://shop.example/ok"}
+    session = shop.v1.checkout.sessions.create(given)
+    # The host of an emulator's API may have no address.
+    browser, address = httpx.Client(timeout=60), f"{shop.url}{urlsplit(session.url or '').path}"
+    page = browser.get(address)
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    filled = {"email": "ada@example.com", "number": "4242424242424242", "exp": "12 / 34", "cvc": "123", "name": "Ada"}
+    pressed = browser.post(address, data={**hidden, **filled})
+    assert (pressed.status_code, pressed.headers["location"]) == (303, "https://shop.example/ok")
+    after = shop.v1.checkout.sessions.retrieve(session.id)
+    assert (after.status, after.payment_status) == ("complete", "paid")
 
 
 @pytest.mark.soak
