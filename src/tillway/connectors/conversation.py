@@ -27,6 +27,8 @@ T = TypeVar("T")
 REQUESTS_MAX = 20
 """Most requests in one conversation."""
 
+_REQUESTS = range(REQUESTS_MAX)  # A range takes 700 instructions to make.
+
 
 async def converse(conversation: Conversation | LookUp, transport: Transport) -> Outcome | NeverSeen:
     """Carry a conversation to its end, in at most REQUESTS_MAX requests.
@@ -39,7 +41,7 @@ async def converse(conversation: Conversation | LookUp, transport: Transport) ->
     money_sent = False
     answer: Response | None = None
     try:
-        for _ in range(REQUESTS_MAX):
+        for _ in _REQUESTS:
             try:
                 request = next(conversation) if answer is None else conversation.send(answer)
             except StopIteration as end:
@@ -72,7 +74,7 @@ async def listen(conversation: Generator[Request, Response, T], transport: Trans
     """
     answer: Response | None = None
     try:
-        for _ in range(REQUESTS_MAX):
+        for _ in _REQUESTS:
             try:
                 request = next(conversation) if answer is None else conversation.send(answer)
             except StopIteration as end:

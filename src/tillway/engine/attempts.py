@@ -248,6 +248,11 @@ TERMS_MAX = 1_000
 KEYS_MAX = 8
 """How often the key of an attempt may change while its outcome is booked."""
 
+# Every payment goes through these, and a range takes 700 instructions to make.
+_ROUNDS, _KEYS = range(ROUNDS_MAX), range(KEYS_MAX)
+
+_GATEWAY = SourceApi.gateway  # Python 3.11 takes 0.1 µs for an access through the enumeration.
+
 
 class Attempts:
     def __init__(self, engine: Engine, connections: Connections, vault: CardVault) -> None:
@@ -369,7 +374,7 @@ class Attempts:
         code = cvc
         answer_by_ns = self.engine.clock.monotonic_ns() + int(self.engine.settings.answer_within_seconds * 1e9)
         try:
-            for _ in range(ROUNDS_MAX):
+            for _ in _ROUNDS:
                 known = self.connections.known(attempt.connector, caller.scope)
                 connection = known or await self.connections.named(attempt.connector, caller.scope)
                 outcome: Outcome | None = None
@@ -504,7 +509,8 @@ class Attempts:
     ) -> Operation:
         """The operation of an attempt, with all data for the provider, opened from the vault. `redirects`: the
         connector may send the customer to a page, and back to ours."""
-        load, scope_key = Load(self.engine.store, scope.key, seen), scope.key
+        scope_key = scope.key
+        load = Load(self.engine.store, scope_key, seen)
         told: dict[str, Any] = {}
         if attempt.kind == "authorize":
             told = await self._authorization(load, scope, attempt, cvc, redirects=redirects)
@@ -520,15 +526,11 @@ class Attempts:
             told["parent_bank_id"] = attempt.parent_bank_id
         if not attempt.final or attempt.captured_minor:
             told["final"], told["captured_minor"] = attempt.final, attempt.captured_minor
-        return Operation(
-            reference=reference_of(scope_key, attempt),
-            kind=attempt.kind,
-            amount_minor=attempt.amount_minor,
-            currency=attempt.currency,
-            capture=attempt.capture,
-            livemode=scope.livemode,
-            **told,
-        )
+        # Into the same dict: a call with both keywords and a dict puts them together in another one.
+        told["reference"], told["kind"] = reference_of(scope_key, attempt), attempt.kind
+        told["amount_minor"], told["currency"] = attempt.amount_minor, attempt.currency
+        told["capture"], told["livemode"] = attempt.capture, scope.livemode
+        return Operation(**told)
 
     async def _authorization(
         self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None, *, redirects: bool
@@ -545,7 +547,7 @@ class Attempts:
         usage = payment.future_usage
         if not payment.off_session and usage in ("on_session", "off_session"):
             told["stores"] = usage
-        if payment.source_api is SourceApi.gateway and not scope.livemode:
+        if payment.source_api is _GATEWAY and not scope.livemode:
             told["by_amount"] = True
         if redirects:
             told |= self._redirect(scope, payment, attempt)
@@ -639,7 +641,7 @@ class Attempts:
         With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
         carries. A provider's outcome of an attempt that has settled otherwise is kept as a notice.
         """
-        for _ in range(KEYS_MAX):
+        for _ in _KEYS:
             try:
                 return await self._settle(
                     caller,

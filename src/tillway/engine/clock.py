@@ -94,9 +94,10 @@ class Clock:
                 self._seldom_us, self._seldom_text = tick - low, base62(high, 5)
             head = self._seldom_text
         head = f"{head}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}{self._random_text(6)}"
+        ends = iter(PAIRS)
         return Moment(
             now_ns // 1_000_000,
-            map(head.__add__, PAIRS).__next__,
+            lambda: head + next(ends),
             created=tick // 1_000_000,
             references=references,
             entry=f"aud_{head}{ENTRY_ENDS}",

@@ -55,6 +55,9 @@ COMMITS_MAX = 4
 READ_BACKS_MAX = 3
 """How often a commit of unknown outcome is tried, and looked for each time, before the caller is told to repeat."""
 
+# Every payment goes through these, and a range takes 700 instructions to make.
+_DECISIONS, _COMMITS = range(CONFLICTS_MAX), range(COMMITS_MAX)
+
 ENDPOINTS_CACHE_SECONDS = 2
 
 PRICES_MAX = 1_000
@@ -235,7 +238,7 @@ class Engine:
         caller's own key, if there is one: it holds the answer if the work is done, or is reserved while an attempt is
         under way. `final`: answer the caller now, even if an attempt is under way.
         """
-        for _ in range(CONFLICTS_MAX):
+        for _ in _DECISIONS:
             began_ns = self.clock.monotonic_ns()
             if began_ns >= self.time.fresh_until_ns:
                 began_ns = await self._read_mark()
@@ -374,7 +377,7 @@ class Engine:
         complete.
         """
         doubted = False
-        for _ in range(COMMITS_MAX):
+        for _ in _COMMITS:
             if self.clock.monotonic_ns() - began_ns > COMMIT_SECONDS_MAX * 1_000_000_000:
                 break
             outcome, tried = "unknown", time.perf_counter()

@@ -225,7 +225,7 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
         terms = (("kind", by_reference(scope, payment.references[0])),)
         if len(payment.references) > 1:
             terms += tuple([("term", by_reference(scope, tail)) for tail in payment.references[1:]])
-    if not payment.listed:
+    if (payment.customer is None and not payment.metadata and payment.source_api is _V1) or not payment.listed:
         return terms
     if payment.source_api is not _V1:
         terms = (*terms, *_source_api_terms(scope, "pi", payment.source_api))

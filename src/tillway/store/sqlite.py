@@ -385,16 +385,21 @@ class SqliteStore:
         """Insert new rows. If some of several exist already, SQLite does not say which: the guarded rerun of the batch
         gives each row a statement of its own."""
         at_once = _COLUMNS if self._guarded else _ROWS_MAX * _COLUMNS
-        for start in range(0, len(columns), at_once):
-            bindings = columns[start : start + at_once]
-            rows = len(bindings) // _COLUMNS
-            self._execute(_INSERTS[rows], bindings)
-            if self._changes() != rows:
-                raise Conflict(bindings[0])
+        if len(columns) <= at_once:
+            self._insert_at_once(columns)
+        else:
+            for start in range(0, len(columns), at_once):
+                self._insert_at_once(columns[start : start + at_once])
         terms = columns[_COLUMNS - 1 :: _COLUMNS]
         if any(terms):
             for key, new in zip(columns[::_COLUMNS], terms, strict=True):
                 self._replace_terms(key, None, new)
+
+    def _insert_at_once(self, columns: Sequence[Any]) -> None:
+        rows = len(columns) // _COLUMNS
+        self._execute(_INSERTS[rows], columns)
+        if self._changes() != rows:
+            raise Conflict(columns[0])
 
     def _change_entries(self, key: str, version: int, entries: Entries) -> None:
         """Set the index entries of the record at `key`; raise `Conflict` where it is not there at `version`."""
