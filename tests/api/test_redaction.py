@@ -75,7 +75,7 @@ async def life_of(objects: MerchantObjects) -> dict[str, Any]:
     await objects.post(f"/v1/customers/{id}", email="zelda@example.com", name="Zelda F.")
     card = await objects.post("/v1/payment_methods", type="card", card=CARD, billing_details=HOLDER)
     await objects.post(f"/v1/payment_methods/{card['id']}/attach", customer=id)
-    token = await objects.post("/v1/tokens", card={**CARD, "name": "Zelda Fitz", "address_line1": "Zelda street"})
+    token = await keyed(objects, "/v1/tokens", card={**CARD, "name": "Zelda Fitz", "address_line1": "Zelda street"})
     await objects.post(f"/v1/customers/{id}/sources", source=token["id"])
     paid = await objects.paid(card["id"], customer=id, **WORDS, receipt_email=HOLDER["email"], shipping=SHIPPING)
     await objects.post("/v1/refunds", payment_intent=paid["id"], amount=100, metadata={"who": "zelda"})
@@ -93,10 +93,29 @@ async def life_of(objects: MerchantObjects) -> dict[str, Any]:
     await objects.post(f"/v1/customers/{id}/balance_transactions", amount=-500, currency="eur", description="Zelda")
     await objects.post(f"/v1/customers/{id}/balance_transactions", amount=500, currency="eur", description="Zelda")
     await objects.post("/v1/checkout/sessions", customer=id, metadata={"who": "zelda"}, **SESSION)
+    await keyed(objects, f"/v1/test_helpers/customers/{id}/fund_cash_balance", **TRANSFER)
+    await objects.post(f"/v1/customers/{id}/balance_transactions", amount=500, currency="eur")
+    challenged = {"type": "card", "card": {**CARD, "number": "4000002760003184"}, "billing_details": HOLDER}
+    waiting = await objects.payment(customer=id, payment_method_data=challenged, confirm=True)
+    await objects.post(f"/v1/payment_intents/{waiting['id']}/cancel")
+    await objects.payment(customer=id, confirmation_token=await confirmation_token(objects), confirm=True)
     return {"customer": id, "paid": paid["id"]}
 
 
+async def keyed(objects: MerchantObjects, path: str, **params: Any) -> Any:
+    """Post so that the answer is kept for the idempotency key."""
+    return await objects.app.ok(objects.merchant, "POST", path, params, idempotency_key=path)
+
+
+async def confirmation_token(objects: MerchantObjects) -> str:
+    data = {"type": "card", "card": CARD, "billing_details": HOLDER}
+    path = "/v1/test_helpers/confirmation_tokens"
+    made: str = (await keyed(objects, path, payment_method_data=data, shipping=SHIPPING))["id"]
+    return made
+
+
 SHIPPING = {"name": "Zelda Fitz", "address": ADDRESS}
+TRANSFER = {"amount": 500, "currency": "eur", "reference": "Rent of Zelda"}
 SESSION = {
     "mode": "payment",
     "success_url": "https://shop.example/done",
@@ -170,6 +189,7 @@ async def test_evidence_files_and_the_answers_of_endpoints_go_too(objects: Merch
     answer = await app.call(objects.merchant, "GET", f"/v1/files/{theirs}/contents")
     assert (answer.status, answer.json["error"]["code"]) == (404, "resource_missing")
     assert (await link(objects)).damage is None
+    assert (await compare(app.store, scope_key(objects))).differences == ()
     again = await redact(objects, f"customers/{customer}")
     assert (again["records"], again["entries"], again["deliveries"]) == (0, 0, 0)
 
@@ -214,6 +234,15 @@ async def test_entries_that_are_not_linked_yet_are_redacted_too(objects: Merchan
     assert await traces(objects) == []
     walked = await link(objects)
     assert walked.damage is None and walked.waiting == 0
+
+
+async def test_a_token_that_the_store_has_forgotten_is_still_known_by_the_trail(objects: MerchantObjects) -> None:
+    app = objects.app
+    paid = await objects.payment(confirmation_token=await confirmation_token(objects), confirm=True)
+    await app.store.purge_expired(now=app.clock.now_ms() // 1000 + 13 * 3600, limit=100)
+    assert not [row.key for row in await rows(objects) if "/ctoken_" in row.key]
+    await redact(objects, f"payments/{paid['id']}")
+    assert await traces(objects) == []
 
 
 async def test_a_payment_without_a_customer(objects: MerchantObjects) -> None:

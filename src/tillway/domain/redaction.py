@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tillway.domain.audit import HIDDEN, AuditEntry, Change
+from tillway.domain.dispute import FILE_EVIDENCE
 from tillway.domain.event import Event, JournalEvent
 from tillway.domain.record import NOTHING, Record
 
@@ -20,6 +21,12 @@ PERSONAL: Final = frozenset(
     (
         "acceptance",
         "address",
+        "address_city",
+        "address_country",
+        "address_line1",
+        "address_line2",
+        "address_state",
+        "address_zip",
         "billing_details",
         "business_name",
         "client_ip",
@@ -42,7 +49,10 @@ PERSONAL: Final = frozenset(
         "user_id",
     )
 )
-"""Members of the subject's records with data about a person, or with free text that may name one."""
+"""Members of the subject's records and of answers with data about a person, or with free text that may name one."""
+
+_OF_TRANSFERS: Final = PERSONAL | {"reference"}
+"""The same of bank transfers: the payer wrote their reference."""
 
 _OF_LINES: Final = frozenset(("delivery_address",))
 """The same within the lines of a cart, where names and descriptions are those of products."""
@@ -74,9 +84,10 @@ def redaction_text(scope_key: str, entry: str, leaf: bytes, by: str) -> bytes:
 def without_personal(record: R) -> R:
     """The record without its personal members: each has its default, or is hidden where it has none."""
     kind = type(record)
-    kept = _hide_personal(msgspec.to_builtins(record), PERSONAL)
+    personal = _personal_of(record.id)
+    kept = _hide_personal(msgspec.to_builtins(record), personal)
     needed = {field.encode_name for field in msgspec.structs.fields(kind) if field.required}
-    for name in PERSONAL & kept.keys() - needed:
+    for name in personal & kept.keys() - needed:
         del kept[name]
     return msgspec.convert(kept, kind)
 
@@ -100,13 +111,19 @@ def hide_in_event(event: Event, ids: Collection[str]) -> Event:
 def hide_in_answer(body: msgspec.Raw, ids: Collection[str]) -> msgspec.Raw:
     """The answer of a key with null in place of personal members of the objects `ids` in it."""
     answer = msgspec.json.decode(body)
-    hidden = _null_personal(answer, ids, False)
+    hidden = _null_personal(answer, ids, frozenset())
     return msgspec.Raw(msgspec.json.encode(hidden)) if hidden != answer else body
 
 
+def _personal_of(id: str) -> frozenset[str]:
+    """The personal members of the record with that id."""
+    return _OF_TRANSFERS if id.startswith("ccsbtxn_") else PERSONAL
+
+
 def _hide_in_change(change: Change) -> Change:
+    personal = _personal_of(change.id)
     changed = {
-        name: (old, new) if name not in PERSONAL else (_hidden(old), _hidden(new))
+        name: (old, new) if name not in personal else (_hidden(name, old), _hidden(name, new))
         for name, (old, new) in (
             (name, (_hide_personal(old, PERSONAL), _hide_personal(new, PERSONAL)))
             for name, (old, new) in change.changed.items()
@@ -139,7 +156,7 @@ def _hide_in_record(body: msgspec.Raw) -> msgspec.Raw:
     if bytes(body) == bytes(NOTHING):
         return body
     fields = msgspec.json.decode(body)
-    hidden = _hide_personal(fields, PERSONAL)
+    hidden = _hide_personal(fields, _personal_of(fields["id"]))
     return msgspec.Raw(msgspec.json.encode(hidden)) if hidden != fields else body
 
 
@@ -148,7 +165,7 @@ def _hide_personal(value: Any, personal: Collection[str]) -> Any:
     match value:
         case dict():
             return {
-                name: _hidden(member)
+                name: _hidden(name, member)
                 if name in personal
                 else _hide_personal(member, _OF_LINES if name == "lines" else personal)
                 for name, member in value.items()
@@ -159,9 +176,12 @@ def _hide_personal(value: Any, personal: Collection[str]) -> Any:
             return value
 
 
-def _hidden(value: Any) -> Any:
-    """A value of the same type that tells nothing: a record with it can still be read."""
+def _hidden(name: str, value: Any) -> Any:
+    """A value of the same type that tells nothing: a record with it can still be read. Evidence keeps the ids of its
+    files, as the record does: a redaction that is sent again finds the files by them."""
     match value:
+        case dict() if name == "evidence":
+            return {name: id for name, id in value.items() if name in FILE_EVIDENCE}
         case str() if value:
             return HIDDEN
         case dict():
@@ -172,18 +192,20 @@ def _hidden(value: Any) -> Any:
             return value
 
 
-def _null_personal(value: Any, ids: Collection[str], inside: bool) -> Any:
+def _null_personal(value: Any, ids: Collection[str], personal: frozenset[str]) -> Any:
+    """The value with null in place of the members `personal`, and of those of the objects `ids` in it."""
     match value:
         case dict():
-            theirs = inside or value.get("id") in ids
+            if value.get("id") in ids:
+                personal = _personal_of(value["id"])
             return {
                 name: _null(member)
-                if theirs and name in PERSONAL
-                else _null_personal(member, ids, theirs and name != "lines")
+                if name in personal
+                else _null_personal(member, ids, personal if name != "lines" else frozenset())
                 for name, member in value.items()
             }
         case list():
-            return [_null_personal(member, ids, inside) for member in value]
+            return [_null_personal(member, ids, personal) for member in value]
         case _:
             return value
 

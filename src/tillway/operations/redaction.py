@@ -74,7 +74,7 @@ class Redaction(msgspec.Struct):
     requests: int = 0
     deliveries: int = 0
     ids: frozenset[str] = frozenset()
-    """The ids of the subject and of its records."""
+    """The ids of the subject and of its records, those that the store has forgotten included."""
 
     def mentions(self, body: bytes) -> bool:
         """Whether one of the records is named in `body`, in quotation marks."""
@@ -111,18 +111,19 @@ async def redact_payment(platform: Platform, caller: Caller, id: str) -> Redacti
 async def _redact(platform: Platform, caller: Caller, subject: Record, found: Sequence[Record]) -> Redaction:
     done, load = Redaction(subject.id), platform.engine.load(caller.scope_key)
     ids = {subject.id: subject, **{record.id: record for record in found}}
-    async for token in rows_of(platform.store, f"{caller.scope_key}/tok_"):
-        if _mentions(token.body, ids.keys()):
-            ids[token.key.partition("/")[2]] = _record(token)
+    for prefix in ("tok_", "ctoken_"):
+        async for token in rows_of(platform.store, f"{caller.scope_key}/{prefix}"):
+            if _mentions(token.body, ids.keys()):
+                ids[token.key.partition("/")[2]] = _record(token)
     async for file in _evidence_of(platform, load, found):
         ids[file.id] = file
-    done.ids = frozenset(ids)
-    begun = min(record.created for record in ids.values())
-    done.records = await _blank_records(platform, caller, list(ids))
-    done.events = await _blank_events(platform, caller.scope_key, ids.keys())
-    done.answers = await _blank_answers(platform, caller.scope_key, ids.keys())
     named: set[str] = set()
-    done.entries = await _blank_trail(platform, caller, subject.id, ids.keys(), begun, named)
+    known, begun = set(ids), min(record.created for record in ids.values())
+    done.records = await _blank_records(platform, caller, list(ids))
+    done.entries = await _blank_trail(platform, caller, subject.id, known, begun, named)
+    done.events = await _blank_events(platform, caller.scope_key, known)
+    done.answers = await _blank_answers(platform, caller.scope_key, known)
+    done.ids = frozenset(known)
     await platform.webhooks.tries.flush()
     done.deliveries = await hide_answers(platform.store, caller.scope_key, named)
     return done
@@ -148,8 +149,9 @@ async def _of_customer(platform: Platform, caller: Caller, customer: Customer) -
                 if each.id not in seen:
                     seen.add(each.id)
                     yield each
-    async for row in rows_of(store, by_parent(scope_key, "cbtxn", customer.id), index="parent"):
-        yield _record(row)
+    for prefix in ("cbtxn", "ccsbtxn"):
+        async for row in rows_of(store, by_parent(scope_key, prefix, customer.id), index="parent"):
+            yield _record(row)
 
 
 async def _with_its_own(platform: Platform, load: Load, record: Record) -> AsyncIterator[Record]:
@@ -199,6 +201,9 @@ async def _of_payment(platform: Platform, load: Load, payment: PaymentIntent) ->
         yield _record(row)
     async for each in _find_all(load, payment.order):
         yield each
+    method = await load.maybe(PaymentMethod, payment.method)
+    if method is not None and method.customer in (None, payment.customer):
+        yield method
 
 
 async def _of_charge(platform: Platform, load: Load, charge: Charge) -> AsyncIterator[Record]:
@@ -356,10 +361,10 @@ async def _rewrite(platform: Platform, head: str, ids: Collection[str], blank: C
 
 
 async def _blank_trail(
-    platform: Platform, caller: Caller, subject: str, ids: Collection[str], begun: int, all_named: set[str]
+    platform: Platform, caller: Caller, subject: str, ids: set[str], begun: int, all_named: set[str]
 ) -> int:
     """Redact the entries of the trail, those of this redaction included, oldest first. `all_named` gets the ids of all
-    that name one of the records."""
+    that name one of the records, and `ids` those of confirmation tokens that the store has forgotten."""
     scope_key, store = caller.scope_key, platform.store
     head = f"{scope_key}/aud_"
     after = f"{head}{time_prefix(max(begun - BEFORE_SECONDS, 0))}"
@@ -375,7 +380,7 @@ async def _blank_trail(
 
 
 async def _redact_entries(
-    platform: Platform, caller: Caller, subject: str, ids: Collection[str], entries: Sequence[str]
+    platform: Platform, caller: Caller, subject: str, ids: set[str], entries: Sequence[str]
 ) -> int:
     """Replace entries by their redacted form, each with its proof, in one commit with an entry that tells of them."""
     told: dict[str, str] = {}
@@ -385,6 +390,8 @@ async def _redact_entries(
         written: list[Record] = []
         for id in entries:
             entry = await load.get(AuditEntry, id)
+            tokens = [change for change in entry.changes if change.id.startswith("ctoken_")]
+            ids.update(token.id for token in tokens if _mentions(bytes(token.new), ids))
             hidden = without_personal_text(entry, ids)
             if hidden is entry:
                 continue
