@@ -9,7 +9,9 @@ import pytest
 
 from tillway.installation import public_url
 from tillway.settings import Settings
-from tillway.wiring import webhook_reach
+from tillway.testing.in_process import InProcessApp
+from tillway.web.dashboard.app import Dashboard
+from tillway.wiring import load_payments, webhook_reach
 
 URLS: list[tuple[dict[str, Any], str]] = [
     ({}, "http://127.0.0.1:8420"),
@@ -52,3 +54,10 @@ def test_a_start_imports_no_library_that_it_does_not_need() -> None:
         check = f"{program}, sys; print([name for name in {names} if name in sys.modules])"
         done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120)
         assert done.stdout.strip() == "[]", program + done.stdout + done.stderr
+
+
+async def test_a_function_leaves_nothing_for_the_next_installation_of_its_process(tmp_path: Path) -> None:
+    load_payments()  # As the api function on AWS does when it is imported.
+    app = await InProcessApp.open(tmp_path)
+    assert isinstance(app.running.api.pages, Dashboard), "a server has its pages before it listens"
+    await app.close()

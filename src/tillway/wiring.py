@@ -365,7 +365,8 @@ def within(reach: Reach, build: Build) -> Build:
 
 def _load(loads: Literal["all", "payments"]) -> None:
     if loads == "all":
-        _load_handlers()
+        late.leave(_load_handlers)  # Not those that another installation in this process has left.
+        late.load_rest()
     else:
         load_payments()
 
