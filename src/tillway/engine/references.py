@@ -74,7 +74,7 @@ async def find_by_tail(load: Load, tail: str) -> Known:
     attempt = await load.maybe(Attempt, found.attempt)
     if attempt is not None and attempt.reference != tail:
         attempt = None
-    charge: Charge | None = None
+    charge = None
     if isinstance(found, PaymentIntent) and (attempt is None or found.latest_charge is not None):
         charge = await _charge_of(load, found, tail)
     if attempt is not None or charge is not None or not isinstance(found, PaymentIntent):
