@@ -99,6 +99,7 @@ async def test_settings_that_are_not_given_stay_and_secrets_stay_with_their_addr
         ({"kind": "nacha"}, "kind"),
         ({"kind": "simulator"}, "name"),
         ({"name": "Nord bank"}, "name"),
+        ({"name": "new"}, "name"),
     ],
 )
 async def test_what_cannot_be_is_named(installation: Installation, change: dict[str, str], param: str) -> None:

@@ -131,6 +131,7 @@ def test_one_default_a_mode(tmp_path: Path) -> None:
         (("bank", "--kind", "http_bank", "--set", "base_url=@/nowhere"), "/nowhere cannot be read"),
         (("bank", "--kind", "piggy"), "no connector of this kind; there are "),
         (("Bank!", "--kind", "http_bank"), "cannot name a connector"),
+        (("new", "--kind", "http_bank", "--set", "base_url=http://127.0.0.1:1"), "not `new`"),
         (("simulator", "--kind", "simulator", "--mode", "live"), "serves test mode only"),
         (
             ("bank", "--kind", "http_bank", "--set", "base_url=http://bank.example", "--mode", "live"),

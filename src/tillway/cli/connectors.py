@@ -1,6 +1,5 @@
 """`tillway connectors`: the banks and providers of an installation."""
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from tillway.store.port import Store
 
 app = typer.Typer(help="Banks and providers: add, list, show, test, drain, remove, kinds.", no_args_is_help=True)
-
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 FEE_SETTINGS = ("fee_rate_bps", "fee_fixed_minor")
 """Settings of every kind: the price of payments through that connector."""
@@ -44,12 +41,12 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Change the settings of an existing connector.")] = False,
 ) -> None:
     """Add a connector. A running server uses it within two seconds."""
-    from tillway.domain.connector_config import ConnectorConfig, successor
+    from tillway.domain.connector_config import NAME, NAME_RULE, ConnectorConfig, may_be_added, successor
     from tillway.engine.connections import describe, seal_settings
     from tillway.installation import open_vault
 
-    if not NAME.fullmatch(name):
-        raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
+    if not may_be_added(name) and not (replace and NAME.fullmatch(name)):
+        raise WrongUsage(f"{name!r} cannot name a connector: {NAME_RULE}")
     installation, settings = options.settings, _settings(given or [])
     wanted = ConnectorConfig(
         id=f"con_{options.mode}_{name}",

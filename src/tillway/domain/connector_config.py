@@ -1,10 +1,22 @@
 """Configured connectors: the providers of an installation, with their settings."""
 
+import re
+from typing import Final
+
 import msgspec
 
 from tillway.domain.account import Mode
 from tillway.domain.ledger import Fee
 from tillway.domain.record import Record
+
+NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,30}", re.ASCII)
+NAME_RULE: Final = "use a small letter, then at most 30 of a-z, 0-9, - and _; not `new`"
+
+
+def may_be_added(name: str) -> bool:
+    """Whether a connector may be added under that name. The dashboard's form for one more lies at `new`; a connector
+    that an earlier version added under it stays."""
+    return NAME.fullmatch(name) is not None and name != "new"
 
 
 class ConnectorConfig(Record, frozen=True, kw_only=True):

@@ -8,10 +8,9 @@ write the server's files.
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -19,7 +18,7 @@ from tillway.connectors import registry
 from tillway.connectors.port import Capabilities, NeverSeen, NotSent, Unknown
 from tillway.connectors.settings import Setting, SettingInvalid
 from tillway.domain.account import SYSTEM, Mode
-from tillway.domain.connector_config import ConnectorConfig, successor
+from tillway.domain.connector_config import NAME, NAME_RULE, ConnectorConfig, may_be_added, successor
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import ask_nothing
@@ -29,9 +28,6 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.store.walk import records_of
 from tillway.vault.port import VaultTampered
-
-NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,30}", re.ASCII)
-NAME_RULE: Final = "use a small letter, then at most 30 of a-z, 0-9, - and _"
 
 CapabilitiesOf = Callable[[str, Mapping[str, str]], Awaitable[Capabilities]]
 
@@ -84,7 +80,7 @@ async def add(
     """
     refuse_others(caller)
     mode = caller.scope.mode
-    if not NAME.fullmatch(name):
+    if not may_be_added(name):
         raise Refused("parameter_invalid_string", f"This cannot name a connector: {NAME_RULE}.", param="name")
     secrets = _rows_for_api(kind)
 
