@@ -35,6 +35,8 @@ def test_settings_of_a_merchant(tmp_path: Path) -> None:
     wrong = invoked("accounts", "set", account, "--time-zone", "Mars", *data)
     assert wrong.returncode == 2 and "Europe/Berlin" in wrong.stderr
     assert invoked("accounts", "set", account, *data).returncode == 2
+    half = invoked("accounts", "set", account, "--fee-fixed", "30", *data)
+    assert half.returncode == 2 and "--fee-bps" in half.stderr
 
 
 def test_the_end_of_an_account(tmp_path: Path) -> None:
@@ -48,6 +50,7 @@ def test_the_end_of_an_account(tmp_path: Path) -> None:
     assert invoked_json("accounts", "enable", account, *why, *data)["status"] == "active"
     invoked_json("accounts", "disable", account, *why, *data)
     assert invoked_json("accounts", "delete", account, *why, *data)["status"] == "deleted"
+    assert invoked("accounts", "handle", account, "kettle", *data).returncode == 1
     (listed,) = invoked_json("accounts", "list", *data)
     assert (listed["account"], listed["name"], listed["handle"], listed["status"]) == (account, "Kettle", "", "deleted")
     assert {key["state"] for key in invoked_json("keys", "list", *data)} == {"revoked"}

@@ -94,7 +94,9 @@ def set_settings(
         str | None, typer.Option(help="The text on a payer's statement where the payment names none.")
     ] = None,
     fee_bps: Annotated[int | None, typer.Option(help="The fee of a charge, in hundredths of a percent.")] = None,
-    fee_fixed: Annotated[int | None, typer.Option(help="Its fixed part, in minor units; 0 if left out.")] = None,
+    fee_fixed: Annotated[
+        int | None, typer.Option(help="Its fixed part, in minor units, beside --fee-bps; 0 if left out.")
+    ] = None,
     settlement_days: Annotated[
         int | None, typer.Option(help="Whole days until the money of a charge becomes available.")
     ] = None,
@@ -126,8 +128,10 @@ def set_settings(
         "country": country,
         "origins": origin,
     }
-    if fee_bps is not None or fee_fixed is not None:
-        given["fee"] = {"rate_bps": fee_bps or 0, "fixed_minor": fee_fixed or 0}
+    if fee_fixed is not None and fee_bps is None:
+        raise WrongUsage("--fee-fixed is one part of the fee, which is set whole: give --fee-bps too")
+    if fee_bps is not None:
+        given["fee"] = {"rate_bps": fee_bps, "fixed_minor": fee_fixed or 0}
     given = {field: value for field, value in given.items() if value is not None}
     for field in default or ():
         if field not in SETTINGS:
@@ -296,6 +300,8 @@ def handle(
         raise WrongUsage(f"{handle!r} is not a handle: use 1 to 64 small letters, digits and dashes, a letter first")
 
     async def beside(store: "Store", before: Account, after: Account) -> "list[Alteration]":
+        if before.deleted_at is not None:
+            raise fail(f"{before.id} is deleted. Its books stay as they are.")
         others = [one.handle for one, _ in await records(store, Account) if one.id != account]
         if after.handle and after.handle in others:
             raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
