@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.engine.balance import available_and_pending, fold
+from tillway.engine.balance import available_and_pending, fold, pending_until
 from tillway.engine.connections import SIMULATOR
 from tillway.http.routes import Answer, Call, route
 from tillway.operations.funds import BANK, in_the_bank, payouts_on_the_way, reachable, receivables
@@ -10,8 +10,9 @@ from tillway.operations.funds import BANK, in_the_bank, payouts_on_the_way, reac
 
 @route("GET", "/ops/v1/ledger", returns="ledger")
 async def ledger(call: Call) -> Answer:
-    """List every account of the ledger, and whether debits equal credits."""
-    folded = await fold(call.platform.engine, call.caller.scope_key)
+    """List every account of the ledger, whether debits equal credits, and until when money is pending."""
+    engine = call.platform.engine
+    folded = await fold(engine, call.caller.scope_key)
     accounts = [
         {"account": place.rpartition("/")[0], "balance": amount, "currency": place.rpartition("/")[2]}
         for place, amount in sorted(folded.accounts.items())
@@ -21,6 +22,7 @@ async def ledger(call: Call) -> Answer:
         "accounts": accounts,
         "balanced": sum(folded.accounts.values()) == 0,
         "entries": folded.entries,
+        "pending_until": pending_until(folded, engine.clock.now_ms() // 1000),
     }
 
 

@@ -147,3 +147,13 @@ def available_and_pending(folded: Fold, now: int) -> tuple[Totals, Totals]:
         currency, _, available_on = place.partition("/")
         (available if int(available_on) <= now else pending)[currency] += amount_minor
     return dict(available), dict(pending)
+
+
+def pending_until(folded: Fold, now: int) -> Totals:
+    """By currency, the epoch second at which the last of the pending amounts becomes available."""
+    last: Totals = {}
+    for place, amount_minor in folded.merchant.items():
+        currency, _, available_on = place.partition("/")
+        if amount_minor and int(available_on) > now:
+            last[currency] = max(last.get(currency, 0), int(available_on))
+    return last

@@ -13,6 +13,7 @@ from routed_shop import routed_shop
 
 from tillway.domain.operator import Role
 from tillway.testing.in_process import LEASE_MS, InProcessApp
+from tillway.web.dashboard.words import iso
 
 
 @pytest.fixture
@@ -85,6 +86,27 @@ async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
     assert evidence["submission_count"] == 1
     after = await visitor.get(action)
     assert "Send evidence" not in text(after) and words in text(after)
+
+
+async def test_the_balance_says_until_when_money_is_pending_and_what_is_disputed(shop: DashboardShop) -> None:
+    await MerchantObjects(shop.app, shop.merchant).dispute()
+    page = await (await shop.visitor()).get("/dashboard/balance")
+    assert "Available Pending Pending until Disputed EUR" in text(page)
+    moved = (await shop.get("/v1/balance_transactions"))["data"]
+    until = max(one["available_on"] for one in moved if one["status"] == "pending")
+    row = re.search(r"<b>EUR</b>.*?</tr>", page.body.decode())
+    assert row is not None and f'<time datetime="{iso(until)}">' in row[0]
+    assert re.search(r'"num bad">[^<]*42\.00</td></tr>$', row[0])
+
+
+async def test_a_refusal_beside_a_form_has_its_explanation_and_request(shop: DashboardShop) -> None:
+    visitor = await shop.visitor("admin")
+    action = "/dashboard/webhooks"
+    refused = await visitor.submit(await visitor.get(action), action, {"url": "nowhere"})
+    beside = re.search(r'<p class="err".*?</p>', refused.body.decode())
+    assert refused.status == 400 and beside is not None
+    assert re.search(r'<a href="https://[^"]+" rel="noreferrer">url_invalid</a>', beside[0])
+    assert re.search(r'data-copy="req_\w+"', beside[0])
 
 
 async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> None:

@@ -40,6 +40,10 @@ async def test_a_failed_delivery_is_shown_and_sent_again(world: World, receiver:
     visitor = await Visitor.signed_in(app, "operator", world.account)
     page = await visitor.get("/dashboard/webhooks")
     assert "Deliveries, newest first" in text(page) and receiver.url in text(page)
+    home = text(await visitor.get("/dashboard"))
+    assert "1 webhook not delivered" in home and "said at the last try: HTTP 500" in home
+    events = text(await visitor.get("/dashboard/events?delivery=open"))
+    assert "Type Object Event Request Delivered" in events and event in events and "1 waiting" in events
     (tried,) = (await world.ok("GET", "/ops/v1/webhook_deliveries", {}))["data"]
     place = f"/dashboard/webhooks/{tried['id']}"
     assert f'href="{place}"' in page.body.decode()
@@ -53,6 +57,8 @@ async def test_a_failed_delivery_is_shown_and_sent_again(world: World, receiver:
     await world.deliver()
     tries = (await world.ok("GET", "/ops/v1/webhook_deliveries", {"event": event}))["data"]
     assert [one["status"] for one in tries] == ["succeeded", "failed"]
+    assert "not delivered" not in text(await visitor.get("/dashboard"))
+    assert event not in text(await visitor.get("/dashboard/events?delivery=open"))
     replay = f"/dashboard/webhooks/{endpoint['id']}/replay"
     assert (await visitor.submit(page, replay)).status == 303
     viewer = await Visitor.signed_in(app, "viewer", world.account, name="Viewer")

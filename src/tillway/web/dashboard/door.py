@@ -51,6 +51,8 @@ class Door:
         self._grant = grant
         self._account = account
         self._client_ip = client_ip
+        self.refused: CallRefused | None = None
+        """The last refusal, so that a page that shows its message can show its explanation and request id too."""
 
     async def get(self, path: str, /, **params: Any) -> Any:
         """The document at `path`. Parameters that are None are left out. Raises `CallRefused`."""
@@ -121,7 +123,8 @@ class Door:
         if response.status >= 400:
             document = msgspec.json.decode(response.body)
             request_id = next((value for name, value in response.headers if name == "request-id"), "")
-            raise CallRefused(response.status, document.get("error") or {}, request_id)
+            self.refused = CallRefused(response.status, document.get("error") or {}, request_id)
+            raise self.refused
         return response.body
 
 

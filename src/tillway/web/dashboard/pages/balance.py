@@ -25,11 +25,14 @@ async def show_balance(visit: Visit) -> Reply:
     door = visit.door
     balance = await door.get("/v1/balance")
     ledger = await door.get("/ops/v1/ledger")
+    disputed = {one["currency"]: one["balance"] for one in ledger["accounts"] if one["account"] == "disputes"}
     rows = [
         {
             "currency": one["currency"],
             "available": one["amount"],
             "pending": next((two["amount"] for two in balance["pending"] if two["currency"] == one["currency"]), 0),
+            "pending_until": ledger["pending_until"].get(one["currency"]),
+            "disputed": disputed.get(one["currency"], 0),
         }
         for one in balance["available"]
     ]

@@ -96,9 +96,13 @@ async def revoke_key(visit: Visit) -> Reply:
 
 @page("GET", "/events", place="/developers")
 async def list_events(visit: Visit) -> Reply:
-    fields = {"type": visit.asked("type"), "after": visit.asked("after")}
+    fields = {name: visit.asked(name) for name in ("type", "delivery", "after")}
     found = await visit.door.get(
-        "/v1/events", limit=PAGE_ROWS, starting_after=fields["after"] or None, type=fields["type"] or None
+        "/v1/events",
+        limit=PAGE_ROWS,
+        starting_after=fields["after"] or None,
+        type=fields["type"] or None,
+        delivery_success=False if fields["delivery"] else None,
     )
     return Shown("events.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
 

@@ -2,6 +2,7 @@
 
 from datetime import tzinfo
 from typing import Any
+from urllib.parse import urlsplit
 
 from tillway.domain.money import MINOR_UNITS
 from tillway.operations.time_zones import day_begin
@@ -11,6 +12,8 @@ from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 DAYS = 30
 NEEDS_MAX = 8
+WEBHOOKS_MAX = 100
+"""The most waiting webhooks that are looked at; where there are as many, there may be more."""
 
 
 @page("GET", "/", place="")
@@ -178,6 +181,7 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
                     "why": words.readable(dispute["reason"]),
                 }
             )
+    found += await _undelivered(visit)
     found += await _unhealthy(visit)
     for payment in await _list(visit, "/ops/v1/payments", state=["to_capture"], limit=3):
         ends, why = payment["capture_before"], payment["description"] or "Reserved, and not taken yet"
@@ -192,6 +196,27 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
             }
         )
     return found[:NEEDS_MAX]
+
+
+async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
+    """The webhooks that an endpoint has not taken and that are tried again, as one entry; none while all go through."""
+    waiting = await _list(visit, "/ops/v1/webhook_deliveries", status="pending", limit=WEBHOOKS_MAX)
+    failed = [one for one in waiting if one["error"]]
+    if not failed:
+        return []
+    first = min(failed, key=lambda one: one["created"])
+    count = f"{len(failed)} or more" if len(waiting) == WEBHOOKS_MAX else str(len(failed))
+    host = urlsplit(first["url"] or "").netloc or first["webhook_endpoint"]
+    return [
+        {
+            "path": "/webhooks",
+            "icon": "hook",
+            "kind": "bad",
+            "what": f"{count} webhook{'s' if count != '1' else ''} not delivered",
+            "when": words.span(visit.now - first["created"]),
+            "why": f"{host} said at the last try: {first['error']}.",
+        }
+    ]
 
 
 async def _unhealthy(visit: Visit) -> list[dict[str, Any]]:
