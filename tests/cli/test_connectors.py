@@ -166,6 +166,20 @@ def test_the_kinds_and_their_settings() -> None:
     kinds = {kind["kind"]: kind["settings"] for kind in invoked_json("connectors", "kinds")}
     assert {"http_bank", "simulator"} <= set(kinds)
     assert next(row for row in kinds["http_bank"] if row["name"] == "base_url")["required"] is True
+    shown = invoked("connectors", "kinds").stdout
+    assert re.search(r"http_bank +redirects +no ", shown) and re.search(r"http_bank +timeout_seconds +15 ", shown)
+    assert "False" not in shown and "frozenset" not in shown
+
+
+def test_a_file_connector_takes_no_questions(tmp_path: Path) -> None:
+    init(tmp_path)
+    names = {"initiator": "Acme", "debtor_name": "Acme", "debtor_bic": "COBADEFFXXX"}
+    settings = {**names, "directory": str(tmp_path / "sepa"), "debtor_iban": "DE89370400440532013000"}
+    given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    place = ("--data-dir", tmp_path)
+    assert invoked("connectors", "add", "sepa", "--kind", "pain001", *given, *place).returncode == 0
+    told = invoked("connectors", "test", "sepa", *place)
+    assert (told.returncode, told.stdout.strip()) == (0, "sepa: pain001 takes no questions")
 
 
 def test_a_bank_ends_in_order_and_says_what_is_wrong(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_taken():
     assert not Simulator.from_settings({}).capabilities.livemode
 
 
+def test_a_silent_provider_is_a_doubt_within_20_seconds():
+    """Unless the operator gives more time to answer."""
+    for kind in registry.kinds():
+        times = {row.name: row.default for row in registry.kind(kind).describe()}
+        assert times.get("timeout_seconds", 0) <= 15, kind
+
+
 def test_registry():
     assert set(registry.kinds()) >= {"http_bank", "simulator"}
     connector, transport = registry.build("http_bank", URL)

@@ -11,11 +11,19 @@ NOW_MS = 1_800_000_000_000
 DAY = 24 * 60 * 60
 
 
-def attempt(state: str, *, sent: int = 0, asked: int = 0, patience_seconds: int = 0, age_seconds: int = 0) -> Attempt:
+def attempt(
+    state: str,
+    *,
+    kind: str = "authorize",
+    sent: int = 0,
+    asked: int = 0,
+    patience_seconds: int = 0,
+    age_seconds: int = 0,
+) -> Attempt:
     return Attempt(
         id="att_1",
         created=NOW_MS // 1000 - age_seconds,
-        kind="authorize",
+        kind=kind,  # type: ignore[arg-type]
         subject="pi_1",
         amount_minor=4200,
         currency="eur",
@@ -82,6 +90,8 @@ BY_HAND = [
     (attempt("pending"), True),
     (attempt("pending", patience_seconds=DAY), False),
     (attempt("pending", patience_seconds=DAY, age_seconds=DAY), True),
+    (attempt("pending", kind="refund", age_seconds=DAY - 1), False),
+    (attempt("pending", kind="refund", age_seconds=DAY), True),
 ]
 
 

@@ -91,6 +91,28 @@ async def test_nonsense_is_a_doubt_at_once_and_no_second_payment(tmp_path: Path,
         assert {row["status"] for row in listed["data"]} == {"succeeded"} and await shop.doubts() == []
 
 
+async def test_an_acknowledged_capture_is_no_doubt_until_a_day_is_over(tmp_path: Path) -> None:
+    """Adyen only receives captures and refunds, and tells their outcomes later. A repeat without an answer is a doubt
+    all the same."""
+    async with opened(tmp_path, "adyen") as shop:
+        held = {"amount": 4200, "currency": "eur", "confirm": True, "capture_method": "manual"}
+        params = {**held, "payment_method_data": CARD, "return_url": "https://shop.example/"}
+        payment = await shop.app.ok(shop.merchant, "POST", "/v1/payment_intents", params)
+        capture = f"/v1/payment_intents/{payment['id']}/capture"
+        assert (await shop.app.ok(shop.merchant, "POST", capture))["status"] == "processing"
+        assert await shop.doubts() == []
+        shop.provider.bends_questions, shop.provider.bend = True, BENDS["503"]
+        await shop.settle_later()
+        [doubt] = await shop.doubts()
+        assert (doubt["kind"], doubt["state"]) == ("capture", "unknown")
+        shop.provider.bend = None
+        await shop.settle_later()
+        assert await shop.doubts() == []
+        shop.app.clock.ahead_seconds += 86_400
+        [doubt] = await shop.doubts()
+        assert (doubt["state"], doubt["needs_attention"]) == ("pending", True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_refused_credentials_are_an_alert_and_a_402(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture

@@ -151,7 +151,7 @@ def test(options: Options, name: Named) -> None:
         config = await _find(store, name, options.mode)
         settings = open_settings(await open_vault(installation, store), config)
         connector, transport = registry.build(config.kind, settings)
-        if not connector.capabilities.looks_up:
+        if not connector.capabilities.looks_up or connector.capabilities.by_file:
             await transport.close()
             return {"name": name, "answers": None, "milliseconds": None, "why": f"{config.kind} takes no questions"}
         nothing = Operation(
@@ -282,7 +282,10 @@ def kinds(as_json: AsJson = False) -> None:
 def _when(row: Document) -> str:
     if row["required"]:
         return "required"
-    return "" if row["default"] is None else str(row["default"])
+    default = row["default"]
+    if isinstance(default, float):
+        return f"{default:g}"
+    return " ".join(sorted(default)) if isinstance(default, frozenset) else _display_text(default)
 
 
 def _say_what_goes_through(added: "ConnectorConfig", files: str | None) -> None:

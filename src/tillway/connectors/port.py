@@ -426,7 +426,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     account_form: AccountForm | None = None
     by_file: bool = False
     ask_after_seconds: float = 5.0
-    timeout_seconds: float = 30.0
+    timeout_seconds: float = 15.0
 
 
 class NoticeRejected(Exception):

@@ -167,7 +167,7 @@ ASK_AFTER_SECONDS = Setting(
 TIMEOUT_SECONDS = Setting(
     name="timeout_seconds",
     read=seconds(0.05, 300),
-    default=30.0,
+    default=15.0,
     description="how long to wait for an answer before its outcome is unknown",
 )
 """Settings of every connector that speaks HTTP."""

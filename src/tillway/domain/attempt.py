@@ -28,6 +28,9 @@ BANK_DAYS_SECONDS = 14 * 24 * 60 * 60
 """How long transfers between banks may be pending, such as a debit, its refund and a payout: SEPA debits are the
 slowest."""
 
+FOLLOW_UP_SECONDS = 24 * 60 * 60
+"""How long a capture, void, increment or refund may be pending before it is in doubt: some providers only acknowledge
+the request, and tell its outcome by a notice minutes or hours later."""
 
 ACTION_LIFETIME_SECONDS = 60 * 60
 """How long the customer may take at the provider's page before the attempt is withdrawn."""
@@ -55,7 +58,7 @@ class Attempt(Record, frozen=True, kw_only=True):
 
     A capture that is not `final` leaves the rest authorized; `captured_minor` was captured before it, or before a void.
 
-    `patience_seconds` is how long it may be pending before it is in doubt; a card has none.
+    `patience_seconds` is how long a transfer between banks may be pending before it is in doubt; a card has none.
     """
 
     kind: Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
@@ -97,17 +100,23 @@ class Attempt(Record, frozen=True, kw_only=True):
 
     def in_doubt(self, now: int) -> bool:
         """Whether its outcome is still unknown at `now` (epoch seconds), although it is overdue."""
-        return self.state == "unknown" or (self.state == "pending" and self.overdue(now))
+        return self.state == "unknown" or (self.state == "pending" and now >= self.created + self._pending_seconds())
 
     def overdue(self, now: int) -> bool:
         return now >= self.created + self.patience_seconds
 
+    def _pending_seconds(self) -> int:
+        """How long it may be pending before it is in doubt."""
+        follows = self.kind in ("capture", "void", "increment", "refund")
+        return max(self.patience_seconds, FOLLOW_UP_SECONDS) if follows else self.patience_seconds
+
     def needs_attention(self, now: int) -> bool:
-        """Whether an operator should ask the provider: many questions gave no outcome, or the days that a transfer
-        between banks may take are over."""
+        """Whether an operator should ask the provider: many questions gave no outcome, or the time is over that a
+        transfer between banks, or an operation after a payment, may take."""
         if self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS:
             return True
-        return self.patience_seconds > 0 and self.overdue(now) and self.in_doubt(now)
+        pending_seconds = self._pending_seconds()
+        return pending_seconds > 0 and now >= self.created + pending_seconds and self.in_doubt(now)
 
 
 def check_settled_by_hand(attempt: Attempt, now: int) -> None:

@@ -191,7 +191,8 @@ async def _converse_traced(
 
 async def ask_nothing(connection: Connection) -> Outcome | NeverSeen | None:
     """The provider's answer to a question about an operation that does not exist; None if it takes no questions."""
-    if not connection.connector.capabilities.looks_up:
+    capabilities = connection.connector.capabilities
+    if not capabilities.looks_up or capabilities.by_file:
         return None
     nothing = Operation(reference="probe", kind="authorize", amount_minor=1, currency="usd")
     return await converse(connection.connector.look_up(nothing), connection.transport)
