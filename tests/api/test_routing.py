@@ -9,9 +9,14 @@ import pytest
 from routed_shop import RoutedShop, routed_shop
 
 from tillway.connectors.port import Notice, Request, Response, Succeeded
+from tillway.domain.account import SYSTEM
 from tillway.domain.attempt import following_tail
+from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.routing import Facts, Routes, choose, read_document
+from tillway.engine.connections import REFRESH_SECONDS
 from tillway.operations import notices
+from tillway.store.codec import write_of
+from tillway.store.port import ABSENT
 from tillway.testing.far_side import answer
 
 MASTERCARD = "5555555555554444"
@@ -178,6 +183,19 @@ async def test_an_unknown_outcome_is_never_followed(shop: RoutedShop) -> None:
     assert paid.json["status"] == "processing"
     assert {name for name, _ in shop.orders} == {"a"}
     assert (await shop.route(paid.json["id"]))["attempts"] == [{"connector": "a", "outcome": "unknown"}]
+
+
+async def test_a_connector_for_files_takes_no_cards(shop: RoutedShop, tmp_path: Path) -> None:
+    settings = dict.fromkeys(("immediate_destination_name", "immediate_origin_name", "company_name"), "Acme")
+    settings |= {"directory": str(tmp_path / "ach"), "immediate_destination": "091000019", "originating_dfi": "09100001"}
+    settings |= dict.fromkeys(("immediate_origin", "company_id"), "1234567890")
+    config = ConnectorConfig(id="con_test_ach", created=0, name="ach", kind="nacha", mode="test", settings=settings)
+    await shop.app.store.commit([write_of(SYSTEM, config, ABSENT)])
+    shop.app.clock.ahead_seconds += 1 + REFRESH_SECONDS
+    await shop.put({"otherwise": ["ach", "b"]})
+    paid = await shop.pay(currency="usd")
+    assert (paid.status, shop.orders[-1][0]) == (200, "b"), paid.json
+    assert (await shop.route(paid.json["id"]))["attempts"] == [{"connector": "b", "outcome": "succeeded"}]
 
 
 async def test_a_direct_charge_goes_on_too(shop: RoutedShop) -> None:

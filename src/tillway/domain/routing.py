@@ -128,13 +128,14 @@ class Route(Value, frozen=True, kw_only=True):
 
 
 class ConnectorTerms(Value, frozen=True, kw_only=True):
-    """The abilities and the price of a configured connector. `drained`: it takes no new payments; `open`: it lately
-    could not be reached, so that others go first."""
+    """The abilities and the price of a configured connector. `by_file`: it takes bank accounts only; `drained`: it
+    takes no new payments; `open`: it lately could not be reached, so that others go first."""
 
     operations: frozenset[str] = frozenset()
     debits: frozenset[str] = frozenset()
     wallets: frozenset[str] = frozenset()
     authenticates: bool = False
+    by_file: bool = False
     steps: Mapping[str, int] | None = None
     fee: Fee = Fee()
     drained: bool = False
@@ -227,6 +228,8 @@ def _takes(terms: ConnectorTerms | None, needs: Needs) -> bool:
     if terms is None or terms.drained:
         return False
     if "authorize" not in terms.operations or (needs.captured_later and "capture" not in terms.operations):
+        return False
+    if terms.by_file and needs.debit is None:
         return False
     if needs.debit is not None and needs.debit not in terms.debits:
         return False

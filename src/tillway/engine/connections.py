@@ -96,6 +96,7 @@ class ConfiguredConnections:
             debits=capabilities.debits,
             wallets=capabilities.wallets,
             authenticates=capabilities.authenticates,
+            by_file=capabilities.by_file,
             steps=capabilities.steps,
             fee=connection.fee or self._fee,
             drained=connection.drained,
