@@ -507,6 +507,11 @@ async def test_21_a_dispute_is_answered_once_and_won_gives_money_and_fee_back(
         await here.page.fill("What happened", "Delivered on Monday.")
         await here.send("Save for later")
         assert "Delivered on Monday." in await here.page.look("document.querySelector('#ev-t').value")
+        await here.page.fill("Carrier", "DHL")
+        await here.page.enter()
+        wait(lambda: disputes()[0]["evidence"]["shipping_carrier"] == "DHL")
+        assert disputes()[0]["status"] == "needs_response", "Enter in a field neither gives in nor sends"
+        await here.open(f"/disputes/{dispute['id']}")
         await here.page.fill("What happened", "winning_evidence")
         await here.page.press("Send evidence")
         await here.page.until("!document.querySelector('#ev-t')")

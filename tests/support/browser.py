@@ -128,6 +128,12 @@ class Page(Document):
         for kind in ("mousePressed", "mouseReleased"):
             await self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
+    async def enter(self) -> None:
+        """Press the Enter key."""
+        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+        for kind in ("keyDown", "keyUp"):
+            await self.send("Input.dispatchKeyEvent", type=kind, **enter)
+
     async def picture(self, path: Path) -> None:
         shot = await self.send("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
@@ -157,9 +163,7 @@ class Frame(Document):
             " button.focus(); return true; })()"
         )
         assert await self.look(found), f"no button begins with {beginning!r}"
-        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
-        for kind in ("keyDown", "keyUp"):
-            await self._page.send("Input.dispatchKeyEvent", type=kind, **enter)
+        await self._page.enter()
 
 
 def _has_button(beginning: str) -> str:

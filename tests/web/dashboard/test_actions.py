@@ -77,6 +77,8 @@ async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
     action = f"/dashboard/disputes/{dispute}"
     page = await visitor.get(action)
     assert "What happened" in text(page) and "Send evidence" in text(page) and "left: answer by" in text(page)
+    first = re.search(r'<button[^>]* form="ev"[^>]*>', page.body.decode())
+    assert first is not None and 'value="save"' in first[0], "Enter in a field presses the first button"
     words = "It was delivered on 23 November."
     saved = await visitor.submit(page, action, {"uncategorized_text": words, "do": "save"})
     assert saved.status == 303 and words in text(await visitor.get(action))

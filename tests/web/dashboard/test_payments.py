@@ -65,6 +65,9 @@ async def test_home_shows_the_volume_of_the_report(shop: DashboardShop) -> None:
     shown = text(home)
     assert "141.50 EUR" in shown and "700 JPY" in shown and "Nothing needs you" in shown
     assert "3 of 4 payments, today" in shown and "Bank gave no reason 1" in shown
+    for currency in ("zzz", "<b>"):
+        other = await (await shop.visitor(name="Other")).get(f"/dashboard?currency={currency}")
+        assert other.status == 200 and "141.50 EUR" in text(other)
 
 
 async def test_the_list_follows_its_filters_and_so_do_totals_and_csv(shop: DashboardShop) -> None:

@@ -27,7 +27,8 @@ async def home(visit: Visit) -> Reply:
     hours = await _totals(visit, today, None, "hour")
     before = await _totals(visit, day_begin(now, zone, -7), day_begin(now, zone, -6) - 1, "hour")
     balance = await visit.door.get("/v1/balance")
-    currency = visit.asked("currency") or _main_currency(hours, month, balance)
+    asked = visit.asked("currency")
+    currency = asked if asked in MINOR_UNITS else _main_currency(hours, month, balance)
     values = {
         "now": now,
         "today": today,
