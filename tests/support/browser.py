@@ -213,5 +213,10 @@ async def browsing(
                     await page.send("Emulation.setScriptExecutionDisabled", value=True)
                 yield page
     finally:
-        process.kill()
-        process.wait()
+        # Asked to end, it removes its temporary files.
+        process.terminate()
+        try:
+            process.wait(WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
