@@ -187,7 +187,8 @@ async def test_an_unknown_outcome_is_never_followed(shop: RoutedShop) -> None:
 
 async def test_a_connector_for_files_takes_no_cards(shop: RoutedShop, tmp_path: Path) -> None:
     settings = dict.fromkeys(("immediate_destination_name", "immediate_origin_name", "company_name"), "Acme")
-    settings |= {"directory": str(tmp_path / "ach"), "immediate_destination": "091000019", "originating_dfi": "09100001"}
+    settings |= {"directory": str(tmp_path / "ach"), "immediate_destination": "091000019"}
+    settings |= {"originating_dfi": "09100001"}
     settings |= dict.fromkeys(("immediate_origin", "company_id"), "1234567890")
     config = ConnectorConfig(id="con_test_ach", created=0, name="ach", kind="nacha", mode="test", settings=settings)
     await shop.app.store.commit([write_of(SYSTEM, config, ABSENT)])

@@ -22,6 +22,8 @@ from tillway.cli.installation import create
 from tillway.crash import ministack
 from tillway.crash.postgres_server import PostgresServer, fresh, own_server
 from tillway.settings import Settings
+from tillway.store.dynamodb import SCHEMA_VERSION as ON_DYNAMODB
+from tillway.store.postgres import SCHEMA_VERSION as ON_POSTGRESQL
 
 PAYMENT: Any = {
     "amount": 4200,
@@ -192,7 +194,8 @@ def test_commands_reach_the_store_too(server: TillwayServer) -> None:
     url = server.store_arguments[1]
     listed = tillway_json("accounts", "list", "--data-dir", server.data_dir, "--store", url)
     assert server.account in [account["account"] for account in listed]
-    assert tillway_json("migrate", "--data-dir", server.data_dir, "--store", url) == {"schema_version": 1}
+    newest = ON_DYNAMODB if url.startswith("dynamodb") else ON_POSTGRESQL
+    assert tillway_json("migrate", "--data-dir", server.data_dir, "--store", url) == {"schema_version": newest}
     doctor = tillway_json("doctor", "--data-dir", server.data_dir, "--store", url)
     assert doctor["ok"], doctor
     refused = tillway("backup", server.data_dir / "backup", "--data-dir", server.data_dir, "--store", url)
