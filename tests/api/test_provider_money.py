@@ -34,6 +34,8 @@ async def test_a_payout_draws_on_the_money_of_its_connector(shop: RoutedShop) ->
     await app.ok(merchant, "POST", "/v1/payouts", {"amount": 2000, "currency": "eur"})
     again = await app.call(merchant, "POST", "/v1/payouts", {"amount": 1001, "currency": "eur"})
     assert "can pay out 10.00 EUR of these 10.01 EUR" in again.json["error"]["message"], "what is on its way counts"
+    more = await app.call(merchant, "POST", "/v1/payouts", {"amount": 5000, "currency": "eur"})
+    assert "can pay out 10.00 EUR of these 50.00 EUR" in more.json["error"]["message"]
     await app.ok(merchant, "POST", "/v1/payouts", {"amount": 1000, "currency": "eur"})
     await app.wait(60)
     told = (await app.ok(merchant, "GET", "/ops/v1/balances"))["data"][0]

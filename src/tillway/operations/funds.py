@@ -67,9 +67,9 @@ async def payouts_on_the_way(load: Load, currency: str) -> Sums:
 
 
 async def reachable_now(load: Load, accounts: Mapping[str, int], connector: str, currency: str, needed: int) -> int:
-    """As `reachable`, at the moment. The payouts on the way are read only if they decide whether `needed` is there."""
+    """As `reachable`, at the moment. The payouts on the way are read only where `needed` may not be there."""
     under_way = -accounts.get(f"payouts/{currency}", 0)
     everything = reachable(accounts, {}, connector, currency)
-    if not under_way or everything - under_way >= needed or everything < needed:
-        return everything - under_way if everything - under_way >= needed else everything
+    if not under_way or everything - under_way >= needed:
+        return everything - under_way
     return reachable(accounts, await payouts_on_the_way(load, currency), connector, currency)
