@@ -42,7 +42,7 @@ SETTINGS = (
     Setting(
         name="timeout_seconds",
         read=seconds(0.05, 300),
-        default=30.0,
+        default=15.0,
         description="how long to wait for an answer before its outcome is unknown",
     ),
 )
