@@ -618,7 +618,7 @@ async def test_26_money_in_doubt_is_settled_with_a_reason(fresh: TillwayServer, 
         await here.choose("input[name=outcome][value=succeeded]")
         await here.page.fill("How do you know?", "Their clerk said so, case 17.")
         await here.send("Settle")
-        await here.has("No money is in doubt")
+        await here.has("Nothing is in doubt")
         assert "Succeeded" in await here.open(f"/payments/{payment}")
     async with desk(fresh, tmp_path, "viewer", scripts=scripts) as here:
         assert "Settled money in doubt" in await here.open("/audit") and "case 17" in await here.words()

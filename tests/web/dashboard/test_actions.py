@@ -222,6 +222,9 @@ async def test_search_finds_ids_and_texts(shop: DashboardShop) -> None:
         found = await visitor.get(f"/dashboard/search?q={wanted}")
         assert (found.status, found.headers.get("location")) == (303, place), wanted
         assert (await visitor.get(place)).status == 200, place
+    assert "1 result for “TEA-4139”" in text(await visitor.get("/dashboard/search?q=TEA-4139"))
+    short = await visitor.get("/dashboard/customers?q=Li")
+    assert short.status == 400 and "Name or e-mail" in text(short) and "at least 3 characters" in text(short)
     for wanted in ("barbara@example.com", "20.50", "TEA-4139", "Liskov"):
         shown = await visitor.get(f"/dashboard/search?q={wanted}")
         assert re.findall(r"/payments/(pi_\w+)\"", shown.body.decode()) == [id], wanted
@@ -255,6 +258,7 @@ async def test_the_menu_of_new_things_offers_what_the_role_may(
     menu = re.search(r"</svg>New</summary>(.*?)</details>", page)
     assert re.findall(r"</svg>([^<]+)</a>", menu[1] if menu else "") == offered
     assert ("New payment link" in page) == (role == "admin")
+    assert (await (await shop.visitor(role)).get("/dashboard/links/new")).status == (200 if role == "admin" else 403)
 
 
 async def test_an_event_about_no_record_stands_in_the_list(shop: DashboardShop) -> None:

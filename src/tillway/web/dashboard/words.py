@@ -94,6 +94,19 @@ def readable(code: str) -> str:
     return code.replace("_", " ").replace(".", " ").capitalize()
 
 
+NOUNS = {
+    "pi": "payment",
+    "ch": "charge",
+    "re": "refund",
+    "cus": "customer",
+    "du": "dispute",
+    "po": "payout",
+    "evt": "event",
+    "plink": "payment link",
+    "req": "request",
+}
+
+
 def figures(amount_minor: int, currency: str) -> str:
     """An amount with the decimals of its currency and thousands set off: 1,204.31."""
     decimals = MINOR_UNITS.get(currency, 2)
@@ -181,6 +194,11 @@ def capitalize_first(text: str) -> str:
 def document(value: Any) -> str:
     """A document of the API as text that people read."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def noun_of(id: str) -> str:
+    """The noun of an object with that id: a payment for pi_…"""
+    return NOUNS.get(id.partition("_")[0], "such object")
 
 
 def iso(seconds: int) -> str:

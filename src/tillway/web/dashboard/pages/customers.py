@@ -14,9 +14,14 @@ PAGE_ROWS = 50
 
 @page("GET", "/customers", place="/customers")
 async def list_customers(visit: Visit) -> Reply:
-    found = await _found(visit)
     fields = {"q": visit.asked("q"), "after": visit.asked("after")}
-    return Shown("customers.html", {"list": found, "fields": fields})
+    try:
+        found, wrong = await _found(visit), ""
+    except CallRefused as refused:
+        if refused.status != 400:
+            raise
+        found, wrong = {"data": [], "has_more": False}, refused.message  # Such as a part of a name that is too short.
+    return Shown("customers.html", {"list": found, "fields": fields, "wrong": wrong}, 400 if wrong else 200)
 
 
 async def _found(visit: Visit, after: str | None = None) -> Any:

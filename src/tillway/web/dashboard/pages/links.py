@@ -24,6 +24,7 @@ async def list_links(visit: Visit) -> Reply:
 
 @page("GET", "/links/new", place="/links")
 async def ask_link(visit: Visit) -> Reply:
+    await visit.check_role("configure", "/v1/payment_links")
     return _form(visit)
 
 

@@ -32,7 +32,7 @@ async def search(visit: Visit) -> Reply:
         if place is not None:
             return Redirect(visit.url(place))
         return Shown("not-found.html", {"wanted": wanted, "message": ""}, 404)
-    values: dict[str, Any] = {"wanted": wanted, "read": "", "payments": [], "customers": []}
+    values: dict[str, Any] = {"wanted": wanted, "read": "", "payments": [], "customers": [], "listed": LISTED}
     if wanted:
         read, params = _read(wanted)
         values["read"] = read
