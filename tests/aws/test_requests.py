@@ -92,14 +92,14 @@ def test_a_payment_takes_three_requests_and_one_more_after_a_pause(stage: Stage,
     assert len(pay()) > 20
     assert tried(pay, 0, PAYMENT + LINE)
     # After a pause, everything that was read before comes in one request. What a slow payment has read is too old
-    # before it ends, and it reads that again: of three, one is quick enough.
+    # before it ends, and it reads that again: of ten, one is quick enough on a busy machine too.
     assert tried(pay, PAUSE_SECONDS, ["BatchGetItem", *PAYMENT, *LINE])
 
 
 def tried(pay: Callable[[], list[str]], pause_seconds: float, expected: list[str]) -> bool:
-    """Whether one of a few payments makes these requests and no others. Raises with what they made."""
+    """Whether one of ten payments makes these requests and no others. Raises with what they made."""
     made = []
-    for _ in range(4):
+    for _ in range(10):
         time.sleep(pause_seconds)
         made.append(pay())
         if made[-1] == expected:
