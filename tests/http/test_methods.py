@@ -72,7 +72,8 @@ def test_options_needs_no_key(tillway_server: TillwayServer) -> None:
     [
         ("POST", "/v1/tokens", True),
         ("POST", "/v1/payment_methods", True),
-        ("GET", "/v1/payment_methods", False),
+        ("GET", "/v1/payment_methods", True),
+        ("GET", "/v1/customers/cus_1/payment_methods", False),
         ("POST", "/v1/payment_intents", False),
         ("GET", "/v1/payment_intents/pi_1", True),
         ("POST", "/v1/payment_intents/pi_1", False),
