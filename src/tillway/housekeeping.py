@@ -57,13 +57,13 @@ class Housekeeping:
     def last_backup(self) -> BackupMade | None:
         """The newest whole backup in the directory."""
         directory = self.directory
-        if directory is None or not directory.is_dir():
+        if directory is None:
             return None
         try:
             newest = max((path for path in directory.glob("tillway-*") if (path / MANIFEST).is_file()), default=None)
             return _made(newest) if newest is not None else None
         except (OSError, ValueError):
-            return None  # Files of another program, or a backup that is being moved.
+            return None  # Files of another program, a backup that is being moved, or no right to look.
 
     async def doctor(self) -> dict[str, Any]:
         """The answer of `tillway doctor --json`. Raises `CommandFailed`."""
