@@ -108,6 +108,14 @@ async def test_what_cannot_be_is_named(installation: Installation, change: dict[
     assert rows == []
 
 
+async def test_a_required_setting_is_asked_for_in_words_of_the_api(installation: Installation) -> None:
+    given = {name: value for name, value in NEW.items() if name != "settings[base_url]"}
+    answer = await installation.call(installation.admin, "POST", PATH, given)
+    error = answer.json["error"]
+    assert (answer.status, error["code"], error["param"]) == (400, "parameter_missing", "settings[base_url]")
+    assert "where the bank answers" in error["message"] and "--set" not in error["message"], "no command was run"
+
+
 async def test_a_test_says_whether_it_answers(installation: Installation) -> None:
     await installation.ok(installation.admin, "POST", PATH, NEW)
     told = await installation.ok(installation.operator, "POST", f"{PATH}/nordbank/test")

@@ -25,6 +25,14 @@ class SettingInvalid(ValueError):
         self.problem = problem
 
 
+class SettingMissing(SettingInvalid):
+    """A required setting that was not given."""
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(name, f"missing; set it with `--set {name}=…` ({description})")
+        self.description = description
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One setting. `read` takes the operator's text and raises ValueError with the fault. `default` is None if the
     setting is optional and has none; `required` if it is not optional."""
@@ -46,7 +54,7 @@ def read_settings(settings: Mapping[str, str], table: Iterable[Setting]) -> dict
             raise SettingInvalid(name, f"unknown setting; known are {', '.join(rows) or 'none'}")
     for row in rows.values():
         if row.required and not settings.get(row.name):
-            raise SettingInvalid(row.name, f"missing; set it with `--set {row.name}=…` ({row.description})")
+            raise SettingMissing(row.name, row.description)
     values: dict[str, Any] = {}
     for name, row in rows.items():
         text = settings.get(name)

@@ -16,7 +16,7 @@ import msgspec
 
 from tillway.connectors import registry
 from tillway.connectors.port import Capabilities, NeverSeen, NotSent, Unknown
-from tillway.connectors.settings import Setting, SettingInvalid
+from tillway.connectors.settings import Setting, SettingInvalid, SettingMissing
 from tillway.domain.account import SYSTEM, Mode
 from tillway.domain.connector_config import NAME, NAME_RULE, ConnectorConfig, may_be_added, successor
 from tillway.domain.record import Changes, Moment
@@ -233,6 +233,9 @@ async def _put(
     """Seal and write a configuration, and take the default away from the mode's other connectors if it has it now."""
     try:
         await check_fit(wanted, platform.connections.capabilities_of)
+    except SettingMissing as missing:
+        message = f"Give the setting {missing.name}: {missing.description}."
+        raise Refused("parameter_missing", message, param=_param(missing.name)) from None
     except SettingInvalid as invalid:
         raise Refused("parameter_invalid_string", _sentence(invalid), param=_param(invalid.name)) from None
     after = successor(seal_settings(platform.cards.vault, wanted), before, at.created)
