@@ -86,6 +86,10 @@ async def test_an_endpoint_is_made_rolled_and_switched_off(world: World) -> None
     assert rolled is not None and rolled[1] != secret[1]
     assert (await admin.submit(shown, f"{place}/switch", {"disabled": "true"})).status == 303
     assert "Switch on" in text(await admin.get("/dashboard/webhooks"))
+    world.ahead_seconds += 301
+    asked = await admin.submit(page, "/dashboard/webhooks", {"url": "http://127.0.0.1:9/later", "events": ""})
+    assert "Confirm that it is you" in text(asked), "a thief of the cookie would have the events sent on for ever"
+    assert len((await world.ok("GET", "/v1/webhook_endpoints", {}))["data"]) == 1
     operator = await Visitor.signed_in(app, "operator", world.account, name="Operator")
     token = form_of(await operator.get("/dashboard"), "/dashboard/sign-out")["csrf"]
     for path in ("/dashboard/webhooks", f"{place}/roll", f"{place}/switch"):

@@ -63,6 +63,8 @@ async def _list(visit: Visit, made: dict[str, Any] | None = None, refused: CallR
 async def make_endpoint(visit: Visit) -> Reply:
     """Make an endpoint, and show its signing secret this once."""
     await visit.check_role("configure", ENDPOINTS)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
     events = visit.sent("events").replace(",", " ").split() or ["*"]
     params = {"url": visit.sent("url"), "enabled_events": events}
     try:
