@@ -61,8 +61,7 @@ async def examine(call: Call) -> Answer:
 
 @route("POST", "/ops/v1/backups", REASON, returns="backup", access="operator", whole=True)
 async def back_up(call: Call) -> Answer:
-    """Run `tillway backup` into a new directory of `backup_directory`. Where it fails, `ok` is false and `why` says
-    why."""
+    """Run `tillway backup` into a new directory of `backup_directory`; `ok` is false, with `why`, if it fails."""
     commands = _commands(call)
     try:
         made = await commands.back_up()

@@ -37,9 +37,7 @@ async def _list(visit: Visit, said: tuple[str, str] | None = None) -> Shown:
         "breakers": BREAKERS,
         "can_drain": everyone and visit.may("settle"),
         "can_add": configures,
-        "kinds": [one["kind"] for one in (await visit.door.get("/ops/v1/connector_kinds"))["data"]]
-        if configures
-        else [],
+        "kinds": [one["kind"] for one in await _kinds(visit)] if configures else [],
         "doubts": await _doubts(visit),
         "chosen": await visit.door.get(f"{PATH}/{chosen}") if configures and chosen else None,
         "story": await _story(visit) if everyone and visit.may("export_audit") else None,
