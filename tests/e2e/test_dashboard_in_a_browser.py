@@ -204,6 +204,8 @@ async def test_no_page_is_wider_than_the_window(
     tillway_server: TillwayServer, tmp_path: Path, scheme: str, width: int, scripts: bool
 ) -> None:
     payment = make_objects(tillway_server)
+    refunded = {"payment_intent": pay(tillway_server, 98_765_432), "amount": 40_000_000}
+    assert tillway_server.call("POST", "/v1/refunds", refunded)[0] == 200, "the balance has long amounts"
     async with browsing(tmp_path / "profile", width=width, height=800, scripts=scripts) as page:
         await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         base = await sign_in(page, tillway_server, f"Wide {width} {scheme} {scripts}")
