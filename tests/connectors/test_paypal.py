@@ -313,11 +313,13 @@ async def test_one_of_several_captures_is_told_by_its_invoice() -> None:
     assert notice.amount_minor == 1000
 
 
-async def test_a_part_of_a_refund_only_asks_to_look() -> None:
+async def test_a_part_of_a_refund_only_asks_to_look_unless_it_failed() -> None:
     money = {"currency_code": "EUR", "value": "10.00"}
     refund = {"id": "X-1", "amount": money, "custom_id": "r3.part", "invoice_id": "r3"}
     [notice] = await _told({"event_type": "PAYMENT.CAPTURE.REFUNDED", "resource": refund})
     assert (notice.reference, notice.outcome, notice.amount_minor) == ("r3", None, None)
+    [notice] = await _told({"event_type": "PAYMENT.REFUND.FAILED", "resource": refund})
+    assert (notice.reference, notice.amount_minor) == ("r3", 1000) and isinstance(notice.outcome, Declined)
 
 
 async def test_a_payout_is_told() -> None:

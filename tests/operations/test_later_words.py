@@ -13,13 +13,17 @@ import pytest
 from live_bank import LiveMerchant, live_merchant
 
 from tillway.connectors.port import Declined, Outcome, Succeeded
-from tillway.domain.account import Scope, scope_of
+from tillway.domain.account import SYSTEM, Scope, scope_of
 from tillway.domain.attempt import TAIL_LENGTH, Attempt
 from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.open_item import OpenItem
 from tillway.domain.payout import Payout
 from tillway.engine.caller import Caller
+from tillway.engine.connections import REFRESH_SECONDS
 from tillway.engine.references import reference_of_record
 from tillway.operations.recovery import Recovery, survey
+from tillway.store.port import Write
+from tillway.store.walk import records_of
 from tillway.testing.in_process import Answer
 
 CHALLENGE = "ActionRequired"
@@ -225,6 +229,11 @@ async def by_asking(live: LiveMerchant, said: dict[str, Any], row: Settled, subj
 
 
 async def by_late_answer(live: LiveMerchant, said: dict[str, Any], row: Settled, subject: str) -> None:
+    await late_answer(live, said, row, subject)
+    await hear_notices(live)
+
+
+async def late_answer(live: LiveMerchant, said: dict[str, Any], row: Settled, subject: str) -> None:
     """Another worker had asked before it settled, and gets its answer now."""
     scope, tail = scope_of(said["reference"][:17]), said["reference"][17:]
     named = {"reference": tail} if len(tail) == TAIL_LENGTH else {}
@@ -240,7 +249,6 @@ async def by_late_answer(live: LiveMerchant, said: dict[str, Any], row: Settled,
     )
     outcome: Outcome = Succeeded("b") if row.theirs == "succeeded" else Declined()
     await live.app.running.platform.attempts.settle(Caller.system(scope), attempt, outcome)
-    await hear_notices(live)
 
 
 async def by_report(live: LiveMerchant, said: dict[str, Any], row: Settled, subject: str) -> None:
@@ -305,6 +313,35 @@ async def test_a_word_against_what_settled_is_kept(
         assert [event["type"] for event in events] == ["open_item.created"], name
         assert events[0]["data"]["object"]["id"] == item["id"], name
         assert after == before, f"{name}: something else has changed"
+
+
+async def test_a_word_is_heard_again_where_the_bank_could_not_be_asked(live: LiveMerchant) -> None:
+    """The notice of a verification only asks to look. One that is taken would not be repeated."""
+    shop = Shop(live, keyed=False)
+    await shop.not_verified()
+    said = shop.said("verify")
+    said["status"], live.refuses = "Accepted", 500
+    assert (await live.notice(**said)).status == 503
+    live.refuses = None
+    assert (await live.notice(**said)).status == 200
+    (item,) = (await live.get("/ops/v1/open_items"))["data"]
+    assert (item["kind"], item["theirs"]) == ("contradiction", "succeeded")
+
+
+async def test_a_late_word_is_kept_although_its_connector_was_removed(live: LiveMerchant) -> None:
+    shop = Shop(live, keyed=False)
+    await shop.declined()
+    said = shop.said("authorize")
+    row = next(row for row in TABLE if row.settle == Shop.declined)
+    scope_key = Scope(account=live.merchant.account, mode="live").key
+    await late_answer(live, said, row, await _subject_of(live, said["reference"], row))
+    config = await live.app.store.get(f"{SYSTEM}/con_live_bank")
+    assert config is not None
+    await live.app.store.commit([Write(config.key, config.version, None)])
+    live.app.clock.ahead_seconds += 1 + REFRESH_SECONDS
+    await hear_notices(live)
+    (item,) = [item async for item in records_of(live.app.store, scope_key, OpenItem)]
+    assert (item.kind, item.ours, item.theirs) == ("contradiction", "failed", "succeeded")
 
 
 async def _subject_of(live: LiveMerchant, reference: str, row: Settled) -> str:

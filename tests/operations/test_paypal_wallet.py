@@ -34,6 +34,12 @@ class Shop(PayPalShop):
         path, _, query = re.sub("^https?://[^/]+", "", context[back]).partition("?")
         return await self.app.send("GET", path, query=f"{query}&token={id}&PayerID=P1")
 
+    async def notice(self, event: dict[str, Any]) -> Answer:
+        """PayPal's request with an event."""
+        body = msgspec.json.encode(event)
+        path = "/connectors/test/pp/notices"
+        return await self.app.send("POST", path, body=body, content_type="application/json", headers=PROOF)
+
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
@@ -66,14 +72,7 @@ async def test_a_notice_of_the_approval_completes_the_order_of_a_payer_who_never
     waiting = (await shop.pay()).json
     id = waiting["next_action"]["redirect_to_url"]["url"].partition("token=")[2]
     await shop.far.customer(ActionRequired("", id), passed=True)
-    event = {"event_type": "CHECKOUT.ORDER.APPROVED", "resource": {"id": id, **shop.order()}}
-    told = await shop.app.send(
-        "POST",
-        "/connectors/test/pp/notices",
-        body=msgspec.json.encode(event),
-        content_type="application/json",
-        headers=PROOF,
-    )
+    told = await shop.notice({"event_type": "CHECKOUT.ORDER.APPROVED", "resource": {"id": id, **shop.order()}})
     assert told.status == 200, told.body
     now_ms = shop.app.clock.now_ms()
     for row in await shop.app.store.claim("attempts", now_ms=now_ms, lease_ms=60_000, limit=10):
@@ -117,3 +116,22 @@ async def test_another_connector_refuses_it(tmp_path: Path) -> None:
     refused = await app.call(await app.merchant(), "POST", "/v1/payment_intents", given)
     assert (refused.status, refused.json["error"]["code"]) == (400, "connector_unsupported")
     await app.close()
+
+
+async def test_a_part_of_a_refund_that_fails_later_is_an_open_item(shop: Shop) -> None:
+    """PayPal refunds two captures by two refunds, and cannot be asked about them: a person has to look."""
+    options = {"card": {"request_multicapture": "if_available"}}
+    held = (await shop.pay(capture_method="manual", payment_method_options=options)).json
+    await shop.approve(held)
+    path = f"/v1/payment_intents/{held['id']}/capture"
+    await shop.post(path, {"amount_to_capture": 2000, "final_capture": "false"})
+    await shop.post(path, {"amount_to_capture": 2200})
+    refund = await shop.post("/v1/refunds", {"payment_intent": held["id"]})
+    assert refund["status"] == "succeeded"
+    parts = [request.fields for request in shop.far.requests if request.path.endswith("/refund")]
+    failed = {"event_type": "PAYMENT.REFUND.FAILED", "resource": {"id": "X-1", "status": "FAILED", **parts[1]}}
+    for _ in ("first", "again"):
+        assert (await shop.notice(failed)).status == 200
+        (item,) = (await shop.get("/ops/v1/open_items"))["data"]
+        assert (item["kind"], item["subject"], item["theirs"]) == ("contradiction", refund["id"], "declined")
+    assert (await shop.get(f"/v1/refunds/{refund['id']}"))["status"] == "succeeded", "no money moves unasked"

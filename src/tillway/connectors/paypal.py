@@ -871,9 +871,11 @@ def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
         failed = kind.endswith("FAILED")
         id = str(thing.get("id"))
         if isinstance(reference, str) and reference.endswith(PART):
-            # The refund is asked about as a whole.
             reference = reference.removesuffix(PART)
-            return [Notice(id=f"refund:{reference}:{id}:{kind}", kind="operation", reference=reference)]
+            if not failed:
+                # The refund is asked about as a whole.
+                return [Notice(id=f"refund:{reference}:{id}:{kind}", kind="operation", reference=reference)]
+            # The amount is that of the part: where it is not the whole refund's, nothing is booked unasked.
         outcome = Declined("processing_error", None, bank_id=id) if failed else Succeeded(id)
         return _notice("refund", reference, outcome, thing.get("amount"))
     return []

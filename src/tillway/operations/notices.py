@@ -60,18 +60,18 @@ async def carry(attempts: Attempts, row: Row) -> None:
     assert isinstance(task, NoticeTask), f"{row.key} is not a notice's task"
     scope = scope_of(scope_key)
     connection = await attempts.connections.named(task.connector, scope)
-    if connection is not None:
-        try:
-            if task.told is not None:
-                await book(attempts, msgspec.convert(task.told, Notice), task.connector, scope.mode, doubt=task.doubt)
-            else:
-                await receive(attempts, connection, scope.mode, {}, msgspec.json.encode(task.body))
-        except NoticeRejected as rejected:
-            log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
-        except NoticeUndecided as undecided:
-            # The task stays: it is due again when its lease has run out.
-            log.warning("a notice could not be checked", extra={"task": row.key, "why": str(undecided)})
-            return
+    try:
+        if task.told is not None:
+            # It was read before: also where its connector was removed, or cannot be set up, the word is not lost.
+            await book(attempts, msgspec.convert(task.told, Notice), task.connector, scope.mode, doubt=task.doubt)
+        elif connection is not None:
+            await receive(attempts, connection, scope.mode, {}, msgspec.json.encode(task.body))
+    except NoticeRejected as rejected:
+        log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
+    except NoticeUndecided as undecided:
+        # The task stays: it is due again when its lease has run out.
+        log.warning("a notice could not be checked", extra={"task": row.key, "why": str(undecided)})
+        return
 
     async def delete(load: Load, at: Moment) -> Changes[None]:
         return Changes(result=None, deletes=(id,))
@@ -116,7 +116,7 @@ async def _ask_at_once(attempts: Attempts, scope: Scope, tail: str, connector: s
         await attempts.ask_at_once(caller, about, "its provider asks to look")
         return
     answer = await attempts.ask_about_settled(scope, tail, about, connector)
-    if isinstance(answer, NotSent):
+    if isinstance(answer, NotSent | Unknown):
         raise NoticeUndecided(answer.reason)
     if answer is not None:
         await book_later_word(attempts.engine, caller, tail, about, answer, connector)
