@@ -1,10 +1,19 @@
 """Cash balances: bank transfers of customers in test mode, which add to their stored credit."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from card_shop import CardShop, opened
+
+from tillway.installation import KEY_FILE
+from tillway.settings import Settings
+from tillway.store.port import Write
+from tillway.testing.in_process import InProcessApp, MovedClock, ReadableStore
+from tillway.vault.keyring import Keyring
+from tillway.wiring import assemble
 
 
 @pytest.fixture
@@ -77,6 +86,32 @@ async def test_a_payment_waits_for_transfers(shop: CardShop) -> None:
     assert cash["available"] == {"eur": 100}, "no transfer is spent twice, and none is lost"
 
 
+class InterruptedStore(ReadableStore):
+    """A store in which `meanwhile` happens once, between the decision about a payment and its commit."""
+
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        if self.meanwhile is not None and any("/pi_" in write.key for write in writes):
+            work, self.meanwhile = self.meanwhile, None
+            await work()
+        await super().commit(writes)
+
+
+async def test_a_transfer_that_comes_while_a_payment_begins_to_wait_pays_it(tmp_path: Path) -> None:
+    Keyring.create(tmp_path / KEY_FILE)
+    store, clock = InterruptedStore(), MovedClock()
+    app = InProcessApp(await assemble(Settings(data_dir=tmp_path), store, clock), store, clock)
+    shop = CardShop(app, await app.merchant())
+    customer = await shop.customer()
+    fund = f"/v1/test_helpers/customers/{customer}/fund_cash_balance"
+    store.meanwhile = partial(shop.ok, "POST", fund, {"amount": 1000, "currency": "eur"})
+    paid = await shop.ok("POST", "/v1/payment_intents", {**AWAITED, "customer": customer})
+    assert paid["status"] == "succeeded" and store.meanwhile is None
+    assert (await shop.ok("GET", f"/v1/customers/{customer}/cash_balance"))["available"] == {"eur": 0}
+    await app.close()
+
+
 async def test_credit_is_applied_by_hand_and_only_where_it_is_awaited(shop: CardShop) -> None:
     customer = await shop.customer()
     waiting = await shop.ok("POST", "/v1/payment_intents", {**AWAITED, "customer": customer})
@@ -86,7 +121,8 @@ async def test_credit_is_applied_by_hand_and_only_where_it_is_awaited(shop: Card
     assert unpaid["status"] == "requires_action"
     given = {"amount": -1500, "currency": "eur"}
     await shop.ok("POST", f"/v1/customers/{customer}/balance_transactions", given)
-    assert (await shop.refused("POST", apply, {"amount": 400}))[2] == "amount"
+    error = await shop.error("POST", apply, {"amount": 400})
+    assert error["param"] == "amount" and "10.00 EUR" in error["message"], "in major units: ISK differ on the wire"
     assert (await shop.refused("POST", apply, {"currency": "usd"}))[2] == "currency"
     assert (await shop.ok("POST", apply, {"amount": 1000, "currency": "eur"}))["status"] == "succeeded"
     assert (await shop.refused("POST", apply))[:2] == (400, "payment_intent_unexpected_state")

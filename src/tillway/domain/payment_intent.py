@@ -686,7 +686,10 @@ def _from_credit(
         return _decline(payment, method, _ACTION_REFUSED, None, at)
     waiting = replace(payment, status="requires_action", funded_minor=0)
     waits = _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
-    return waits.then(_note_funds(waiting, customer)) if customer.balance_minor else waits
+    if customer.balance_minor:
+        return waits.then(_note_funds(waiting, customer))
+    # The customer is written too: a transfer that is booked at this moment conflicts, and then one finds the other.
+    return replace(waits, records=(*waits.records, customer))
 
 
 def waits_for_transfers(payment: PaymentIntent) -> bool:

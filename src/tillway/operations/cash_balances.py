@@ -7,6 +7,7 @@ import msgspec
 
 from tillway.domain import cash_balance, payment_intent
 from tillway.domain.cash_balance import CashTransaction
+from tillway.domain.money import spell
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
@@ -63,9 +64,10 @@ async def apply(
         if currency not in (None, payment.currency):
             raise Refused("invalid_currency", f"The payment is in {payment.currency}.", param="currency")
         if amount_minor not in (None, payment.amount_minor):
+            whole = spell(payment.amount_minor, payment.currency)
             raise Refused(
                 "parameter_invalid_integer",
-                f"Stored credit pays a payment whole: leave the amount out, or send {payment.amount_minor}.",
+                f"Stored credit pays a payment whole, which is about {whole}: leave the amount out.",
                 param="amount",
             )
         payment_intent.must_await_funds(payment)
