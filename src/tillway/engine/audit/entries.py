@@ -51,7 +51,7 @@ from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived
 from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
 from tillway.domain.sign_in_tries import SignInTries
-from tillway.domain.simulated_operation import SimulatedOperation
+from tillway.domain.simulated_operation import SimulatedFaults, SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
 from tillway.store.codec import CHECK_FIELD, QUEUES, decode, encode, without_checksum, write_of
@@ -82,6 +82,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         RefundTally,
         RequestBatch,
         SentFile,
+        SimulatedFaults,
         SimulatedOperation,
         SignInLink,
         SignInProofs,
