@@ -298,6 +298,26 @@ async def test_a_deadline_passes(disputed: Disputed, stage: str, status: str) ->
     assert (await disputed.only())["status"] == status and live.replies == []
 
 
+async def test_a_chargeback_has_a_deadline_where_the_same_one_closed_its_inquiry(disputed: Disputed) -> None:
+    live = disputed.live
+    due = live.app.clock.now_ms() // 1000 + 3600
+    assert await disputed.told(dispute="inquiry", evidence_due=due) == 200
+    live.app.clock.ahead_seconds += 3700
+    await live.run_due()
+    assert (await disputed.only())["status"] == "warning_closed"
+    assert await disputed.told(evidence_due=due) == 200
+    await live.run_due()
+    assert (await disputed.only())["status"] == "lost"
+
+
+async def test_a_chargeback_is_put_off_to_the_deadline_of_its_inquiry(disputed: Disputed) -> None:
+    due = disputed.live.app.clock.now_ms() // 1000 + 7200
+    assert await disputed.told(dispute="inquiry", evidence_due=due) == 200
+    for each in (due - 3600, due):
+        assert await disputed.told(evidence_due=each) == 200
+    assert (await disputed.only())["evidence_details"]["due_by"] == due
+
+
 async def test_a_reference_that_two_payments_share_is_an_alarm(
     live: LiveMerchant, caplog: pytest.LogCaptureFixture
 ) -> None:

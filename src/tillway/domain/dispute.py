@@ -289,8 +289,7 @@ def _escalate(inquiry: Dispute, charge: Charge, told: Told, at: Moment) -> Chang
         records=(dispute, changed_charge),
         events=(EventDraft(type="charge.dispute.updated", record=dispute, previous=inquiry),),
     )
-    due = NO_CHANGES if dispute.due_by == inquiry.due_by else _deadline(dispute, at)
-    return updated.then(_withdraw(dispute, at)).then(due)
+    return updated.then(_withdraw(dispute, at)).then(_deadline(dispute, at))
 
 
 def _put_off(dispute: Dispute, told: Told, at: Moment) -> Changes[Dispute]:
@@ -322,8 +321,11 @@ def _withdraw(dispute: Dispute, at: Moment) -> Changes[Dispute]:
 
 
 def _deadline(dispute: Dispute, at: Moment) -> Changes[None]:
+    """The task of a deadline. A chargeback has its own, also where its inquiry had the same deadline: that task may
+    have closed the inquiry before the bank told of the chargeback."""
+    stage: Stage = "inquiry" if dispute.inquiry else "chargeback"
     task = DisputeTask(
-        id=f"dut_{dispute.id.removeprefix('du_')}.{dispute.due_by}",
+        id=f"dut_{dispute.id.removeprefix('du_')}.{stage}.{dispute.due_by}",
         created=at.created,
         kind="deadline",
         dispute=dispute.id,
