@@ -72,7 +72,7 @@ def takes(
         run_command.__name__, run_command.__doc__ = command.__name__, command.__doc__
         run_command.__module__ = command.__module__
         run_command.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
-        run_command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        run_command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # See PEP 362.
         return run_command
 
     return decorate

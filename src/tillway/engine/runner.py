@@ -542,10 +542,10 @@ class Runner:
             for task in some:
                 row = rows.get(task.key)
                 record = decode(task.key.partition("/")[2], row.body) if row is not None else None
-                if row is None or record.due_at_ms >= task.due_at_ms:  # type: ignore[union-attr]
+                if row is None or record.due_at_ms >= task.due_at_ms:  # type: ignore[union-attr]  # It is a task.
                     self._right_expiries[task.key] = task.due_at_ms
                 else:
-                    await self._make_due(row, record, record.due_at_ms)  # type: ignore[union-attr, arg-type]
+                    await self._make_due(row, record, record.due_at_ms)  # type: ignore[union-attr, arg-type]  # As above.
 
     async def _make_due(self, row: Row, task: Record, due_at_ms: int) -> None:
         sooner = msgspec.structs.replace(task, due_at_ms=due_at_ms)

@@ -31,7 +31,7 @@ class BridgedStore:
             self.enter = self._enter
 
     async def _enter(self, index: str, partition: str, key: str) -> bool:
-        entered: bool = self._do(self.inner.enter(index, partition, key))  # type: ignore[attr-defined]
+        entered: bool = self._do(self.inner.enter(index, partition, key))  # type: ignore[attr-defined]  # See above.
         return entered
 
     def _do(self, call: Coroutine[Any, Any, T]) -> T:

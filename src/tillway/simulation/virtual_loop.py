@@ -145,26 +145,27 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._timers_made += 1
         heapq.heappush(self._timers, (when, self._timers_made, handle))
 
-    # The methods that asyncio calls on a loop.
+    # The methods that asyncio calls on a loop. Their types are simpler than the original's: those tie a callback to its
+    # arguments, and return handles that only a real loop can have.
 
     def time(self) -> float:
         return self._now
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(  # type: ignore[override]  # See above.
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> _Handle:
         handle = _Handle(callback, args, contextvars.copy_context() if context is None else context, self._now)
         self._ready.append(handle)
         return handle
 
-    def call_at(  # type: ignore[override]
+    def call_at(  # type: ignore[override]  # See above.
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> _Handle:
         handle = _Handle(callback, args, contextvars.copy_context() if context is None else context, when)
         self._at(when, handle)
         return handle
 
-    def call_later(  # type: ignore[override]
+    def call_later(  # type: ignore[override]  # See above.
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> _Handle:
         return self.call_at(self._now + delay, callback, *args, context=context)
@@ -172,7 +173,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> "asyncio.Future[Any]":
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(  # type: ignore[override]  # See above.
         self, coro: Coroutine[Any, Any, T], *, name: object = None, context: contextvars.Context | None = None
     ) -> "asyncio.Task[T]":
         task = asyncio.Task(coro, loop=self, context=context)

@@ -253,7 +253,7 @@ class World:
 
     def __init__(self, seed: int, store: Store, observe: "Callable[[World], Observer]") -> None:
         self.random = Random(seed)
-        self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]
+        self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]  # No world needs the rest.
         self.store = store
         self.answers = Faults({"seed": seed, "rules": ANSWERS})
         self.outside = contextvars.copy_context()
@@ -770,7 +770,7 @@ class _ProcessStore:
 
     async def _enter(self, index: str, partition: str, key: str) -> bool:
         await self._reach()
-        entered: bool = await self._store.enter(index, partition, key)  # type: ignore[attr-defined]
+        entered: bool = await self._store.enter(index, partition, key)  # type: ignore[attr-defined]  # See above.
         await self._process.point("after an entry")
         return entered
 

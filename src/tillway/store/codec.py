@@ -149,9 +149,9 @@ def row_of(scope: str, record: Record, version: int) -> tuple[Write, bytes]:
         # A format of eight digits takes longer.
         body = b"".join((_CHECKED, hexlify(crc32(rest).to_bytes(4)), b'",', rest))
     if queue is not None:
-        return Write(key, version, body, index, queue, record.due_at_ms), plain  # type: ignore[attr-defined]
+        return Write(key, version, body, index, queue, record.due_at_ms), plain  # type: ignore[attr-defined]  # A task has it.
     if expires:
-        return Write(key, version, body, index, None, None, record.expires_at), plain  # type: ignore[attr-defined]
+        return Write(key, version, body, index, None, None, record.expires_at), plain  # type: ignore[attr-defined]  # See above.
     return Write(key, version, body, index), plain
 
 
