@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -117,10 +117,9 @@ async def _redact(platform: Platform, caller: Caller, subject: Record, found: Se
                 ids[token.key.partition("/")[2]] = _record(token)
     async for file in _evidence_of(platform, load, found):
         ids[file.id] = file
-    named: set[str] = set()
-    known, begun = set(ids), min(record.created for record in ids.values())
+    begun = min(record.created for record in ids.values())
     done.records = await _blank_records(platform, caller, list(ids))
-    done.entries = await _blank_trail(platform, caller, subject.id, known, begun, named)
+    done.entries, named, known = await _blank_trail(platform, caller, subject.id, ids, begun)
     done.events = await _blank_events(platform, caller.scope_key, known)
     done.answers = await _blank_answers(platform, caller.scope_key, known)
     done.ids = frozenset(known)
@@ -361,29 +360,33 @@ async def _rewrite(platform: Platform, head: str, ids: Collection[str], blank: C
 
 
 async def _blank_trail(
-    platform: Platform, caller: Caller, subject: str, ids: set[str], begun: int, all_named: set[str]
-) -> int:
-    """Redact the entries of the trail, those of this redaction included, oldest first. `all_named` gets the ids of all
-    that name one of the records, and `ids` those of confirmation tokens that the store has forgotten."""
+    platform: Platform, caller: Caller, subject: str, ids: Iterable[str], begun: int
+) -> tuple[int, set[str], set[str]]:
+    """Redact the entries of the trail, those of this redaction included, oldest first. Returns their number, the ids of
+    all entries that name one of the records, and `ids` with those of the confirmation tokens that were found."""
     scope_key, store = caller.scope_key, platform.store
     head = f"{scope_key}/aud_"
     after = f"{head}{time_prefix(max(begun - BEFORE_SECONDS, 0))}"
-    count = 0
+    count, known, all_named = 0, set(ids), set[str]()
     async for page in pages_of(store, head, after=after, page=PAGE_ROWS):
-        named = [row.key[len(scope_key) + 1 :] for row in page if _mentions(row.body, ids)]
+        named = [row.key[len(scope_key) + 1 :] for row in page if _mentions(row.body, known)]
         all_named.update(named)
         for begin in range(0, len(named), ENTRIES_PER_COMMIT):
             some = named[begin : begin + ENTRIES_PER_COMMIT]
-            count += await _redact_entries(platform, caller, subject, ids, some)
+            redacted, known = await _redact_entries(platform, caller, subject, known, some)
+            count += redacted
         await asyncio.sleep(0)
-    return count
+    return count, all_named, known
 
 
 async def _redact_entries(
-    platform: Platform, caller: Caller, subject: str, ids: set[str], entries: Sequence[str]
-) -> int:
-    """Replace entries by their redacted form, each with its proof, in one commit with an entry that tells of them."""
+    platform: Platform, caller: Caller, subject: str, ids: Collection[str], entries: Sequence[str]
+) -> tuple[int, set[str]]:
+    """Replace entries by their redacted form, each with its proof, in one commit with an entry that tells of them.
+    Returns the number of those that changed, and `ids` with those of the confirmation tokens in them that the store has
+    forgotten."""
     told: dict[str, str] = {}
+    known = set(ids)
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         told.clear()
@@ -391,8 +394,8 @@ async def _redact_entries(
         for id in entries:
             entry = await load.get(AuditEntry, id)
             tokens = [change for change in entry.changes if change.id.startswith("ctoken_")]
-            ids.update(token.id for token in tokens if _mentions(bytes(token.new), ids))
-            hidden = without_personal_text(entry, ids)
+            known.update(token.id for token in tokens if _mentions(bytes(token.new), known))
+            hidden = without_personal_text(entry, known)
             if hidden is entry:
                 continue
             leaf = leaf_of(id, write_of(load.scope_key, hidden, ABSENT).body or b"")
@@ -405,7 +408,7 @@ async def _redact_entries(
         return Changes(result=None, records=tuple(written), detail={"redacted": dict(told), "subject": subject})
 
     await platform.engine.run(_once(caller), work)
-    return len(told)
+    return len(told), known
 
 
 def _sign(platform: Platform, scope_key: str, entry: str, proof: Redacted) -> Redacted:
