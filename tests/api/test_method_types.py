@@ -19,7 +19,7 @@ def test_each_type_has_a_row_and_a_form() -> None:
 @pytest.mark.parametrize("name", METHOD_TYPES)
 def test_the_form_has_all_that_the_row_needs(name: str) -> None:
     row, form = METHOD_TYPES[name], FORMS[name]
-    assert row.holds in MAKERS, f"{name}: add to MAKERS in operations/payment_intents.py how a {row.holds} is made"
+    assert row.holds in MAKERS, f"{name}: add to MAKERS in operations/payment_methods.py how a {row.holds} is made"
     assert isinstance(form.parameters, Object), f"{name}: its parameters are an object"
     missing = set(row.needs) - form.parameters.members.keys()
     assert not missing, f"{name}: the row needs {sorted(missing)}, which the form's parameters do not have"

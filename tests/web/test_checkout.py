@@ -113,6 +113,26 @@ async def test_without_a_success_url_it_says_thank_you(shop: Shop) -> None:
     assert "<button" not in text(pressed)
 
 
+async def test_a_session_is_in_the_currency_that_the_merchant_names(shop: Shop) -> None:
+    """Also where its price is one of the catalogue."""
+    price = await shop.post("/v1/prices", currency="usd", unit_amount=900, product_data={"name": "A lid"})
+    line = {"price": price["id"], "quantity": 1}
+    given = {"mode": "payment", "line_items": [line]}
+    assert (await shop.post("/v1/checkout/sessions", currency="usd", **given))["currency"] == "usd"
+    refused = await shop.app.call(shop.merchant, "POST", "/v1/checkout/sessions", {"currency": "eur", **given})
+    assert (refused.status, refused.json["error"].get("param")) == (400, "currency")
+
+
+@pytest.mark.parametrize(
+    ("path", "param"), [("checkout/sessions", "customer"), ("payment_links", "payment_method_types")]
+)
+async def test_the_stored_credit_of_nobody_pays_nothing(shop: Shop, path: str, param: str) -> None:
+    data = {"currency": "eur", "unit_amount": 500, "product_data": {"name": "A lid"}}
+    given = {"line_items": [{"price_data": data, "quantity": 1}], "payment_method_types": ["customer_balance"]}
+    refused = await shop.app.call(shop.merchant, "POST", f"/v1/{path}", given)
+    assert (refused.status, refused.json["error"]["param"]) == (400, param)
+
+
 async def test_the_details_that_sync_engines_expand(shop: Shop) -> None:
     """dj-stripe lists sessions and prices with these, also where there are none."""
     details = ["line_items", "total_details.breakdown", "line_items.data.discounts"]

@@ -253,14 +253,7 @@ async def create(call: Call) -> Answer:
         raise Refused("parameter_unsupported", f"Tillway does not support {reason}.", param="mode")
     terms = read_terms(call)
     await check_types(call)
-    if "customer_balance" in terms.method_types and params.get("customer") is None:
-        raise Refused("parameter_missing", "Stored credit is a customer's: send `customer`.", param="customer")
-    currency = params.get("currency")
-    if currency is not None and any(
-        not isinstance(line.price, str) and line.price.currency != currency for line in terms.lines
-    ):
-        raise Refused("parameter_invalid_string", "The line items are in another currency.", param="currency")
-    names = ("cancel_url", "client_reference_id", "customer", "customer_email", "expires_at", "success_url")
+    names = ("cancel_url", "client_reference_id", "currency", "customer", "customer_email", "expires_at", "success_url")
     locale = params.get("locale")
     command = CreateCheckout(
         terms=terms,

@@ -91,12 +91,6 @@ async def create(call: Call) -> Answer:
     """Create a payment link, which opens a checkout session for each visitor."""
     terms = read_terms(call)
     await check_types(call)
-    if "customer_balance" in terms.method_types:
-        raise Refused(
-            "parameter_unsupported",
-            "Stored credit is one customer's; a link is for anyone.",
-            param="payment_method_types",
-        )
     command = CreateLink(
         terms=terms,
         inactive_message=call.params.get("inactive_message"),

@@ -15,6 +15,7 @@ from tillway.domain.amount_limits import check_charge
 from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.commands import CartLine, CheckoutTerms, CreateCheckout, CreateLink, CreatePayment, UpdateLink
 from tillway.domain.mail import EmailTask
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.money import spell
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
@@ -128,7 +129,11 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 def create(command: CreateCheckout, catalogue: Catalogue, at: Moment) -> Changes[CheckoutSession]:
     """Open a session. Its expiry is a task."""
+    if command.customer is None and _takes_credit(command.terms):
+        raise Refused("parameter_missing", "Stored credit is a customer's: send `customer`.", param="customer")
     made, lines = _lines(command.terms.lines, catalogue, at)
+    if command.currency not in (None, lines[0].price.currency):
+        raise Refused("parameter_invalid_string", "The line items are in another currency.", param="currency")
     expires_at = command.expires_at if command.expires_at is not None else at.now + LIFETIME_SECONDS
     if not at.now + LIFETIME_MIN_SECONDS - 60 <= expires_at <= at.now + LIFETIME_SECONDS + 60:
         raise Refused(
@@ -332,6 +337,12 @@ def _expiry(session: CheckoutSession, at: Moment) -> CheckoutExpiry:
 
 
 def create_link(command: CreateLink, catalogue: Catalogue, at: Moment) -> Changes[PaymentLink]:
+    if _takes_credit(command.terms):
+        raise Refused(
+            "parameter_unsupported",
+            "Stored credit is one customer's; a link is for anyone.",
+            param="payment_method_types",
+        )
     made, lines = _lines(command.terms.lines, catalogue, at)
     terms = _terms(command.terms, lines)
     terms.pop("amount_minor")
@@ -357,6 +368,10 @@ def update_link(link: PaymentLink, command: UpdateLink) -> Changes[PaymentLink]:
 
 
 # Carts.
+
+
+def _takes_credit(terms: CheckoutTerms) -> bool:
+    return any(METHOD_TYPES[name].performed_by == "platform" for name in terms.method_types)
 
 
 def _terms(terms: CheckoutTerms, lines: tuple[LineItem, ...]) -> dict[str, Any]:

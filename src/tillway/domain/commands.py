@@ -607,11 +607,13 @@ class CheckoutTerms(Command, frozen=True, kw_only=True):
 
 
 class CreateCheckout(Command, frozen=True, kw_only=True):
-    """Create a session of hosted checkout. `expires_at` is epoch seconds; None: after a day."""
+    """Create a session of hosted checkout. `expires_at` is epoch seconds; None: after a day. `currency` is the one that
+    the caller expects; None: that of the line items."""
 
     terms: CheckoutTerms
     cancel_url: str | None = None
     client_reference_id: str | None = None
+    currency: str | None = None
     customer: str | None = None
     customer_email: str | None = None
     expires_at: int | None = None
