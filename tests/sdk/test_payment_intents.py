@@ -284,6 +284,21 @@ def test_retrieve_by_client_secret(shop: Shop) -> None:
     assert (seen.id, seen.status, "metadata" in seen.to_dict()) == (made.id, "requires_payment_method", False)
 
 
+def test_expanding_shows_a_page_nothing_of_the_merchants(shop: Shop) -> None:
+    customer = shop.v1.customers.create({"description": "private", "metadata": {"rank": "private"}})
+    card = shop.v1.payment_methods.attach("pm_card_visa", {"customer": customer.id})
+    shop.v1.payment_methods.update(card.id, {"metadata": {"rank": "private"}})
+    made = shop.pay(payment_method=card.id, customer=customer.id, metadata={"rank": "private"})
+    fields = ["payment_method.customer", "latest_charge.customer", "latest_charge.balance_transaction"]
+    seen = shop.public.payment_intents.retrieve(made.id, {"client_secret": made.client_secret, "expand": fields})
+    assert seen.payment_method.id == card.id and seen.latest_charge.paid
+    assert not any(word in str(seen) for word in ("private", customer.id, "fee_details"))
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        shop.public.payment_intents.confirm(made.id, {"client_secret": made.client_secret})
+    assert refused.value.error is not None and refused.value.error.payment_intent.id == made.id
+    assert "private" not in str(refused.value.json_body)
+
+
 def test_confirm_by_client_secret(shop: Shop) -> None:
     made = shop.v1.payment_intents.create({"amount": 500, "currency": "usd"})
     answer = shop.http.post(

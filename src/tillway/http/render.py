@@ -2,7 +2,7 @@
 and the change are stored together."""
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -124,6 +124,8 @@ class Renderer:
                 refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
             )
         status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
+        if caller.publishable:
+            body = narrow_for_publishable_key(body)
         if status == 404 and not _is_of_address(caller, refusal):
             status = 400
         return status, body
@@ -137,11 +139,30 @@ def _is_of_address(caller: Caller, refusal: Refused) -> bool:
     return any(f"'{id[:100]}'" in refusal.message for id in caller.ids)
 
 
-_PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "source_api")
+_PRIVATE: Final = frozenset(
+    (
+        "balance_transaction",
+        "customer",
+        "dispute",
+        "fraud_details",
+        "metadata",
+        "on_behalf_of",
+        "outcome",
+        "review",
+        "source_api",
+        "transfer_data",
+    )
+)
 
 
 def narrow_for_publishable_key(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document without the fields that concern only merchant and platform, for a publishable key."""
-    if document.get("object") == "list":
-        return {**document, "data": [narrow_for_publishable_key(element) for element in document["data"]]}
-    return {name: value for name, value in document.items() if name not in _PRIVATE}
+    """Return the document without the fields that concern only merchant and platform, for a publishable key; also those
+    of the objects in it, such as expanded ones and the payment of an error."""
+    private = _PRIVATE if "object" in document else frozenset[str]()
+    return {name: _narrow(value) for name, value in document.items() if name not in private}
+
+
+def _narrow(value: Any) -> Any:
+    if type(value) is dict:
+        return narrow_for_publishable_key(value)
+    return [_narrow(member) for member in value] if type(value) is list else value
