@@ -171,8 +171,13 @@ async def test_a_decline_says_why_and_repeats_no_number(shop: Shop) -> None:
         assert "Pay 119.00 EUR" in text(pressed)
     spaced = await shop.press(session["url"], "", email="4242 4242 4242 4242", name="4242424242424242")
     assert "4242424242424242" not in spaced.body.decode().replace("4242 4242 4242 4242 succeeds", "").replace(" ", "")
-    assert (await shop.press(session["url"])).status == 200
-    assert [payment["status"] for payment in await shop.payments()] == ["succeeded"], "one payment, in four tries"
+    long = await shop.press(session["url"], "4242 " * 60)
+    assert long.status == 200 and 'role="alert"' in text(long), "a page, and no JSON"
+    address = f"{'b' * 60}@{'a' * 60}.example.com"
+    assert (await shop.press(session["url"], email=address, name="Barbara " * 12)).status == 200
+    paid = await shop.get(f"/v1/checkout/sessions/{session['id']}")
+    assert paid["customer_details"]["email"] == address, "a payer may have a long address and name"
+    assert [payment["status"] for payment in await shop.payments()] == ["succeeded"], "one payment, in all tries"
     assert await shop.events() == ["checkout.session.completed"]
 
 
@@ -216,6 +221,7 @@ async def test_an_expired_session_takes_nothing(shop: Shop) -> None:
     assert (expired["status"], expired["url"]) == ("expired", None)
     shown = text(await shop.page(session["url"]))
     assert "<h1>This payment page has expired</h1>" in shown and "https://shop.example/basket" in shown
+    assert "not been charged" in shown and "good until" not in shown, "its time is not over"
     assert "expired" in text(await shop.press(session["url"], page=page))
     assert [payment["status"] for payment in await shop.payments()] == ["canceled"]
     refused = await shop.app.call(shop.merchant, "POST", f"/v1/checkout/sessions/{session['id']}/expire")
@@ -228,7 +234,7 @@ async def test_a_session_expires_by_itself(shop: Shop) -> None:
     session = await shop.session(expires_at=now + 1800)
     other = await shop.session(expires_at=now + 1800)
     shop.app.clock.ahead_seconds += 1801
-    assert "expired" in text(await shop.page(session["url"])), "also before the task has run"
+    assert "was good until" in text(await shop.page(session["url"])), "also before the task has run"
     for row in await shop.app.store.claim("expiries", now_ms=shop.app.clock.now_ms(), lease_ms=1, limit=10):
         await shop.app.running.runner.carry(row)
     assert (await shop.get(f"/v1/checkout/sessions/{other['id']}"))["status"] == "expired"

@@ -14,7 +14,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.platform import Platform
-from tillway.http.params import CardField, Email, KnownParams
+from tillway.http.params import TEXT_MAX, CardField, Email, KnownParams
 from tillway.http.routes import Answer, Call, Plain, route
 from tillway.http.throttle import RETRY_SECONDS_MAX, Throttled
 from tillway.operations import checkout
@@ -30,8 +30,9 @@ _FIELDS = (
 LOOK = KnownParams()
 """A bank adds parameters to the address when it sends the payer back."""
 
-PRESS = KnownParams(**{name: CardField(unsettable=True) for name in _FIELDS})
-"""Every field is read as if it held a card number: a payer may type one anywhere. No error repeats it."""
+PRESS = KnownParams(**{name: CardField(unsettable=True, maximum=TEXT_MAX) for name in _FIELDS})
+"""Every field is read as if it held a card number: a payer may type one anywhere. No error repeats it. The page itself
+says which field is wrong, also of one that is too long."""
 
 _ADDRESS = re.compile(r"([0-9A-Za-z]{16}[tl])-(cs_[0-9A-Za-z]{17})_secret_([0-9a-f]{32})")
 
@@ -163,7 +164,9 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
             else _plain(pages.done(payer, session, payment))
         )
     if session.status == "expired":
-        return _plain(pages.nothing(payer, "expired", session))
+        # The merchant may have ended it before its time.
+        early = session.expires_at > visit.call.platform.engine.clock.now_ms() // 1000
+        return _plain(pages.nothing(payer, "expired", session, payer.say("closed_is") if early else None))
     if _is_disabled(payer) and (payment is None or payment.status == "requires_payment_method"):
         return _plain(pages.nothing(payer, "closed"))
     if await _link_is_closed(visit):

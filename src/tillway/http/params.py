@@ -363,22 +363,26 @@ class CardField(Parameter):
     Its value is `Hidden` text, also if JSON held an integer, and no error repeats it. `domain.cards` checks the digits.
     """
 
+    def __init__(self, *, maximum: int = SECRET_MAX, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.maximum = maximum
+
     def read(self, value: Any, name: str) -> Hidden | None:
         if value == "" or value is None:
             self._check_unsettable(name)
             return None
         if type(value) is int:
             value = str(value)
-        if type(value) is not str or len(value) > SECRET_MAX:
+        if type(value) is not str or len(value) > self.maximum:
             raise Refused(
                 "parameter_invalid_string",
-                f"Invalid string; must be text of at most {SECRET_MAX} characters",
+                f"Invalid string; must be text of at most {self.maximum} characters",
                 param=quote(name),
             )
         return Hidden(value)
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "maxLength": SECRET_MAX, "writeOnly": True}
+        return {"type": "string", "maxLength": self.maximum, "writeOnly": True}
 
 
 class Credential(Parameter):

@@ -171,7 +171,7 @@ def go_on(payer: Payer, session: CheckoutSession, address: str) -> Shown:
 def nothing(
     payer: Payer, outcome: Outcome, session: CheckoutSession | None = None, message: str | None = None
 ) -> Shown:
-    """The page that says why there is nothing to pay. `message` is the merchant's own for a closed link."""
+    """The page that says why there is nothing to pay. `message` is said in place of the usual sentence."""
     until = moment(session.expires_at, payer.language) if session is not None else ""
     back = session.cancel_url if session is not None else None
     return _page(
