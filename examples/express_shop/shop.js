@@ -23,10 +23,12 @@ const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Kettle
   const tillway = Tillway("${process.env.TILLWAY_PUBLISHABLE_KEY}");
   const card = tillway.elements().create("card");
   card.mount("#card");
+  let begun; // One payment for each page: a second press pays nothing more.
   document.getElementById("pay").addEventListener("submit", async (event) => {
     event.preventDefault();
     const said = document.getElementById("said");
-    const { client_secret } = await (await fetch("/payments", { method: "POST" })).json();
+    begun ??= fetch("/payments", { method: "POST" }).then((answer) => answer.json());
+    const { client_secret } = await begun;
     const { error, paymentIntent } = await tillway.confirmCardPayment(client_secret, { payment_method: { card } });
     if (error) said.textContent = error.message;
     else location.assign("/thanks/" + paymentIntent.id);
