@@ -129,13 +129,18 @@ def test_logs_tail_shows_why_a_request_was_refused(server: TillwayServer) -> Non
 
 
 def test_events_are_printed_and_sent_again(server: TillwayServer, shop: Shop) -> None:
+    logging = Tail(server, "logs", "tail")
     tailing = Tail(server, "events", "tail", "--events", "customer.created")
     try:
         assert trigger(server, "customer.created").returncode == 0
         tailing.wait_for("}\n")
         event = json.loads(tailing.text.splitlines()[-1])
+        server.call("GET", "/v1/balance")
+        logging.wait_for("GET /v1/balance")
+        assert "POST /v1/customers" in logging.text
+        assert "GET /v1/events" not in logging.text, "the looks of a command hide what a developer looks for"
     finally:
-        assert tailing.stop() == 0
+        assert (tailing.stop(), logging.stop()) == (0, 0)
     endpoint = server.client.v1.webhook_endpoints.create({"url": shop.hook, "enabled_events": ["payout.paid"]})
     given = ("--webhook-endpoint", endpoint.id, "--url", server.base_url, "--api-key", server.secret_key)
     assert invoked("events", "resend", event["id"], *given).stdout.startswith(f"{event['id']} customer.created: 1 ")

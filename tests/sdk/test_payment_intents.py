@@ -295,8 +295,8 @@ def test_expanding_shows_a_page_nothing_of_the_merchants(shop: Shop) -> None:
     assert not any(word in str(seen) for word in ("private", customer.id, "fee_details"))
     with pytest.raises(stripe.InvalidRequestError) as refused:
         shop.public.payment_intents.confirm(made.id, {"client_secret": made.client_secret})
-    assert refused.value.error is not None and refused.value.error.payment_intent.id == made.id
-    assert "private" not in str(refused.value.json_body)
+    said = str(refused.value.json_body)
+    assert made.id in said and "private" not in said
 
 
 def test_confirm_by_client_secret(shop: Shop) -> None:

@@ -30,6 +30,9 @@ SHOWN_MAX: Final = 2000
 
 REMEMBERED_MAX: Final = 100_000
 
+TAIL_AGENT: Final = "Tillway (tail)"
+"""The `User-Agent` of a command that asks again and again. `logs tail` leaves these requests out."""
+
 
 def _complete_type(incomplete: str) -> list[str]:
     from tillway.domain.event_types import EVENT_TYPES
@@ -69,12 +72,12 @@ class _Server:
         self._url = url.rstrip("/")
         self.key = key
 
-    def send(self, method: str, path: str, params: Document) -> tuple[int, Any]:
+    def send(self, method: str, path: str, params: Document, agent: str = "Tillway (command line)") -> tuple[int, Any]:
         """The status and the document of an answer. Ends the command if the server cannot be reached."""
         from tillway.cli.triggers import PAGES
 
         address, body = self._url + path, None
-        headers = {"Authorization": f"Bearer {self.key}"}
+        headers = {"Authorization": f"Bearer {self.key}", "User-Agent": agent}
         if method == "POST":
             body = msgspec.json.encode(params)
             headers["Content-Type"] = "application/json"
@@ -92,9 +95,9 @@ class _Server:
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
             raise fail(f"{self._url} gives no answer: {getattr(error, 'reason', error)}") from None
 
-    def ok(self, method: str, path: str, params: Document) -> Any:
+    def ok(self, method: str, path: str, params: Document, **given: str) -> Any:
         """The document of an answer. A refusal ends the command with its message."""
-        status, document = self.send(method, path, params)
+        status, document = self.send(method, path, params, **given)
         if status != 200:
             raise fail(f"HTTP {status}: {document.get('error', {}).get('message', 'no message')}")
         return document
@@ -121,7 +124,7 @@ class _Server:
         found: list[Document] = []
         params: Document = {**filters, "created[gte]": since, "limit": 100}
         while True:
-            page = self.ok("GET", path, params)
+            page = self.ok("GET", path, params, agent=TAIL_AGENT)
             found += page["data"]
             if not page["has_more"]:
                 return found
@@ -306,6 +309,8 @@ def tail_logs(
         found = server.tail("/ops/v1/requests", **filters)
         say("Ready (Ctrl-C ends).")
         for request in found:
+            if request["user_agent"] == TAIL_AGENT and request["status"] == 200:
+                continue
             when = datetime.fromtimestamp(request["created"]).strftime("%Y-%m-%d %H:%M:%S")
             what = f"[{request['status']}] {request['method']} {request['path']} [{request['id']}]"
             print(f"{when} {what} {request['duration_ms']} ms", flush=True)
