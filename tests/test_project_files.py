@@ -15,6 +15,10 @@ ADDRESS: str = PROJECT["urls"]["Repository"]
 TARGETS = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+PUBLISHES = "pypa/gh-action-pypi-publish@release/v1"
+"""The index's own action for trusted publishing; its documentation names this branch."""
+TWINE = ("REPOSITORY_URL", "USERNAME", "PASSWORD")
+"""Variables by which twine takes an index from the environment."""
 FIRST_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES = [*FIRST_PAGES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md"]
 
@@ -58,7 +62,7 @@ def test_a_workflow_runs_commands_that_are_there(workflow: Path) -> None:
         assert 0 < job["timeout-minutes"] <= 60
         for step in job["steps"]:
             if "uses" in step:
-                assert re.fullmatch(r"(actions|aws-actions)/[a-z-]+@v\d+", step["uses"]), step
+                assert re.fullmatch(r"(actions|aws-actions)/[a-z-]+@v\d+|" + re.escape(PUBLISHES), step["uses"]), step
                 continue
             words = shlex.split(step["run"])
             match words[0]:
@@ -68,7 +72,7 @@ def test_a_workflow_runs_commands_that_are_there(workflow: Path) -> None:
                 case "python":
                     assert (ROOT / words[1]).is_file(), step
                 case program:
-                    assert program in (".venv/bin/uv", "gh"), step
+                    assert program in (".venv/bin/uv", "gh", "aws", "pipx"), step
 
 
 def test_the_other_service_runs_targets_that_are_there() -> None:
@@ -76,9 +80,58 @@ def test_the_other_service_runs_targets_that_are_there() -> None:
     commands = re.findall(r"make [a-z0-9 =A-Z_]+", yaml.safe_dump(document["jobs"]))
     run = {target for command in commands for target in targets_of(command)}
     assert run == {"check", "test", "deploy", "e2e", "destroy"} <= TARGETS
-    steps = document["workflows"]["branch"]["jobs"]
+    steps = [step for name in ("branch", "release") for step in document["workflows"][name]["jobs"]]
     named = {name for step in steps for name in ([step] if isinstance(step, str) else step)}
-    assert named - {"deploy-wanted", "destroy-wanted"} == document["jobs"].keys()
+    approved = {name for name in named if name.endswith("-wanted")}
+    assert approved == {"deploy-wanted", "destroy-wanted", "index-wanted", "codeartifact-wanted"}
+    assert named - approved == document["jobs"].keys()
+
+
+# Publishing.
+
+
+def test_each_publishing_job_has_one_permission_and_no_source() -> None:
+    workflow = read(ROOT / ".github" / "workflows" / "release.yml")
+    assert workflow["on"] == {"push": {"tags": ["v*"]}}
+    jobs = workflow["jobs"]
+    assert jobs.keys() == {"build", "publish", "index", "codeartifact"} and "permissions" not in jobs["build"]
+    assert jobs["publish"]["permissions"] == {"contents": "write"}
+    for name in ("index", "codeartifact"):
+        assert jobs[name]["permissions"] == {"id-token": "write"}
+    kept = {step["with"]["name"]: step["with"]["path"] for step in jobs["build"]["steps"] if "upload" in str(step)}
+    assert kept["packages"].split() == ["dist/*.whl", "dist/*.tar.gz"]
+    for name in jobs.keys() - {"build"}:
+        first, *others = jobs[name]["steps"]
+        assert first["uses"].startswith("actions/download-artifact@") and jobs[name]["needs"] == "build"
+        assert first["with"]["name"] == ("dist" if name == "publish" else "packages")
+        assert "checkout" not in str(others)
+
+
+def test_the_other_service_publishes_a_tag_alone_and_when_it_is_approved() -> None:
+    document = yaml.safe_load((ROOT / ".circleci" / "config.yml").read_text())
+    steps = {name: step for one in document["workflows"]["release"]["jobs"] for name, step in one.items()}
+    for step in steps.values():
+        assert step["filters"] == {"tags": {"only": "/^v.*/"}, "branches": {"ignore": "/.*/"}}
+    for name in ("index", "codeartifact"):
+        assert steps[name]["requires"] == [f"{name}-wanted"] and steps[f"{name}-wanted"]["requires"] == ["build"]
+        assert "checkout" not in str(document["jobs"][name])
+
+
+def test_the_release_page_names_what_publishing_needs() -> None:
+    page = (ROOT / "docs" / "contributing" / "release.md").read_text()
+    workflow, service = (ROOT / path for path in (".github/workflows/release.yml", ".circleci/config.yml"))
+    jobs = read(workflow)["jobs"]
+    needed = set(re.findall(r"vars\.(\w+)", workflow.read_text()))
+    needed |= {jobs[name]["environment"] for name in ("index", "codeartifact")} | {"index", "codeartifact"}
+    document = yaml.safe_load(service.read_text())
+    needed |= {name for one in document["workflows"]["release"]["jobs"] for name in one if name.endswith("-wanted")}
+    needed |= {step["context"] for one in document["workflows"]["release"]["jobs"] for step in one.values()
+               if "context" in step}  # fmt: skip
+    needed |= set(re.findall(r"\$(CODEARTIFACT_\w+)", service.read_text()))
+    assert {name for name in needed if f"`{name}`" not in page} == set()
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)`", page)) <= needed | {f"TWINE_{x}" for x in TWINE}
+    versions = re.findall(r"twine==([\d.]+)", workflow.read_text() + service.read_text())
+    assert len(versions) == 3 and len({*versions}) == 1
 
 
 def test_the_tests_run_on_each_supported_python() -> None:
