@@ -90,17 +90,22 @@ def test_the_other_service_runs_targets_that_are_there() -> None:
 # Publishing.
 
 
-def test_each_publishing_job_has_one_permission_and_no_source() -> None:
+def test_each_publishing_job_has_no_other_permission_and_no_source() -> None:
     workflow = read(ROOT / ".github" / "workflows" / "release.yml")
     assert workflow["on"] == {"push": {"tags": ["v*"]}}
     jobs = workflow["jobs"]
-    assert jobs.keys() == {"build", "publish", "index", "codeartifact"} and "permissions" not in jobs["build"]
+    assert jobs.keys() == {"build", "publish", "index", "codeartifact", "pages"} and "permissions" not in jobs["build"]
     assert jobs["publish"]["permissions"] == {"contents": "write"}
+    assert jobs["pages"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert [step["uses"] for step in jobs["pages"]["steps"]] == ["actions/deploy-pages@v4"]
+    docs = (ROOT / "Makefile").read_text().partition("\ndocs:")[2].partition("\n\n")[0]
+    [site] = [step["with"]["path"] for step in jobs["build"]["steps"] if "upload-pages" in str(step)]
+    assert f"is {site}/index.html" in docs and "make docs" in str(jobs["build"]["steps"])
     for name in ("index", "codeartifact"):
         assert jobs[name]["permissions"] == {"id-token": "write"}
-    kept = {step["with"]["name"]: step["with"]["path"] for step in jobs["build"]["steps"] if "upload" in str(step)}
+    kept = {step["with"]["name"]: step["with"]["path"] for step in jobs["build"]["steps"] if "upload-art" in str(step)}
     assert kept["packages"].split() == ["dist/*.whl", "dist/*.tar.gz"]
-    for name in jobs.keys() - {"build"}:
+    for name in jobs.keys() - {"build", "pages"}:
         first, *others = jobs[name]["steps"]
         assert first["uses"].startswith("actions/download-artifact@") and jobs[name]["needs"] == "build"
         assert first["with"]["name"] == ("dist" if name == "publish" else "packages")
@@ -122,7 +127,7 @@ def test_the_release_page_names_what_publishing_needs() -> None:
     workflow, service = (ROOT / path for path in (".github/workflows/release.yml", ".circleci/config.yml"))
     jobs = read(workflow)["jobs"]
     needed = set(re.findall(r"vars\.(\w+)", workflow.read_text()))
-    needed |= {jobs[name]["environment"] for name in ("index", "codeartifact")} | {"index", "codeartifact"}
+    needed |= {jobs[name]["environment"] for name in ("index", "codeartifact", "pages")} | {"index", "codeartifact"}
     document = yaml.safe_load(service.read_text())
     needed |= {name for one in document["workflows"]["release"]["jobs"] for name in one if name.endswith("-wanted")}
     needed |= {step["context"] for one in document["workflows"]["release"]["jobs"] for step in one.values()
