@@ -114,12 +114,12 @@ def test_a_stage_is_deployed_again_and_is_protected_if_wanted(account: Account, 
     assert "There is no stage" in account.destroy("cloudformation", "kept")
 
 
-def test_terraform_takes_the_module(account: Account) -> None:
+def test_terraform_takes_the_module_and_its_own_tests_pass(account: Account) -> None:
     if reason := missing("terraform", account):
         pytest.skip(reason)
     module = ROOT / "deploy" / "aws" / "terraform"
     environment = account.variables | {"TF_DATA_DIR": str(account.folder / "terraform")}
-    for command in (("fmt", "-check", "-diff"), ("validate", "-no-color")):
+    for command in (("fmt", "-check", "-diff", "-recursive"), ("validate", "-no-color"), ("test", "-no-color")):
         done = subprocess.run(
             ("terraform", f"-chdir={module}", *command), capture_output=True, text=True, env=environment, timeout=120
         )

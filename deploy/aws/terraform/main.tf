@@ -1,4 +1,4 @@
-# The resources of ../template.yaml; tests/deploy/test_terraform.py compares the two.
+# The resources of ../template.yaml; tests/deploy/test_tools.py compares the two.
 
 terraform {
   required_version = ">= 1.9"
