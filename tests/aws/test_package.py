@@ -8,8 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from function_package import build
 
 pytestmark = pytest.mark.soak
 
@@ -24,17 +23,6 @@ places = [module.__file__ for module in (api, msgspec, cryptography)]
 heavy = sorted({"aiohttp", "apsw", "boto3", "granian", "joserfc", "jinja2", "typer"} & set(sys.modules))
 print(json.dumps([answers, places, heavy]))
 """
-
-
-def build(variant: str) -> Path:
-    """Build a package. Skips where the packages that it needs cannot be had."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "deploy/aws/package", variant], capture_output=True, text=True, timeout=600
-    )
-    if done.returncode and "Failed to fetch" in done.stderr:
-        pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0, done.stderr
-    return ROOT / done.stdout.split()[0]
 
 
 def digest_of(path: Path) -> str:
