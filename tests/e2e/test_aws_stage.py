@@ -8,8 +8,6 @@ the stage's last `make deploy`.
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,9 @@ import pytest
 import stripe
 from aws_account import Account
 from aws_inventory import names
-from packages import ROOT
+from bank_process import BankProcess
+from function_package import build
+from tillway_server import tillway
 
 WITHIN_SECONDS = 90.0
 """For a wake-up, with functions that start cold on a busy machine."""
@@ -78,12 +78,7 @@ def account() -> Iterator[Account | None]:
 @pytest.fixture(scope="module")
 def package() -> Path:
     """The package of the functions for this interpreter."""
-    command = (sys.executable, ROOT / "deploy" / "aws" / "package", "local")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode and "Failed to fetch" in done.stderr:
-        pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0, done.stderr
-    return ROOT / done.stdout.split()[0]
+    return build("local")
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +300,41 @@ def test_a_payer_pays_at_hosted_checkout(shop: Shop) -> None:
     assert (pressed.status_code, pressed.headers["location"]) == (303, "https://shop.example/ok")
     after = shop.v1.checkout.sessions.retrieve(session.id)
     assert (after.status, after.payment_status) == ("complete", "paid")
+
+
+@pytest.mark.soak
+def test_an_admin_adds_a_connector_by_the_api(shop: Shop, tmp_path: Path) -> None:
+    """No laptop needs the stage's keys: one with the table alone makes the admin, and the api function seals."""
+    account = shop.account
+    if account is None:
+        pytest.skip("this needs the account of the stage")
+    laptop = {name: value for name, value in account.variables.items() if name.startswith("AWS_")}
+    table, region = f"tillway-{STAGE}", account.region
+    store = ("--store", f"dynamodb://{table}?region={region}", "--data-dir", str(tmp_path / "laptop"))
+    made = tillway(
+        "operators", "add", f"Ada {uuid4().hex}", "--role", "admin", "--json", *store, cwd=tmp_path, **laptop
+    )
+    assert made.returncode == 0, made.stderr
+    merchant = shop.call("GET", "/v1/account")["id"]
+    ada = httpx.Client(
+        base_url=shop.url,
+        headers={"Authorization": f"Bearer {json.loads(made.stdout)['test_key']}", "Tillway-Account": merchant},
+        timeout=60,
+    )
+    bank, secret, name = BankProcess(tmp_path / "bank.journal"), f"secret-{uuid4().hex}", f"bank-{uuid4().hex[:8]}"
+    path = "/ops/v1/connectors"
+    try:
+        given = {"name": name, "kind": "http_bank", "reason": "A stage of its own.", "settings[base_url]": bank.url}
+        added = ada.post(path, data={**given, "settings[api_key]": secret})
+        assert added.status_code == 200 and secret not in added.text, added.text
+        # Any environment of the function opens what one has sealed, and reaches the bank with it.
+        answer = ada.post(f"{path}/{name}/test")
+        assert answer.status_code == 200 and answer.json()["answers"] is True, answer.text
+    finally:
+        bank.stop()
+    pages = account.client("dynamodb").get_paginator("scan").paginate(TableName=table)
+    rows = [str(row) for page in pages for row in page["Items"]]
+    assert any(name in row and "http_bank" in row for row in rows) and not any(secret in row for row in rows)
 
 
 @pytest.mark.soak
