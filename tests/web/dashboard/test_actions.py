@@ -1,7 +1,10 @@
 """Actions at the dashboard: money that is held, paid out, disputed or in doubt, keys, links and settings."""
 
+import csv
+import io
 import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from html import unescape
 from pathlib import Path
 
@@ -92,13 +95,21 @@ async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
 
 async def test_the_balance_says_until_when_money_is_pending_and_what_is_disputed(shop: DashboardShop) -> None:
     await MerchantObjects(shop.app, shop.merchant).dispute()
-    page = await (await shop.visitor()).get("/dashboard/balance")
+    visitor = await shop.visitor()
+    page = await visitor.get("/dashboard/balance")
     assert "Available Pending Pending until Disputed EUR" in text(page)
     moved = (await shop.get("/v1/balance_transactions"))["data"]
     until = max(one["available_on"] for one in moved if one["status"] == "pending")
     row = re.search(r"<b>EUR</b>.*?</tr>", page.body.decode())
     assert row is not None and f'<time datetime="{iso(until)}">' in row[0]
     assert re.search(r'"num bad">[^<]*42\.00</td></tr>$', row[0])
+    assert 'href="/dashboard/balance.csv"' in page.body.decode()
+    table = await visitor.get("/dashboard/balance.csv")
+    lines = list(csv.DictReader(io.StringIO(table.body.decode())))
+    assert table.headers["content-type"].startswith("text/csv") and len(lines) == len(moved)
+    balance = await shop.get("/v1/balance")
+    whole = sum(one["amount"] for part in ("available", "pending") for one in balance[part] if one["currency"] == "eur")
+    assert sum(Decimal(line["net"]) for line in lines if line["currency"] == "EUR") * 100 == whole
 
 
 async def test_a_refusal_beside_a_form_has_its_explanation_and_request(shop: DashboardShop) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.payments import whole_csv
 from tillway.web.dashboard.pages.refunds import read_amount
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
@@ -47,6 +48,27 @@ async def show_balance(visit: Visit) -> Reply:
         "can_pay": visit.may("settle"),
     }
     return Shown("balance.html", values)
+
+
+@page("GET", "/balance.csv", place="/balance")
+async def balance_csv(visit: Visit) -> Reply:
+    """Every movement of the balance."""
+    return await whole_csv(visit, "balance.csv", "/v1/balance_transactions", CSV_COLUMNS, _csv_row)
+
+
+CSV_COLUMNS = (
+    *("id", "created", "type", "description", "source"),
+    *("gross", "fee", "net", "currency", "available_on", "status"),
+)
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    currency = one["currency"]
+    return [
+        *(one["id"], words.iso(one["created"]), one["type"], one["description"] or "", one["source"] or ""),
+        *(words.plain(one[name], currency) for name in ("amount", "fee", "net")),
+        *(currency.upper(), words.iso(one["available_on"]), one["status"]),
+    ]
 
 
 def _by_currency(accounts: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]], int]]:

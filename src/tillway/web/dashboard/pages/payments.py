@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import re
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 from typing import Any
 from urllib.parse import urlencode
@@ -157,16 +158,27 @@ def by_day(rows: list[dict[str, Any]], visit: Visit) -> list[tuple[str, list[dic
 @page("GET", "/payments.csv", place="/payments")
 async def payments_csv(visit: Visit) -> Reply:
     """Every payment that the filters show."""
-    asked, after = asked_of(visit), None
-    text = io.StringIO()
+    return await whole_csv(visit, "payments.csv", "/ops/v1/payments", CSV_COLUMNS, _csv_row, **asked_of(visit).params)
+
+
+async def whole_csv(
+    visit: Visit,
+    name: str,
+    path: str,
+    columns: tuple[str, ...],
+    cells_of: Callable[[dict[str, Any]], list[str]],
+    **params: Any,
+) -> File:
+    """Every row of the API's list at `path`, as a file of that name."""
+    text, after = io.StringIO(), None
     rows = csv.writer(text)
-    rows.writerow(CSV_COLUMNS)
+    rows.writerow(columns)
     while True:
-        found = await visit.door.get("/ops/v1/payments", **asked.params, limit=CSV_PAGE, starting_after=after)
+        found = await visit.door.get(path, **params, limit=CSV_PAGE, starting_after=after)
         for one in found["data"]:
-            rows.writerow([safe_cell(cell) for cell in _csv_row(one)])
+            rows.writerow([safe_cell(cell) for cell in cells_of(one)])
         if not found["has_more"]:
-            return File(text.getvalue().encode(), "text/csv; charset=utf-8", "payments.csv")
+            return File(text.getvalue().encode(), "text/csv; charset=utf-8", name)
         after = found["data"][-1]["id"]
 
 
