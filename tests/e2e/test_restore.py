@@ -56,7 +56,8 @@ class Installation:
         self.made = init(self.data_dir, store)
         bank = ("bank", "--kind", "http_bank", "--set", f"base_url={self.bank.url}", "--default", "--set", "list=yes")
         more = ("--set", "debits=us_bank_account", "--set", "ask_after_seconds=0.5", "--set", "disputes=yes")
-        tillway_json("connectors", "add", *bank, *more, "--data-dir", self.data_dir, *self.stored)
+        parts = ("--set", "multicapture=yes")
+        tillway_json("connectors", "add", *bank, *more, *parts, "--data-dir", self.data_dir, *self.stored)
         self.start()
 
     def start(self) -> None:
@@ -313,11 +314,14 @@ def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -
 
 def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path) -> None:
     """No notice of the bank arrives; its words are heard when the payments are repeated. A repeat while the bank is
-    away is never declined: the bank has performed it."""
+    away is never declined: the bank has performed it. A dispute of more than is booked of several captures is heard as
+    soon as enough of them are repeated."""
     shop = Installation(tmp_path, each=1, returns="http://127.0.0.1:1/", payout_delay_seconds=600)
     kept = Backup(tmp_path)
     try:
-        [captured, _], _ = before_the_backup(shop)
+        [captured, parted], _ = before_the_backup(shop)
+        part: dict[str, Any] = {"path": f"payment_intents/{parted}/capture", "final_capture": "false"}
+        shop.post("part-0", **part, amount_to_capture=1000)
         returned = shop.post("returned", "payment_intents", **{**PAID, "payment_method": "pm_card_refundFail"})["id"]
         cancelled, wanted = [shop.post(None, "payouts", amount=amount, currency="eur")["id"] for amount in (41, 42)]
         kept.keep(shop)
@@ -327,16 +331,20 @@ def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path)
             shop.post("pay", "payment_intents", **{**PAID, "amount": 6101})
             shop.post("capture", f"payment_intents/{captured}/capture", amount_to_capture=4100)
             shop.post("refund", "refunds", payment_intent=returned, amount=700)
+            shop.post("part-1", **part, amount_to_capture=750)
 
         everything()
+        shop.post("part-2", **part, amount_to_capture=950)
         [paid], [capture] = shop.bank.operations(6101), shop.bank.operations(4100).values()
+        [first_part] = shop.bank.operations(750).values()
         shop.bank.dispute(parent=paid, reference="d-1", amount=6000)
         shop.bank.dispute(parent=capture["parent"], reference="d-2", amount=4000, dispute="inquiry")
+        shop.bank.dispute(parent=first_part["parent"], reference="d-3", amount=1750)
         eventually(lambda: shop.performed(), lambda found: ("refund", "Declined", 700) in found.values())
         performed = shop.performed()
         kept.put_back(shop)
         told = shop.recover("--yes")
-        assert (told["ended"], told["decide"], told["connectors"][0]["counts"]["waits"]) == (True, 2, 5)
+        assert (told["ended"], told["decide"], told["connectors"][0]["counts"]["waits"]) == (True, 2, 8)
         assert [(one["payout"], one["held"]) for one in told["payouts"]] == [(cancelled, True), (wanted, True)]
         shop.wait_until_ready()
         assert shop.all("/v1/disputes") == []
@@ -345,10 +353,12 @@ def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path)
         assert shop.post("refund", "refunds", payment_intent=returned, amount=700)["status"] == "pending"
         shop.bank.start()
         everything()
-        disputed = {("needs_response", 6000), ("warning_needs_response", 4000)}
+        disputed = {("needs_response", 6000), ("warning_needs_response", 4000), ("needs_response", 1750)}
         eventually(lambda: {(one["status"], one["amount"]) for one in shop.all("/v1/disputes")}, disputed.__eq__)
         eventually(lambda: [one["status"] for one in shop.all("/v1/refunds")], lambda found: found == ["failed"])
+        shop.post("part-2", **part, amount_to_capture=950)
         assert {item["status"] for item in shop.all("/ops/v1/open_items")} == {"closed"}
+        assert len(shop.all("/v1/disputes")) == len(disputed)
         assert shop.performed() == performed
 
         # A person decides on the payouts that were scheduled at the backup.

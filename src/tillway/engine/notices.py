@@ -95,15 +95,21 @@ def word_of(outcome: Outcome | None) -> str:
 
 
 async def keep_until_explained(load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
-    """Keep a later word about an operation that nothing explains since a restore, with the first of these open items
-    that is still unexplained; None where none is. Raises `NoticeUndecided` if a request has just explained it."""
+    """Keep a later word about an operation that nothing explains since a restore, with each of these open items that is
+    still unexplained: the first that is explained lets it be heard. None where none is. Raises `NoticeUndecided` if
+    requests have just explained all."""
+    told = msgspec.to_builtins(msgspec.structs.replace(notice, created=None))
+    kept: Changes[Record | None] | None = None
+    explained = False
     for id in items:
         item = await load.maybe(OpenItem, id)
         if item is not None and item.status == "open" and item.kind == "unexplained":
-            return keep_notice(item, msgspec.to_builtins(msgspec.structs.replace(notice, created=None)))
-        if item is not None and item.closed_by == "system":
-            raise NoticeUndecided("the operation has just been explained")
-    return None
+            keeps = keep_notice(item, told)
+            kept = kept.then(keeps) if kept is not None else keeps
+        explained = explained or (item is not None and item.closed_by == "system")
+    if kept is None and explained:
+        raise NoticeUndecided("the operation has just been explained")
+    return kept
 
 
 def kind_of(about: Attempt | Settled) -> OperationKind:

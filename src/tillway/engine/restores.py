@@ -196,7 +196,8 @@ class Unexplained:
             authorization = item.parent.removeprefix(scope_key) if item.parent is not None else None
             for of in (item.subject, authorization):
                 if of is not None:
-                    self._captures[scope_key, of] = self._ids[place]
+                    others = self._captures.get((scope_key, of), ())
+                    self._captures[scope_key, of] = tuple(dict.fromkeys((*others, item.id)))
 
     def of(self, scope_key: str, tail: str) -> tuple[str, ...]:
         """The ids of the items about the reference with that tail."""

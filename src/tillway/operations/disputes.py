@@ -233,11 +233,11 @@ async def _keep_without_charge(
         payment = await load.maybe(PaymentIntent, charge.payment)
     if found.attempt is not None or (payment is not None and payment.attempt is not None):
         raise NoticeUndecided("the outcome of the payment is not known yet")
-    # The commit that settled the payment may have come between the reads of its records.
-    if (await find_by_tail(engine.load(load.scope_key), tail)).charge != charge:
-        raise NoticeUndecided("the payment has just been settled")
     items = engine.restores.unexplained.before_dispute(load.scope_key, tail, charge)
     kept = await keep_until_explained(load, items, notice)
+    # The commit that settled the payment, or a capture of it, may have come between the reads of its records.
+    if (await find_by_tail(engine.load(load.scope_key), tail)).charge != charge:
+        raise NoticeUndecided("the payment has just been settled")
     if kept is not None:
         return kept
     if engine.restores.reason:

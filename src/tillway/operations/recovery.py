@@ -72,6 +72,11 @@ def _is_part(charge: Charge, tail: str, amount_minor: int | None) -> bool:
     )
 
 
+def _needs_more(charge: Charge, dispute: Notice) -> bool:
+    """Whether a further capture of the charge has to be booked before the dispute."""
+    return not charge.captured and (dispute.amount_minor or 0) > charge.captured_minor
+
+
 async def list_operations(connection: Connection, attempts: Attempts, since: int) -> AsyncIterator[Notice | Found]:
     """Every operation since a moment (epoch seconds). Raises `NoticeUndecided` if the provider cannot be asked."""
     after: str | None = None
@@ -147,7 +152,7 @@ class Recovery:
     async def _dispute(self, connection: Connection, scope: Scope, tail: str, notice: Notice, known: Known) -> Found:
         charge = known.charge
         items = self._items.before_dispute(scope.key, tail, charge)
-        if items and (charge is None or not charge.captured_minor):
+        if items and (charge is None or not charge.captured_minor or _needs_more(charge, notice)):
             verdict: Verdict = "waits" if len(tail_of(items[0])) == TAIL_LENGTH else "decide"
             return await self._book(connection, scope, notice, verdict, charge.payment if charge is not None else None)
         if charge is None:

@@ -208,7 +208,8 @@ async def explained_by_items(
     world: World, scope_key: str, operations: list[BankOperation], booked: Collection[str]
 ) -> list[BankOperation]:
     """The bank's operations without those that open items stand for, and without refused ones that nobody repeated.
-    `booked` are the references that the books have. Raises Violation if a dispute is neither there nor kept."""
+    `booked` are the references that the books have. Raises Violation if a dispute of a payment without a booked capture
+    is not kept. One of more than is booked of several captures is kept too, with the item of a lost capture."""
     if not world.restored:
         return operations
     items = await _open_items(world, scope_key)
@@ -228,12 +229,13 @@ async def explained_by_items(
                 parent.refunded -= lost.amount
             case _:
                 pass
-    told = {notice["id"] for item in items.values() for notice in item.notices}
+    told = {(notice["id"], notice["amount_minor"]) for item in items.values() for notice in item.notices}
     for dispute in [one for one in kept.values() if one.kind == "dispute"]:
         parent = kept.get(dispute.parent or "")
-        if parent is None or parent.captured == 0:
+        waits = (dispute.reference, dispute.amount) in told
+        if parent is None or parent.captured == 0 or (waits and dispute.amount > parent.captured):
             del kept[dispute.reference]
-            if dispute.reference not in told:
+            if not waits:
                 raise Violation("disputes", f"{dispute.reference} of {dispute.parent} waits for no repeat")
     return list(kept.values())
 
