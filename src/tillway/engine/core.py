@@ -582,6 +582,10 @@ class Engine:
         shown = await answered_with(load, held)
         if shown is None:
             return None
+        # `held` was read before the payment: meanwhile the key may have been answered "processing", and then settled.
+        now = await self.load(caller.scope_key).maybe(IdempotencyRecord, held.id)
+        if now is not None and now.status and now.begun == held.begun:
+            return now.status, self.client_secrets.write_in(bytes(now.body))
         asked = msgspec.structs.replace(caller, api_version=held.api_version, expand=(), presenter="")
         return await self.render(asked, load, shown, None)
 
