@@ -79,8 +79,9 @@ DIFFERENT: dict[str, tuple[Callable[[Any], Any], ...]] = {
 }
 """Changes to an archive's golden answers, by its commit."""
 
-FILLED_SINCE = {"charge": ("receipt_url", "source")}
-"""Members of objects that were null: a charge has the address of its receipt, and its card. A replay still has null."""
+FILLED_SINCE = {"charge": ("receipt_url", "source"), "ledger": ("pending_until",)}
+"""Members of objects that were null or are new: a charge has the address of its receipt, and its card; the ledger tells
+when money becomes available. A replay still has none."""
 
 
 def _without_filled(document: Any) -> Any:
