@@ -37,6 +37,10 @@ async def test_an_app_looks_after_its_customers_cards(shop: CardShop) -> None:
     assert made["associated_objects"] == [{"id": customer, "type": "customer"}]
     assert (made["object"], made["expires"] - made["created"]) == ("ephemeral_key", LIFETIME_SECONDS)
     own = {"key": made["secret"]}
+    for path in (f"/v1/customers/{customer}", f"/v1/payment_methods/{visa}"):
+        await shop.ok("POST", path, {"metadata": {"rank": "the merchant's"}})
+        shown = await shop.ok("GET", path, {"expand": ["customer"]} if "methods" in path else {}, **own)
+        assert shown["id"] in path and "the merchant's" not in str(shown)
 
     read = await shop.ok("GET", f"/v1/customers/{customer}", **own)
     assert read["sources"]["data"] == [], "the shapes of the key's version, with no header sent"

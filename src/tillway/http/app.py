@@ -38,7 +38,7 @@ from tillway.http.masking import mask_personal
 from tillway.http.messages import Request, Response
 from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
 from tillway.http.params import drop_nulls
-from tillway.http.render import Renderer, encode, narrow_for_publishable_key
+from tillway.http.render import Renderer, encode, narrow_for
 from tillway.http.request_log import RequestLog
 from tillway.http.routes import (
     DIALECT_ROUTES,
@@ -473,7 +473,7 @@ class Api:
             await expand(document, caller.expand, load, view)
         if caller.older_shapes and not caller.publishable:
             await self.renderer.render_older(document, load, view)
-        return 200, encode(narrow_for_publishable_key(document) if caller.publishable else document)
+        return 200, encode(narrow_for(caller, document))
 
 
 def _parse_upload(content_type: str, content: bytes) -> dict[str, Any]:

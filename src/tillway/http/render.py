@@ -73,9 +73,7 @@ class Renderer:
             await expand(document, caller.expand, load, view)
         if has_older_shapes(caller.api_version) and not caller.publishable:
             await self.render_older(document, load, view)
-        if caller.publishable:
-            document = narrow_for_publishable_key(document)
-        return 200, encode(document)
+        return 200, encode(narrow_for(caller, document))
 
     def at_once(self, caller: Caller, record: Record | None, refusal: Refused | None) -> tuple[int, bytes] | None:
         """The same if no other record must be read for it, else None."""
@@ -89,8 +87,8 @@ class Renderer:
         if caller.expand or caller.shows_charge or (version is not None and has_older_shapes(version)):
             return None
         view, kind = self.view(caller), type(record)
-        if caller.publishable:
-            return 200, encode(narrow_for_publishable_key(render_record(record, view)))
+        if caller.publishable or caller.kind == "ephemeral":
+            return 200, encode(narrow_for(caller, render_record(record, view)))
         if kind not in STENCILS:
             return 200, encode(render_record(record, view))
         body = STENCILS[kind].render(record, view)
@@ -124,8 +122,7 @@ class Renderer:
                 refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
             )
         status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
-        if caller.publishable:
-            body = narrow_for_publishable_key(body)
+        body = narrow_for(caller, body)
         if status == 404 and not _is_of_address(caller, refusal):
             status = 400
         return status, body
@@ -154,15 +151,25 @@ _PRIVATE: Final = frozenset(
     )
 )
 
-
-def narrow_for_publishable_key(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document without the fields that concern only merchant and platform, for a publishable key; also those
-    of the objects in it, such as expanded ones and the payment of an error."""
-    private = _PRIVATE if "object" in document else frozenset[str]()
-    return {name: _narrow(value) for name, value in document.items() if name not in private}
+_MERCHANTS: Final = frozenset(("metadata",))
+"""Stripe shows metadata to secret keys alone (https://github.com/stripe/stripe-android/pull/2704)."""
 
 
-def _narrow(value: Any) -> Any:
+def narrow_for(caller: Caller, document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document as the caller may see it: for a publishable key without the fields that concern only merchant
+    and platform, for an ephemeral key without metadata, also in the objects within it, such as expanded ones and the
+    payment of an error."""
+    if caller.publishable:
+        return _without(document, _PRIVATE)
+    return _without(document, _MERCHANTS) if caller.kind == "ephemeral" else document
+
+
+def _without(document: dict[str, Any], private: frozenset[str]) -> dict[str, Any]:
+    left_out = private if "object" in document else frozenset[str]()
+    return {name: _narrow(value, private) for name, value in document.items() if name not in left_out}
+
+
+def _narrow(value: Any, private: frozenset[str]) -> Any:
     if type(value) is dict:
-        return narrow_for_publishable_key(value)
-    return [_narrow(member) for member in value] if type(value) is list else value
+        return _without(value, private)
+    return [_narrow(member, private) for member in value] if type(value) is list else value
