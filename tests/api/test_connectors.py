@@ -72,6 +72,9 @@ async def test_the_default_is_one_at_a_time(installation: Installation) -> None:
     await installation.ok(installation.admin, "POST", f"{PATH}/first", {"default": True})
     found = (await installation.ok(installation.admin, "GET", PATH))["data"]
     assert [one["name"] for one in found if one["default"]] == ["first"]
+    no_more = await installation.refused(f"{PATH}/first", {"default": False})
+    assert no_more == (400, "parameter_invalid_boolean", "default"), "it would stay the default"
+    await installation.ok(installation.admin, "POST", f"{PATH}/second", {"default": False})
 
 
 async def test_settings_that_are_not_given_stay_and_secrets_stay_with_their_address(installation: Installation) -> None:

@@ -91,7 +91,7 @@ async def change(call: Call) -> Answer:
     """Change settings of a connector: those that are not given stay. A new address takes the secrets again."""
     params = call.params
     call.caller.reason = params.get("reason") or call.caller.reason
-    settings, default = params.get("settings") or {}, params.get("default", False)
+    settings, default = params.get("settings") or {}, params.get("default")
     return await operations.change(call.platform, call.caller, call.id, settings, default=default)
 
 

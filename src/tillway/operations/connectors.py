@@ -99,17 +99,21 @@ async def add(
 
 
 async def change(
-    platform: Platform, caller: Caller, name: str, settings: Mapping[str, str | None], *, default: bool
+    platform: Platform, caller: Caller, name: str, settings: Mapping[str, str | None], *, default: bool | None
 ) -> Done[ConnectorConfig]:
     """Change settings of a connector; those that are not given stay, and None takes one away.
 
-    A secret goes to another address only if it is given again: else `parameter_missing`. Refused further as `add`.
+    A secret goes to another address only if it is given again: else `parameter_missing`. A default stays one until
+    another connector takes its place: else `parameter_invalid_boolean`. Refused further as `add`.
     """
     _refuse_others_for(caller, name)
     mode = caller.scope.mode
 
     async def work(load: Load, at: Moment) -> Changes[ConnectorConfig]:
         before = await _find(load, mode, name)
+        if default is False and before.default:
+            message = f"{name!r} is the default until another connector is: send default=true for that one."
+            raise Refused("parameter_invalid_boolean", message, param="default")
         rows = _rows_for_api(before.kind)
         kept = _opened(platform, before)
         given = {key: value for key, value in settings.items() if value is not None}
