@@ -21,6 +21,7 @@ from tillway.domain.payout import Payout
 from tillway.engine.caller import Caller
 from tillway.engine.connections import REFRESH_SECONDS
 from tillway.engine.references import reference_of_record
+from tillway.operations.notices import UNCONFIRMED_SECONDS
 from tillway.operations.recovery import Recovery, survey
 from tillway.store.port import Write
 from tillway.store.walk import records_of
@@ -132,6 +133,13 @@ class Shop:
     async def increased(self) -> None:
         await self.after_hold("increment_authorization", amount=5000)
 
+    async def paid_in_steps(self) -> None:
+        """An authorization that was incremented and captured: the bank tells the amount of each operation."""
+        held = await self.held()
+        await self.post(f"/v1/payment_intents/{held}/increment_authorization", amount=5000)
+        await self.post(f"/v1/payment_intents/{held}/increment_authorization", amount=5500)
+        await self.post(f"/v1/payment_intents/{held}/capture")
+
     async def not_increased(self) -> None:
         await self.after_hold("increment_authorization", "Declined", amount=5000)
 
@@ -208,6 +216,7 @@ TABLE = [
     Settled(Shop.not_voided, "void", "failed", "succeeded"),
     Settled(Shop.released, "void", "succeeded", "declined"),
     Settled(Shop.increased, "increment", "succeeded", "declined"),
+    Settled(Shop.paid_in_steps, "authorize", "succeeded", "declined"),
     Settled(Shop.not_increased, "increment", "failed", "succeeded"),
     Settled(Shop.not_refunded, "refund", "failed", "succeeded"),
     Settled(Shop.returned, "refund", "failed", "succeeded"),
@@ -342,6 +351,41 @@ async def test_a_late_word_is_kept_although_its_connector_was_removed(live: Live
     await hear_notices(live)
     (item,) = [item async for item in records_of(live.app.store, scope_key, OpenItem)]
     assert (item.kind, item.ours, item.theirs) == ("contradiction", "failed", "succeeded")
+
+
+@pytest.mark.parametrize("amount", [4200, 5500])
+async def test_a_bank_may_tell_the_first_amount_of_an_authorization_or_the_latest(
+    live: LiveMerchant, amount: int
+) -> None:
+    """Some banks tell an authorization as it was made, others with its increments."""
+    await Shop(live, keyed=False).paid_in_steps()
+    said = next(told for told in live.told.values() if told["kind"] == "authorization")
+    said.update(status="Declined", amount=amount)
+    assert (await live.notice(**{**said, "amount": None})).status == 200
+    (item,) = (await live.get("/ops/v1/open_items"))["data"]
+    assert (item["kind"], item["operation"], item["theirs"]) == ("contradiction", "authorize", "declined")
+
+
+@pytest.mark.parametrize("by", ["notice", "task"])
+async def test_a_late_word_that_its_bank_never_confirms_becomes_an_open_item(live: LiveMerchant, by: str) -> None:
+    """While the bank can tell more, nothing is said. After a day, a person has to know."""
+    shop = Shop(live, keyed=False)
+    await shop.declined()
+    said = shop.said("authorize")
+    row = next(row for row in TABLE if row.settle == Shop.declined)
+    await late_answer(live, said, row, await _subject_of(live, said["reference"], row))
+    said["amount"] = 1
+    old = {**said, "status": "Accepted", "created": live.app.clock.now_ms() // 1000}
+    await hear_notices(live)
+    assert (await live.notice(**old)).status == 503
+    assert (await live.get("/ops/v1/open_items"))["data"] == []
+    live.app.clock.ahead_seconds += 1 + UNCONFIRMED_SECONDS
+    await (live.notice(**old) if by == "notice" else hear_notices(live))
+    (item,) = (await live.get("/ops/v1/open_items"))["data"]
+    assert (item["kind"], item["ours"], item["theirs"]) == ("contradiction", "failed", "succeeded")
+    await hear_notices(live)
+    now_ms = live.app.clock.now_ms() + 3_600_000
+    assert await live.app.store.claim("notices", now_ms=now_ms, lease_ms=1, limit=10) == []
 
 
 async def _subject_of(live: LiveMerchant, reference: str, row: Settled) -> str:

@@ -25,7 +25,8 @@ class Charge(Record, frozen=True, kw_only=True):
     """One authorization at a provider, with its captures, refunds and disputes. Amounts are minor units of `currency`.
 
     `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that concurrent refunds
-    never exceed the captured amount. `released_minor` is authorized money that was never captured: it moves no account.
+    never exceed the captured amount. `authorized_minor` is the amount of the authorization as it was made, where an
+    increment has changed it. `released_minor` is authorized money that was never captured: it moves no account.
     It is `captured` once nothing more can be. `captures` are all its captures if the first was not the last; `entry` is
     the ledger entry of the first.
     `reference` is the name of the authorization (`Attempt.name`), `bank_id` the provider's id of it, and
@@ -40,6 +41,7 @@ class Charge(Record, frozen=True, kw_only=True):
     captured: bool = False
     captured_minor: int = 0
     captures: tuple[PartialCapture, ...] = ()
+    authorized_minor: int | None = None
     refunded_minor: int = 0
     released_minor: int = 0
     customer: str | None = None

@@ -1240,7 +1240,8 @@ def _release_rest(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: 
 
 
 def _settle_increment(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
-    larger = replace(charge, amount_minor=attempt.amount_minor)
+    first_minor = charge.amount_minor if charge.authorized_minor is None else charge.authorized_minor
+    larger = replace(charge, amount_minor=attempt.amount_minor, authorized_minor=first_minor)
     after = replace(
         payment,
         status="requires_capture",

@@ -77,7 +77,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.health import ConnectorHealth
-from tillway.engine.later_words import keep_late_word, question_about
+from tillway.engine.later_words import keep_late_word, questions_about
 from tillway.engine.notices import Settled, announced, word_of
 from tillway.engine.recipients import reveal
 from tillway.engine.settlers import (
@@ -463,7 +463,11 @@ class Attempts:
         connection = await self.connections.named(connector, scope)
         if connection is None or not connection.connector.capabilities.looks_up:
             return None
-        answer = await self.look_up(connection, question_about(scope, tail, about))
+        answer: Outcome | NeverSeen | None = None
+        for question in questions_about(scope, tail, about):
+            answer = await self.look_up(connection, question)
+            if not isinstance(answer, Unknown):
+                break
         return None if isinstance(answer, NeverSeen) else answer
 
     async def _ask_for_earlier_send(

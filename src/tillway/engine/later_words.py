@@ -1,6 +1,7 @@
 """A provider's later word about a settled operation: booked as a return, or kept as an open item with an alarm."""
 
 import logging
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -14,26 +15,28 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.settled_operation import SettledOperation
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
-from tillway.engine.notices import Settled, agrees, kind_of
+from tillway.engine.notices import Settled, agrees, amounts_of, kind_of
 from tillway.engine.references import find_by_tail
 from tillway.engine.settlers import SETTLERS, contradiction
 
 log = logging.getLogger(__name__)
 
 
-def question_about(scope: Scope, tail: str, about: Settled) -> Operation:
-    """The operation to ask a provider about that has settled here, with `tail` as that of its reference."""
+def questions_about(scope: Scope, tail: str, about: Settled) -> Iterator[Operation]:
+    """The operation to ask a provider about that has settled here, with `tail` as that of its reference: once for each
+    amount that the provider may know."""
     kept = about if isinstance(about, SettledOperation) else None
     parent = kept.parent if kept is not None else None
-    return Operation(
-        reference=f"{scope.key}{tail}",
-        kind=kind_of(about),
-        amount_minor=about.amount_minor,
-        currency=about.currency,
-        livemode=scope.livemode,
-        parent=reference_from_name(scope.key, parent) if parent is not None else None,
-        parent_bank_id=kept.parent_bank_id if kept is not None else None,
-    )
+    for amount_minor in amounts_of(about):
+        yield Operation(
+            reference=f"{scope.key}{tail}",
+            kind=kind_of(about),
+            amount_minor=amount_minor,
+            currency=about.currency,
+            livemode=scope.livemode,
+            parent=reference_from_name(scope.key, parent) if parent is not None else None,
+            parent_bank_id=kept.parent_bank_id if kept is not None else None,
+        )
 
 
 async def keep_late_word(

@@ -48,7 +48,7 @@ def objection(notice: Notice, about: Attempt | Settled, now: int) -> str | None:
     if notice.operation is not None and notice.operation != kind:
         return "the notice names another kind"
     if kind != "void":
-        if notice.amount_minor is not None and notice.amount_minor != about.amount_minor:
+        if notice.amount_minor is not None and notice.amount_minor not in amounts_of(about):
             return "the notice names another amount"
         if notice.currency is not None and notice.currency.lower() != about.currency:
             return "the notice names another currency"
@@ -114,6 +114,14 @@ async def keep_until_explained(load: Load, items: Sequence[str], notice: Notice)
 
 def kind_of(about: Attempt | Settled) -> OperationKind:
     return about.kind if isinstance(about, Attempt | SettledOperation) else _SETTLED[type(about)]
+
+
+def amounts_of(about: Attempt | Settled) -> tuple[int, ...]:
+    """The amounts, in minor units, that a provider may tell of an operation: that of an authorization as it was made
+    and, as some providers do, as its increments have left it."""
+    if isinstance(about, Charge) and about.authorized_minor is not None:
+        return (about.authorized_minor, about.amount_minor)
+    return (about.amount_minor,)
 
 
 def is_stale(notice: Notice, now: int) -> bool:

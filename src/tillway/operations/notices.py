@@ -36,6 +36,10 @@ from tillway.store.port import Row
 
 log = logging.getLogger(__name__)
 
+UNCONFIRMED_SECONDS = 24 * 60 * 60
+"""How long a provider's word about a settled operation waits for the provider to confirm it. Then it becomes an open
+item, if it contradicts what is booked."""
+
 
 async def receive(
     attempts: Attempts, connection: Connection, mode: Mode, headers: Mapping[str, str], body: bytes
@@ -63,7 +67,8 @@ async def carry(attempts: Attempts, row: Row) -> None:
     try:
         if task.told is not None:
             # It was read before: also where its connector was removed, or cannot be set up, the word is not lost.
-            await book(attempts, msgspec.convert(task.told, Notice), task.connector, scope.mode, doubt=task.doubt)
+            notice = msgspec.convert(task.told, Notice)
+            await book(attempts, notice, task.connector, scope.mode, doubt=task.doubt, heard=task.created)
         elif connection is not None:
             await receive(attempts, connection, scope.mode, {}, msgspec.json.encode(task.body))
     except NoticeRejected as rejected:
@@ -79,9 +84,18 @@ async def carry(attempts: Attempts, row: Row) -> None:
     await attempts.engine.run(Caller.system(scope), delete)
 
 
-async def book(attempts: Attempts, notice: Notice, connector: str, mode: Mode, *, doubt: str | None = None) -> None:
+async def book(
+    attempts: Attempts,
+    notice: Notice,
+    connector: str,
+    mode: Mode,
+    *,
+    doubt: str | None = None,
+    heard: int | None = None,
+) -> None:
     """Book one notice of the connector of that name and mode. A repeated one, or one about an operation that is
-    unknown here, changes nothing. With a `doubt`, the provider is asked before anything is booked.
+    unknown here, changes nothing. With a `doubt`, the provider is asked before anything is booked. It was `heard` at
+    that time (epoch seconds) if it has waited here.
 
     Raises `NoticeUndecided` if the provider must be asked about it and cannot be, or if it has to come again;
     `NoticeImpossible` if it cannot be true.
@@ -98,7 +112,7 @@ async def book(attempts: Attempts, notice: Notice, connector: str, mode: Mode, *
         case "operation" if notice.outcome is None:
             await _ask_at_once(attempts, scope, tail, connector)
         case "operation":
-            await _book_outcome(attempts, scope, tail, notice, connector, doubt)
+            await _book_outcome(attempts, scope, tail, notice, connector, doubt, heard)
         case "dispute":
             await disputes.book_notice(attempts.engine, scope, tail, notice, connector)
         case _:
@@ -123,7 +137,13 @@ async def _ask_at_once(attempts: Attempts, scope: Scope, tail: str, connector: s
 
 
 async def _book_outcome(
-    attempts: Attempts, scope: Scope, tail: str, notice: Notice, connector: str, doubt: str | None
+    attempts: Attempts,
+    scope: Scope,
+    tail: str,
+    notice: Notice,
+    connector: str,
+    doubt: str | None,
+    heard: int | None,
 ) -> None:
     engine, outcome = attempts.engine, notice.outcome
     assert outcome is not None, "a notice without an outcome only asks to look"
@@ -162,7 +182,14 @@ async def _book_outcome(
     if doubt is not None:
         answer = await attempts.ask_about_settled(scope, tail, about, connector)
         if isinstance(answer, NotSent | Unknown):
-            raise NoticeUndecided(answer.reason)
+            since = notice.created if heard is None else heard
+            unconfirmed = since is not None and now - since > UNCONFIRMED_SECONDS
+            if unconfirmed:
+                await keep_contradiction(engine, caller, tail, outcome, connector, returns="kept")
+            if not unconfirmed or heard is None:
+                # A provider that repeats its notice may be able to confirm it the next time.
+                raise NoticeUndecided(answer.reason)
+            return
         if answer is None:
             # Nobody can confirm it, so it moves no money. If it contradicts what is booked, a person has to know.
             await keep_contradiction(engine, caller, tail, outcome, connector, returns="kept")
