@@ -15,7 +15,17 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from tillway.domain.dispute import Stage, Verdict
-from tillway.domain.outcome import ActionRequired, Checks, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.outcome import (
+    ActionRequired,
+    Checks,
+    Declined,
+    NotSent,
+    OperationKind,
+    Outcome,
+    Pending,
+    Succeeded,
+    Unknown,
+)
 
 __all__ = [
     "ActionRequired",
@@ -41,6 +51,7 @@ __all__ = [
     "NoticeUndecided",
     "Notices",
     "Operation",
+    "OperationKind",
     "OperationsPage",
     "Outcome",
     "Pending",
@@ -66,8 +77,6 @@ REFERENCE_MAX = 35
 
 BODY_MAX = 1 << 20
 """Largest answer that a transport reads, in bytes (1 MiB). A larger one is a `TransportError`."""
-
-OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
 
 
 class CardData(msgspec.Struct, frozen=True):

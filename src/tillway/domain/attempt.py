@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Unknown
+from tillway.domain.outcome import Declined, NotSent, OperationKind, Outcome, Pending, Unknown
 from tillway.domain.record import Moment, Record
 from tillway.domain.refusal import Refused
 
@@ -61,7 +61,7 @@ class Attempt(Record, frozen=True, kw_only=True):
     `patience_seconds` is how long a transfer between banks may be pending before it is in doubt; a card has none.
     """
 
-    kind: Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
+    kind: OperationKind
     subject: str
     amount_minor: int
     currency: str

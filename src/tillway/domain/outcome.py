@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 import msgspec
 
+OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
+"""The kinds of operations at a provider; `verify` checks a payment method and moves no money."""
+
 CheckResult = Literal["pass", "fail", "unavailable", "unchecked"]
 
 

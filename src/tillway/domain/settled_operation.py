@@ -8,17 +8,15 @@ reference, so that a provider's later word can be compared with it.
 from typing import Literal
 
 from tillway.domain.attempt import Attempt
-from tillway.domain.outcome import Outcome, Succeeded
+from tillway.domain.outcome import OperationKind, Outcome, Succeeded
 from tillway.domain.record import Moment, Record
-
-Kind = Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
 
 
 class SettledOperation(Record, frozen=True, kw_only=True):
     """`subject` is the charge, payment or setup that it was about. `amount_minor` is its amount in minor units of
     `currency`; `parent` and `parent_bank_id` are those of its attempt."""
 
-    kind: Kind
+    kind: OperationKind
     subject: str
     status: Literal["succeeded", "failed", "canceled"]
     amount_minor: int
