@@ -208,7 +208,7 @@ class Dashboard:
                 raise Refused(refused.code) from refused
             reply = await self._refused(visit, refused)
         if isinstance(reply, Shown):
-            visit.badges = await self._badges.of(visit)
+            visit.frame = await self._badges.of(visit)
         response = self._reply(visit, chosen, reply)
         if visit.renewed:
             left = visit.signed.session.expires_at - self._platform.engine.clock.now_ms() // 1000

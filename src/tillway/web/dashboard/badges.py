@@ -1,12 +1,12 @@
-"""The numbers beside entries of the navigation: disputes that need an answer, and money in doubt.
+"""The frame of every page: disputes that need an answer, money in doubt, and whether payments can be taken.
 
-Every page shows them, so that they are asked for once in KEPT_SECONDS for each merchant and mode.
+Every page shows it, so that it is asked for once in KEPT_SECONDS for each merchant and mode.
 """
 
 from typing import Final
 
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.visit import Visit
+from tillway.web.dashboard.visit import Frame, Visit
 
 KEPT_SECONDS: Final = 10
 LISTED_MAX: Final = 100
@@ -17,19 +17,21 @@ NEEDS = ("needs_response", "warning_needs_response")
 
 class Badges:
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], tuple[int, dict[str, int]]] = {}
+        self._kept: dict[tuple[str, str], tuple[int, Frame]] = {}
 
-    async def of(self, visit: Visit) -> dict[str, int]:
-        """The numbers above 0, by path. What cannot be counted now is left out: it must not take a page away."""
+    async def of(self, visit: Visit) -> Frame:
+        """The numbers above 0 by path, and the readiness. A count that cannot be had now is left out: it must
+        not take a page away."""
         key = (visit.account.id, visit.mode)
-        until, counts = self._kept.get(key, (0, {}))
+        until, frame = self._kept.get(key, (0, Frame()))
         if until > visit.now:
-            return counts
+            return frame
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
         counts = {path: count for path, count in (await _counted(visit)).items() if count}
-        self._kept[key] = (visit.now + KEPT_SECONDS, counts)
-        return counts
+        frame = Frame(counts, await _is_ready(visit))
+        self._kept[key] = (visit.now + KEPT_SECONDS, frame)
+        return frame
 
 
 async def _counted(visit: Visit) -> dict[str, int]:
@@ -39,3 +41,12 @@ async def _counted(visit: Visit) -> dict[str, int]:
     except CallRefused:
         return {}
     return {"/disputes": sum(one["status"] in NEEDS for one in disputes), "/doubts": len(doubts)}
+
+
+async def _is_ready(visit: Visit) -> bool:
+    """Whether every check of the server passes: a payment could be taken now."""
+    try:
+        await visit.door.get("/readyz")
+    except CallRefused:
+        return False
+    return True

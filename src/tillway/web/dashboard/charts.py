@@ -35,6 +35,15 @@ def line(values: Sequence[int], places: int, scale: Scale) -> str:
     return "M" + "L".join(f"{round(place * width, 2)} {scale.y(value)}" for place, value in enumerate(values))
 
 
+def through(points: Sequence[tuple[int, float]], places: int) -> str:
+    """The path through points at some of `places`, by their distance from above; empty without points."""
+    width = 100 / max(places - 1, 1)
+    path = "L".join(f"{round(place * width, 2)} {round(y, 2)}" for place, y in points)
+    if len(points) == 1:
+        path += "h-1"  # A path of one point draws nothing.
+    return f"M{path}" if path else ""
+
+
 def area(values: Sequence[int], places: int, scale: Scale) -> str:
     """The path around the area below `values`."""
     last = round((len(values) - 1) * 100 / max(places - 1, 1), 2)

@@ -64,6 +64,14 @@ class Document(msgspec.Struct):
 Reply = Shown | Redirect | File | Document
 
 
+class Frame(msgspec.Struct, frozen=True):
+    """How many things wait for a person, by the entry of the navigation, and whether every check of the server
+    passes."""
+
+    counts: dict[str, int] = {}
+    ready: bool = True
+
+
 class Visit(msgspec.Struct):
     """A request of a signed-in operator. `query` and `form` are the fields with all their values; `ids` stand in the
     path."""
@@ -87,8 +95,8 @@ class Visit(msgspec.Struct):
     renewed: bool = False
     """Whether the session has a new token, which the answer must put into the cookie."""
     files: dict[str, Upload] = {}
-    badges: dict[str, int] = {}
-    """How many things wait for a person, by the entry of the navigation."""
+    frame: Frame = Frame()
+    """The numbers and the readiness that the frame of the page shows."""
     refreshes: bool = True
     """Whether open pages ask for themselves anew: not where each look is paid for."""
 

@@ -52,6 +52,15 @@ ADVICE: Final[dict[str, str]] = {
     "payment_intent_authentication_failure": "The customer was not authenticated. They can try again.",
 }
 
+NEXT_STEPS: Final[dict[str, str]] = {
+    "authentication_required": "The customer can confirm the payment",
+    "expired_card": "Ask for the new card",
+    "incorrect_cvc": "The customer can correct it",
+    "insufficient_funds": "The customer can try again later",
+    "payment_intent_authentication_failure": "The customer can try again",
+}
+"""The next step after a decline for that reason, in a few words, where there is one."""
+
 REFUND_REASONS: Final[dict[str, str]] = {
     "requested_by_customer": "The customer asked for it",
     "duplicate": "Paid twice",
@@ -151,6 +160,12 @@ def day(seconds: float, now: float | None = None, zone: tzinfo = UTC) -> str:
     return f"{at.day} {at:%B}{year}"
 
 
+def short_day(seconds: float, zone: tzinfo = UTC) -> str:
+    """29 Nov, where there is little room."""
+    at = moment(seconds, zone)
+    return f"{at.day} {at:%b}"
+
+
 def long_day(seconds: float, now: float, zone: tzinfo = UTC) -> str:
     """The heading of a day in a list: Today, Sunday 29 November."""
     at, today = moment(seconds, zone).date(), moment(now, zone).date()
@@ -189,6 +204,11 @@ def setting(name: str) -> str:
 def capitalize_first(text: str) -> str:
     """A text that begins a sentence."""
     return text[:1].upper() + text[1:]
+
+
+def lower_first(text: str) -> str:
+    """A text that goes on within a sentence."""
+    return text[:1].lower() + text[1:]
 
 
 def document(value: Any) -> str:

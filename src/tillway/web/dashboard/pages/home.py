@@ -1,8 +1,11 @@
-"""The first page: today beside the same day last week, and the things that need a person."""
+"""The first page: today beside a day before it, and the things that need a person."""
 
+import asyncio
 from datetime import tzinfo
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from tillway.domain.money import MINOR_UNITS
 from tillway.operations.time_zones import day_begin
@@ -12,8 +15,15 @@ from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 DAYS = 30
 NEEDS_MAX = 8
+PAYOUTS_MAX = 20
 WEBHOOKS_MAX = 100
 """The most waiting webhooks that are looked at; where there are as many, there may be more."""
+
+
+COMPARED: Final[dict[str, tuple[int, ...]]] = {"week": (7,), "yesterday": (1,), "mean": (7, 14, 21, 28)}
+"""The days before today that today is compared with, by the value of `compare`. Of several, the mean counts."""
+
+SATURDAY: Final = 5
 
 
 @page("GET", "/", place="")
@@ -23,9 +33,15 @@ async def home(visit: Visit) -> Reply:
     now, zone = visit.now, visit.zone
     today = day_begin(now, zone)
     days = [day_begin(now, zone, place - DAYS + 1) for place in range(DAYS)]
-    month = await _totals(visit, days[0], None, "day")
-    hours = await _totals(visit, today, None, "hour")
-    before = await _totals(visit, day_begin(now, zone, -7), day_begin(now, zone, -6) - 1, "hour")
+    chosen = visit.asked("compare") if visit.asked("compare") in COMPARED else "week"
+    month, hours, *before = await asyncio.gather(
+        _totals(visit, days[0], None, "day"),
+        _totals(visit, today, None, "hour"),
+        *(
+            _totals(visit, day_begin(now, zone, -back), day_begin(now, zone, 1 - back) - 1, "hour")
+            for back in COMPARED[chosen]
+        ),
+    )
     balance = await visit.door.get("/v1/balance")
     asked = visit.asked("currency")
     currency = asked if asked in MINOR_UNITS else _main_currency(hours, month, balance)
@@ -36,10 +52,14 @@ async def home(visit: Visit) -> Reply:
         "currencies": sorted({one["currency"] for one in month["sums"]} | {currency}),
         "hello": _hello(words.moment(now, zone).hour),
         "balance": _balance_in(balance, currency),
+        "pending_until": (await visit.door.get("/ops/v1/ledger"))["pending_until"].get(currency),
+        "payout": await _next_payout(visit, currency),
+        "compare": chosen,
+        "compared": _compared_words(words.long_day(now, now + 2 * 86_400, zone).split(" ")[0]),
         "needs": await needs(visit, now),
         "month": month,
         **_today(hours, before, currency, words.moment(now, zone).hour, zone),
-        **_month(month, currency, days),
+        **_month(month, currency, days, zone),
     }
     return Shown("home.html", values)
 
@@ -83,33 +103,69 @@ def _balance_in(balance: Any, currency: str) -> dict[str, int]:
     }
 
 
-def _today(hours: Any, before: Any, currency: str, until: int, zone: tzinfo) -> dict[str, Any]:
-    """Today's sum and its way through the day, whose hour is `until`, beside that of the same day last week."""
-    so_far, last_week = _running(hours, currency, zone), _running(before, currency, zone)
-    scale = charts.scale_of([*so_far, *last_week], 10 ** MINOR_UNITS[currency])
-    taken, then = so_far[-1], last_week[min(until + 1, 24)]
+def _compared_words(weekday: str) -> dict[str, str]:
+    """The words of each comparison on that day of the week."""
+    return {"week": f"Last {weekday}", "yesterday": "Yesterday", "mean": f"Mean of four {weekday}s"}
+
+
+async def _next_payout(visit: Visit, currency: str) -> dict[str, Any] | None:
+    """The payout on its way that arrives first; None if there is none."""
+    found = await _list(visit, "/v1/payouts", limit=PAYOUTS_MAX, expand=["data.destination"])
+    waiting = [one for one in found if one["status"] in ("pending", "in_transit") and one["currency"] == currency]
+    return min(waiting, key=lambda one: one["arrival_date"], default=None)
+
+
+def _today(hours: Any, before: list[Any], currency: str, until: int, zone: tzinfo) -> dict[str, Any]:
+    """Today's sum and its way through the day up to the hour `until`, beside the mean of the days `before`. Both are
+    compared as of the begin of that hour, because hours are counted whole."""
+    so_far, then = _running(hours, currency, zone), _mean([_running(one, currency, zone) for one in before])
+    scale = charts.scale_of([*so_far, *then], 10 ** MINOR_UNITS[currency])
+    now_by, then_by = _by_hour([hours], until, zone), _by_hour(before, until, zone)
+    own = next((one for one in hours["sums"] if one["currency"] == currency), None)
     ended = sum(one["ended"] for one in hours["intervals"])
     good = sum(one["succeeded"] for one in hours["intervals"])
-    own = next((one for one in hours["sums"] if one["currency"] == currency), None)
     return {
-        "taken": taken,
+        "taken": so_far[-1],
         "others": [one for one in hours["sums"] if one["currency"] != currency and one["taken"]],
-        "change": round(100 * (taken - then) / then, 1) if then else None,
+        "until": until,
+        "change": round(100 * (so_far[until] - then[until]) / then[until], 1) if then[until] else None,
+        "rate_change": round(now_by.rate - then_by.rate, 1)
+        if now_by.rate is not None and then_by.rate is not None
+        else None,
+        "payments_change": round(now_by.payments - then_by.payments / len(before)) if then_by.payments else None,
         "day": {
             "scale": scale,
             "line": charts.line(so_far[: until + 2], 25, scale),
             "area": charts.area(so_far[: until + 2], 25, scale),
-            "before": charts.line(last_week, 25, scale),
-            "rows": [
-                (f"{hour:02}:00", so_far[hour] if hour <= until + 1 else None, last_week[hour]) for hour in range(25)
-            ],
+            "before": charts.line(then, 25, scale),
+            "rows": [(f"{hour:02}:00", so_far[hour] if hour <= until + 1 else None, then[hour]) for hour in range(25)],
         },
         "rate": round(100 * good / ended, 1) if ended else None,
         "ended": ended,
         "good": good,
         "payments": hours["payments"],
-        "mean": taken // own["payments"] if own else 0,
+        "mean": so_far[-1] // own["payments"] if own else 0,
     }
+
+
+class Outcomes(msgspec.Struct):
+    """Payments of all currencies, and the share of those that ended well, in per cent; None where none ended."""
+
+    payments: int = 0
+    rate: float | None = None
+
+
+def _by_hour(days: list[Any], until: int, zone: tzinfo) -> Outcomes:
+    """The outcomes of those days before their hour `until`, together."""
+    found = [one for day in days for one in day["intervals"] if words.moment(one["begin"], zone).hour < until]
+    ended = sum(one["ended"] for one in found)
+    good = sum(one["succeeded"] for one in found)
+    return Outcomes(sum(one["payments"] for one in found), 100 * good / ended if ended else None)
+
+
+def _mean(days: list[list[int]]) -> list[int]:
+    """The mean of the sums of several days by each hour, in whole minor units."""
+    return [sum(at_hour) // len(days) for at_hour in zip(*days, strict=True)]
 
 
 def _running(totals: Any, currency: str, zone: tzinfo) -> list[int]:
@@ -124,7 +180,7 @@ def _running(totals: Any, currency: str, zone: tzinfo) -> list[int]:
     return sums
 
 
-def _month(month: Any, currency: str, days: list[int]) -> dict[str, Any]:
+def _month(month: Any, currency: str, days: list[int], zone: tzinfo) -> dict[str, Any]:
     """Volume and success rate of each of the days that begin there, and the reasons of declines."""
     places = {begin: place for place, begin in enumerate(days)}
     volume, ended, good = [0] * DAYS, [0] * DAYS, [0] * DAYS
@@ -137,21 +193,34 @@ def _month(month: Any, currency: str, days: list[int]) -> dict[str, Any]:
         if one["currency"] == currency:
             volume[place] += one["taken"]
     scale = charts.scale_of(volume, 10 ** MINOR_UNITS[currency])
-    rates = [round(100 * good[place] / ended[place]) if ended[place] else 100 for place in range(DAYS)]
     reasons = list(month["decline_reasons"].items())
+    weekend = [words.moment(begin, zone).weekday() >= SATURDAY for begin in days]
     return {
         "volume": {
             "scale": scale,
             "sum": sum(volume),
-            "days": list(zip(days, volume, charts.columns(volume, scale), strict=True)),
+            "days": list(zip(days, volume, charts.columns(volume, scale), weekend, strict=True)),
         },
-        "success": {
-            "line": charts.line(rates, DAYS, charts.Scale(100)),
-            "rate": round(100 * sum(good) / sum(ended), 1) if sum(ended) else None,
-            "days": list(zip(days, rates, strict=True)),
-        },
+        "success": _success(days, ended, good),
         "reasons": [(code, count, round(100 * count / reasons[0][1], 2)) for code, count in reasons[:5]],
         "declined": sum(count for _, count in reasons),
+    }
+
+
+def _success(days: list[int], ended: list[int], good: list[int]) -> dict[str, Any]:
+    """The success rate of each day in per cent, on a scale that begins at a round number below the lowest. A day on
+    which no payment ended has none, and the line passes over it."""
+    rates = [round(100 * well / all, 1) if all else None for well, all in zip(good, ended, strict=True)]
+    known = [(rate, place) for place, rate in enumerate(rates) if rate is not None]
+    lowest, where = min(known, default=(100.0, 0))
+    floor = int(max(min(lowest, 99.9) // 20 * 20, 0))
+    points = [(place, 100 * (100 - rate) / (100 - floor)) for rate, place in known]
+    return {
+        "line": charts.through(points, DAYS),
+        "labels": [100, (100 + floor) // 2, floor],
+        "rate": round(100 * sum(good) / sum(ended), 1) if sum(ended) else None,
+        "lowest": (days[where], lowest) if lowest < 100 else None,
+        "days": list(zip(days, rates, strict=True)),
     }
 
 
@@ -214,7 +283,7 @@ async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
             "icon": "hook",
             "kind": "bad",
             "what": f"{count} webhook{'s' if count != '1' else ''} not delivered",
-            "when": words.span(visit.now - first["created"]),
+            "when": f"since {words.time_of(first['created'], visit.zone)[:5]}",
             "why": f"{host} said at the last try: {first['error']}.",
         }
     ]
