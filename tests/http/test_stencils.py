@@ -6,18 +6,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
-from tillway.api import payment_intents, payment_methods
+from tillway.api import events, payment_intents, payment_methods
 from tillway.domain.cards import Secret
+from tillway.domain.event import Event, EventReading
 from tillway.domain.payment_intent import PaymentError, PaymentIntent, Status
 from tillway.domain.payment_method import PaymentMethod
 from tillway.engine.client_secrets import ClientSecrets
-from tillway.http.shapes import View
+from tillway.http.shapes import View, render_record
 from tillway.http.stencils import STENCILS, Stencils, render
+from tillway.store.codec import encode
 
 _SERIAL = count(1)
 
-_REGISTERED = payment_intents, payment_methods
+_REGISTERED = events, payment_intents, payment_methods
 """The files of the shapes and of the stencil."""
 
 
@@ -92,3 +95,14 @@ def test_a_field_that_no_one_declared_open_is_never_repeated(stencils: Stencils)
     for word in ("one", "one", "one", "two", "two", "one"):
         made = payment(transfer_group=word)
         assert msgspec.json.decode(stencils.render(made, seen))["transfer_group"] == word
+
+
+def test_the_object_of_an_event_is_rendered_by_its_stencil_alike() -> None:
+    seen, encoded = view(), view(takes_encoded=True)
+    for _ in range(4):
+        made = payment(metadata={"order": "1"})
+        event = Event(id="evt_1", created=made.created, type="payment_intent.succeeded", object=Raw(encode(made)))
+        reading = EventReading.of(event, 1)
+        shown = render_record(reading, encoded)
+        assert isinstance(shown["data"]["object"], Raw)
+        assert msgspec.json.encode(shown) == render(reading, seen)

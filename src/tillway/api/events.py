@@ -25,6 +25,7 @@ from tillway.http.params import (
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, render_record, shape
+from tillway.http.stencils import render_within
 from tillway.http.versions import CURRENT
 from tillway.store.codec import COMMON_EVENTS, by_kind, by_term, decode
 
@@ -174,9 +175,12 @@ async def _in_entries_of(
 def event_shape(reading: EventReading, view: View) -> dict[str, Any]:
     event = reading.event
     then = msgspec.structs.replace(view, now=event.created)
-    subject = render_record(_decode_object(event.object), then)
-    data: dict[str, Any] = {"object": subject}
-    if bytes(event.previous) != bytes(NOTHING):
+    record = _decode_object(event.object)
+    data: dict[str, Any] = {}
+    if bytes(event.previous) == _NOTHING:
+        data["object"] = render_within(record, then)
+    else:
+        data["object"] = subject = render_record(record, then)
         data["previous_attributes"] = differences(render_record(_decode_object(event.previous), then), subject)
     return {
         "id": event.id,
@@ -205,6 +209,9 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
     for name in after.keys() - before.keys():
         changed[name] = None
     return changed
+
+
+_NOTHING = bytes(NOTHING)
 
 
 class _Identified(msgspec.Struct):

@@ -38,6 +38,8 @@ class View(msgspec.Struct):
     converts_amounts: bool = True
     scope_key: str = ""
     """The caller's scope, for the addresses of a payer's pages."""
+    takes_encoded: bool = False
+    """Whether an object within the answer may be its bytes (`msgspec.Raw`): only the encoder reads the answer."""
 
 
 SHAPES: dict[type[Record], Shape] = {}

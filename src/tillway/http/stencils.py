@@ -6,8 +6,8 @@ in the place of those fields, and cut at the marks; the next record fills them i
 form of it.
 
 A new stencil is compared with the general answers of two records, and is never used where one differs; the worlds
-compare every answer. A shape with a stencil reads of its `View` only what `Stencils.render` keeps stencils by, and the
-client secret of its record.
+compare every answer. The object of an event is rendered by its stencil too. A shape with a stencil reads of its `View`
+only what `Stencils.render` keeps stencils by, and the client secret of its record.
 """
 
 import re
@@ -143,6 +143,12 @@ class Stencils:
             if filled is None or filled.encode() != render(like, seen):
                 return _none
         return stencil
+
+
+def render_within(record: Record, view: View) -> msgspec.Raw | dict[str, Any]:
+    """The object in an answer that holds more than it: as bytes, if the view takes them and its type has stencils."""
+    stencils = STENCILS.get(type(record)) if view.takes_encoded else None
+    return render_record(record, view) if stencils is None else msgspec.Raw(stencils.render(record, view))
 
 
 STENCILS: dict[type[Record], Stencils] = {}

@@ -64,6 +64,13 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 REPLAYED_MAX = 500
 """Most events that one replay sends again."""
 
+OPEN_SECONDS = 10
+"""How long the signing secrets of an endpoint are used again once they are open: to open one takes a tenth of a
+delivery."""
+
+OPEN_MAX = 256
+"""Most endpoints whose secrets are open in memory."""
+
 DELIVERED_COMMITS_MAX = 3
 BUSY_PAUSE_SECONDS = 0.2
 
@@ -95,6 +102,8 @@ class Webhooks:
         self._limiters = EndpointLimiters()
         self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
         self._under_way: set[str] = set()
+        self._open: dict[tuple[str, str], _Opened] = {}
+        """Signing secrets, by the scope and the id of their endpoint."""
 
     # Endpoints.
 
@@ -419,11 +428,19 @@ class Webhooks:
         """The secrets that sign for the endpoint now. Empty, and the cause in the log, if this host's key file does not
         open one."""
         now = self.engine.clock.now_ms() // 1000
+        sealed = endpoint.sealed_secrets(now)
+        known = self._open.get((scope_key, endpoint.id))
+        if known is not None and known.sealed == sealed and 0 <= now - known.at < OPEN_SECONDS:
+            return known.secrets
         try:
-            return [self._vault.open_text(scope_key, endpoint.id, one) for one in endpoint.sealed_secrets(now)]
+            secrets = [self._vault.open_text(scope_key, endpoint.id, one) for one in sealed]
         except VaultTampered as tampered:
             log.error("a signing secret does not open", extra={"endpoint": endpoint.id, "why": str(tampered)})
             return []
+        if len(self._open) >= OPEN_MAX:
+            self._open.clear()
+        self._open[scope_key, endpoint.id] = _Opened(sealed, secrets, now)
+        return secrets
 
     async def _offer(
         self, scope: Scope, tried: "_Try", secrets: list[Secret[str]], body: bytes, within_seconds: float
@@ -532,6 +549,14 @@ class Webhooks:
     async def close(self) -> None:
         if "_sessions" in self.__dict__:
             await self._sessions.close()
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """The secrets of an endpoint as they are sealed, and open since `at` (epoch seconds)."""
+
+    sealed: tuple[str, ...]
+    secrets: list[Secret[str]]
+    at: int
 
 
 class _Try(msgspec.Struct):
