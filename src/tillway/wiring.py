@@ -48,7 +48,7 @@ from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, MakeBuckets, Rate, SharedBuckets, Throttle, own_buckets
 from tillway.installation import dashboard_url, head_signer, open_keys, open_store, public_url
-from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
+from tillway.operations.accounts import retention_of
 from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.courier import SimulatedCourier
@@ -316,15 +316,6 @@ def _is_plain_and_local(url: str) -> bool:
     return parts.scheme == "http" and is_loopback(parts.hostname or "")
 
 
-async def _chosen(settings: Settings, store: Store, policy: Retention) -> EngineSettings:
-    """The engine's settings, with those that the store holds."""
-    return msgspec.structs.replace(
-        engine_settings(settings),
-        stored_amounts_on_v1=await accounts_of_stored_amounts(store),
-        answer_seconds=policy.answer_hours * 3600,
-    )
-
-
 def _couriers(live: Courier | None) -> dict[str, Courier]:
     """The delivery service of each mode that has one."""
     simulated: dict[str, Courier] = {"test": SimulatedCourier()}
@@ -489,7 +480,7 @@ async def assemble(
     base_url = public_url(settings)
     client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
     policy = await retention_of(store)
-    chosen = await _chosen(settings, store, policy)
+    chosen = msgspec.structs.replace(engine_settings(settings), answer_seconds=policy.answer_hours * 3600)
     renderer = Renderer(base_url, client_secrets, chosen)
     engine = Engine(store, clock, chosen, renderer, client_secrets)
     if recorder is not None:

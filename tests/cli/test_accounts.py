@@ -1,16 +1,65 @@
 """`tillway accounts`, as far as no other test needs it."""
 
+import asyncio
 from pathlib import Path
 
+import msgspec
 from tillway_server import init, invoked, invoked_json
+
+from tillway.domain.account import SYSTEM
+from tillway.engine.audit.entries import Author, build_writes
+from tillway.engine.time_mark import clock_above
+from tillway.http.messages import Request
+from tillway.operations.moved_amounts import find_account
+from tillway.settings import Settings
+from tillway.wiring import assemble
 
 
 def test_the_amounts_of_an_account_without_payments(tmp_path: Path) -> None:
     account = init(tmp_path / "data")["account"]
     shown = invoked_json("accounts", "amounts", account, "--data-dir", tmp_path / "data")
-    assert shown == {"account": account, "amounts": "stripe"}
+    assert shown == {"account": account, "amounts": "stripe", "since": None, "sums": []}
     unknown = invoked("accounts", "amounts", "acct_nobody", "--data-dir", tmp_path / "data")
     assert unknown.returncode != 0 and "acct_nobody" in unknown.stderr
+
+
+def _pay_as_earlier(data_dir: Path, made: dict[str, str]) -> None:
+    """Let the account be one that an earlier version made, with a payment of 500,000 kr."""
+
+    async def work() -> None:
+        running = await assemble(Settings(data_dir=data_dir))
+        found, version = await find_account(running.store, made["account"])
+        earlier = msgspec.structs.replace(found, amounts_on_v1="stored")
+        at = (await clock_above(running.store)).moment()
+        by = Author("cli:test", "make an earlier account")
+        await running.store.commit(build_writes(SYSTEM, by, at, (version, found, earlier)))
+        form = {"authorization": f"Bearer {made['secret_key']}", "content-type": "application/x-www-form-urlencoded"}
+        body = b"amount=500000&currency=isk&payment_method=pm_card_visa&confirm=true&return_url=https://example.com/"
+        answer = await running.api.handle(Request("POST", "/v1/payment_intents", "", form, body, "127.0.0.1"))
+        assert answer.status == 200 and msgspec.json.decode(answer.body)["amount"] == 500000, answer.body
+        await running.close()
+
+    asyncio.run(work())
+
+
+def test_the_amounts_of_an_account_of_an_earlier_version(tmp_path: Path) -> None:
+    made = init(tmp_path / "data")
+    data, account = ("--data-dir", tmp_path / "data"), made["account"]
+    _pay_as_earlier(tmp_path / "data", made)
+    told = invoked("migrate", *data).stderr
+    assert account in told and "tillway accounts amounts" in told
+    plan = invoked("accounts", "amounts", account, *data)
+    assert plan.returncode == 0 and "--yes" in plan.stderr and "has stored amounts" in plan.stdout
+    moved = invoked_json("accounts", "amounts", account, "--yes", *data)
+    (sums,) = moved["sums"]
+    assert moved["amounts"] == "stripe" and moved["since"] > 0
+    assert sums["ledger"] == sums["reports"] == sums["v1_before"] > 400_000
+    assert sums["v1_after"] == 100 * sums["ledger"]
+    assert invoked_json("accounts", "amounts", account, *data) == moved, "it compares again, and changes nothing"
+    assert account not in invoked("migrate", *data).stderr
+    trail = invoked("audit", "export", *data).stdout
+    assert trail.count('"operation":"tillway accounts amounts"') == 1 and '"v1_after"' in trail
+    assert invoked("audit", "verify", *data).returncode == 0
 
 
 def test_the_brand_of_checkout_pages(tmp_path: Path) -> None:

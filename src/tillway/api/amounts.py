@@ -10,9 +10,7 @@ from tillway.http.routes import Call
 
 def in_minor(call: Call, params: dict[str, Any], currency: str | None, name: str = "amount") -> dict[str, Any]:
     """`params` with the amount `name`, if it is given, in minor units of `currency`."""
-    if currency not in CONVERTED or params.get(name) is None:
-        return params
-    if not call.platform.engine.settings.converts_amounts(call.caller):
+    if currency not in CONVERTED or params.get(name) is None or call.caller.in_minor_units:
         return params
     return {**params, name: from_wire(params[name], currency, name)}
 

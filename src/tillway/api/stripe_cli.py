@@ -232,7 +232,7 @@ async def _messages(platform: Platform, session: _Session, record: Any) -> list[
 async def _event_messages(platform: Platform, session: _Session, reading: EventReading) -> list[str]:
     """The event for those who listen to the account's default API version, and for those who listen to the latest."""
     engine, scope = platform.engine, session.scope
-    caller = Caller(scope=scope, scope_key=scope.key)
+    caller = await engine.reader(scope)
     _, body = await engine.render(caller, engine.load(scope.key), reading, None)
     now = engine.clock.now_ms() // 1000
     headers = {

@@ -8,7 +8,6 @@ import msgspec
 from tillway.domain.delivery_log import LoggedDelivery
 from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
 from tillway.engine.batched_log import began_at
-from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.engine.webhooks.delivery import CONTENT_TYPE
 from tillway.engine.webhooks.delivery_log import WRITTEN
@@ -166,7 +165,7 @@ def _document(call: Call, one: LoggedDelivery) -> dict[str, Any]:
 async def _body(call: Call, event: Event, api_version: str | None) -> Any:
     """The event as the endpoint gets it."""
     engine, scope = call.platform.engine, call.caller.scope
-    caller = Caller(scope=scope, scope_key=scope.key, api_version=api_version)
+    caller = await engine.reader(scope, api_version)
     (reading,) = await call.platform.webhooks.readings(scope.key, [event])
     _, body = await engine.render(caller, engine.load(scope.key), EventReading.of(event, reading.pending), None)
     return msgspec.json.decode(body)

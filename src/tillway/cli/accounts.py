@@ -1,5 +1,6 @@
 """`tillway accounts`: the merchants of an installation."""
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from tillway.cli.installation import (
     forget_account,
     moment_above,
     records,
+    repeat_conflicts,
     show_keys_once,
     with_store,
 )
@@ -205,7 +207,7 @@ def _decide(
 ) -> "Account":
     """Change an account by a decision of `domain/account.py`, and end its keys with it; end the command where it is
     refused."""
-    from tillway.cli.installation import build_writes, repeat_conflicts
+    from tillway.cli.installation import build_writes
     from tillway.domain.operator import check_reason
     from tillway.engine.balance import StoredLedger
     from tillway.operations.account_settings import belongings_of, ended, refuse_unless_settled, tasks_of
@@ -363,20 +365,61 @@ def brand(
 def amounts(
     options: Options,
     account: AccountArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Move the account.")] = False,
 ) -> None:
-    """Let /v1 write a merchant's ISK, UGX and MGA as Stripe does. Restart the server after it."""
-    from tillway.domain.account import Account
-    from tillway.operations.accounts import has_converted_amounts
+    """Let /v1 write a merchant's ISK, UGX and MGA as Stripe does; without --yes, show what would change."""
+    from tillway.domain.refusal import Refused
+    from tillway.operations.moved_amounts import CannotMove
 
-    async def refuse_if_used(store: "Store", before: Account, after: Account) -> "list[Alteration]":
-        if before.amounts_on_v1 == "stored" and await has_converted_amounts(store, account):
-            raise fail(f"{account} has records in ISK, UGX or MGA: their amounts would change. Make a new account.")
-        return []
+    try:
+        document = with_store(options.settings, lambda store: _move_amounts(store, account, yes=yes))
+    except CannotMove as why:
+        raise fail(f"{account} cannot be moved. {why}") from None
+    except Refused as refused:
+        raise fail(refused.message) from None
+    options.show(document, _text_of_amounts(document))
+    if document["amounts"] == "stored":
+        say("Nothing has changed. Repeat with --yes when the merchant's programs send Stripe's amounts.")
 
-    fields = {"amounts_on_v1": "stripe"}
-    changed = _change_account(options, account, "accounts amounts", fields, beside=refuse_if_used)
-    document = {"account": changed.id, "amounts": changed.amounts_on_v1}
-    options.show(document, f"{changed.id} has Stripe's amounts on /v1")
+
+async def _move_amounts(store: "Store", account: str, *, yes: bool) -> Document:
+    """The sums of the account before and after the move, which must be the same."""
+    from tillway.operations import moved_amounts as moved
+
+    found, _ = await moved.find_account(store, account)
+    if found.amounts_on_v1 == "stripe" and found.amounts_moved_at is None:
+        return {"account": account, "amounts": "stripe", "since": None, "sums": []}
+    last = await moved.now_of(store)
+    before = await moved.sums_of(store, account, last)
+    if found.amounts_on_v1 == "stored":
+        misfits = await moved.misfits_of(store, account)
+        if misfits:
+            text = "\n".join(misfits)
+            raise moved.CannotMove(
+                f"/v1 has no fractions of an ariary, and these have one; make a new account.\n{text}"
+            )
+    if yes:
+        by = author("accounts amounts")
+        failing = f"Other commands keep changing {account}. Try again."
+        found = await repeat_conflicts(lambda: moved.move(store, account, before, by), failing)
+        after = await moved.sums_of(store, account, last)
+        if after != before:
+            raise fail(
+                "The account is moved, and the sums of the ledger differ from those before. Payments may have been "
+                "booked meanwhile; else find the cause with: tillway doctor --deep"
+            )
+    sums = [one.document() for one in before]
+    return {"account": account, "amounts": found.amounts_on_v1, "since": found.amounts_moved_at, "sums": sums}
+
+
+def _text_of_amounts(document: Document) -> str:
+    heads = ("mode", "currency", "entries", "ledger", "reports", "v1_before", "v1_after")
+    told = table(heads, [tuple(str(row[head]) for head in heads) for row in document["sums"]])
+    whose = "Stripe's" if document["amounts"] == "stripe" else "stored"
+    at = document["since"]
+    since = f" since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at))}" if at is not None else ""
+    what = f"{document['account']} has {whose} amounts on /v1{since}"
+    return f"{what}\n{told}\nThe ledger and the reports agree." if document["sums"] else what
 
 
 def _change_account(

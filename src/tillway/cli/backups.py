@@ -101,7 +101,20 @@ def migrate(options: Options) -> None:
         # Until then, records are written so that processes of the previous version find them.
         with_store(settings, lambda store: set_form(store, "before" if settings.store else "now"))
         _seal(settings)
+        _name_stored_amounts(settings)
     options.show({"schema_version": version}, f"schema {version}")
+
+
+def _name_stored_amounts(settings: Settings) -> None:
+    """Name the accounts whose `/v1` writes three currencies otherwise than Stripe's."""
+    from tillway.operations.moved_amounts import accounts_of_stored_amounts
+
+    found = with_store(settings, accounts_of_stored_amounts)
+    if found:
+        say(
+            f"/v1 writes ISK, UGX and MGA to these accounts as stored, not as Stripe does: {', '.join(found)}. "
+            "`tillway accounts amounts ACCOUNT` shows what a change would do."
+        )
 
 
 def _seal(settings: Settings) -> None:

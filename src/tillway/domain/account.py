@@ -36,6 +36,8 @@ class Account(Record, frozen=True, kw_only=True):
     amounts_on_v1: Literal["stripe", "stored"] = "stored"
     """How `/v1` writes ISK, UGX and MGA: as Stripe does (`domain/wire_amounts.py`), or in minor units as they are
     stored. The latter is for accounts that earlier versions made."""
+    amounts_moved_at: int | None = None
+    """Since when `/v1` writes them as Stripe does to an account that an earlier version made (epoch seconds)."""
     statement_descriptor: str = ""
     """The text on a payer's statement where the payment names none."""
     fee: Fee | None = None
@@ -58,6 +60,12 @@ class Account(Record, frozen=True, kw_only=True):
             return "deleted"
         return "disabled" if self.disabled_at is not None else "active"
 
+    def has_stored_amounts(self, at: float) -> bool:
+        """Whether `/v1` writes ISK, UGX and MGA to this account as they are stored, at that moment (epoch seconds)."""
+        if self.amounts_on_v1 == "stored":
+            return True
+        return self.amounts_moved_at is not None and at < self.amounts_moved_at
+
 
 SETTINGS = (
     "brand_colour",
@@ -74,6 +82,9 @@ SETTINGS = (
 
 NAME_MAX = 100
 SETTLEMENT_DAYS_MAX = 365
+
+AMOUNTS_MOVE_AFTER_SECONDS = 5
+"""How long after its command a move of amounts takes effect: by then every process has read the account."""
 
 
 def disable(account: Account, at: Moment) -> Account:
@@ -100,6 +111,14 @@ def delete(account: Account, at: Moment) -> Account:
             "account_in_use", f"{account.id} takes payments. Disable it first: tillway accounts disable {account.id}"
         )
     return replace(account, deleted_at=at.now, handle="", origins=())
+
+
+def move_amounts(account: Account, at: Moment) -> Account:
+    """The account with Stripe's amounts on `/v1` from AMOUNTS_MOVE_AFTER_SECONDS on. Refused `account_deleted`."""
+    _refuse_deleted(account)
+    if account.amounts_on_v1 == "stripe":
+        return account
+    return replace(account, amounts_on_v1="stripe", amounts_moved_at=at.created + AMOUNTS_MOVE_AFTER_SECONDS)
 
 
 def change_settings(account: Account, fields: Mapping[str, Any]) -> Account:

@@ -27,6 +27,8 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
     credential: str = ""
     """The kind of credential of the request; only the same kind gets the answer again. Empty: a record of an earlier
     version without it."""
+    in_minor_units: bool = False
+    """Whether the request and its answer have minor units in every currency."""
     presenter: str = ""
     """The dialect's call that renders the answer; empty for `/v1`."""
     subject: str = ""

@@ -69,6 +69,11 @@ def to_wire(amount_minor: int, currency: str) -> int:
     return amount_minor * _DECIMALS_ADDED.get(currency, 1)
 
 
+def is_on_wire(amount_minor: int, currency: str) -> bool:
+    """Whether the wire has exactly this amount: not where `to_wire` rounds."""
+    return amount_minor % _DECIMALS_DROPPED.get(currency, 1) == 0
+
+
 def convert(shown: dict[str, Any], currency: str) -> dict[str, Any]:
     """Convert the amounts of an object in `currency` in place, with its parts. Objects within it are converted
     already."""

@@ -882,6 +882,7 @@ class Attempts:
             expand=held.expand,
             request_id=held.request,
             presenter=held.presenter,
+            in_minor_units=await self.engine.was_in_minor_units(scope, held),
         )
 
     async def ask_at_once(self, caller: Caller, attempt: Attempt, doubt: str) -> None:

@@ -38,16 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The most of a payment that is refunded at the dashboard without a fresh proof, in major units."""
     second_factor_for_all: bool = False
     """Whether viewers and support need a second factor, as operators and admins do."""
-    stored_amounts_on_v1: frozenset[str] = frozenset()
-    """The accounts, made by earlier versions, to which `/v1` shows ISK, UGX and MGA as they are stored."""
     answer_seconds: int = LIFETIME_SECONDS
     """How long the answer of an idempotency key is kept."""
     checkpoint_every: int = 500
     """The number of entries after which a new checkpoint of balances is worth a write."""
-
-    def converts_amounts(self, caller: "Caller") -> bool:
-        """Whether `/v1` has Stripe's amounts for this caller in every currency."""
-        return not caller.in_minor_units and caller.scope.account not in self.stored_amounts_on_v1
 
 
 class Caller(msgspec.Struct, kw_only=True):
@@ -110,7 +104,8 @@ class Caller(msgspec.Struct, kw_only=True):
     expires_at: int | None = None
     """When the caller's credential ends (epoch seconds); None: it does not end by itself."""
     in_minor_units: bool = False
-    """Whether `/v1` has minor units in every currency: for the dashboard, which counts in them."""
+    """Whether `/v1` has minor units in every currency: for the dashboard, which counts in them, and for an account with
+    stored amounts (`Account.has_stored_amounts`)."""
 
     def references(self) -> Callable[[], str] | None:
         """The references of the attempts that a decision begins, in their order; None where no key was named."""

@@ -545,6 +545,7 @@ class Engine:
             expand=caller.expand,
             presenter=caller.presenter,
             credential=caller.kind if caller.kind != "secret" else "",
+            in_minor_units=caller.in_minor_units,
             subject=under_way[0].subject if follows else "",
             begun=under_way[0].id if follows else "",
         )
@@ -586,8 +587,28 @@ class Engine:
         now = await self.load(caller.scope_key).maybe(IdempotencyRecord, held.id)
         if now is not None and now.status and now.begun == held.begun:
             return now.status, self.client_secrets.write_in(bytes(now.body))
-        asked = msgspec.structs.replace(caller, api_version=held.api_version, expand=(), presenter="")
+        asked = msgspec.structs.replace(
+            caller,
+            api_version=held.api_version,
+            expand=(),
+            presenter="",
+            in_minor_units=caller.in_minor_units or await self.was_in_minor_units(caller.scope, held),
+        )
         return await self.render(asked, load, shown, None)
+
+    async def reader(self, scope: Scope, api_version: str | None = None) -> Caller:
+        """A caller that only reads what `/v1` shows to a merchant now, such as an event for an endpoint."""
+        stored = await self.has_stored_amounts(scope, self.clock.now_ms() / 1000)
+        return Caller(scope=scope, scope_key=scope.key, api_version=api_version, in_minor_units=stored)
+
+    async def was_in_minor_units(self, scope: Scope, held: IdempotencyRecord) -> bool:
+        """Whether the request of a key had minor units in every currency, and its answer has them therefore."""
+        return held.in_minor_units or await self.has_stored_amounts(scope, held.created)
+
+    async def has_stored_amounts(self, scope: Scope, at: float) -> bool:
+        """Whether `/v1` writes three currencies to this merchant as they are stored, at that moment (epoch seconds)."""
+        account = await self.accounts.get(scope.account)
+        return account is not None and account.has_stored_amounts(at)
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
         """The webhook endpoints of a scope, at most two seconds old if another process changed them."""

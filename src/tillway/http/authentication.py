@@ -391,7 +391,8 @@ async def identify_caller(
         caller.api_version = key.api_version
     caller.scope, caller.scope_key = scope, scope_key
     caller.kind, caller.role = key.kind, key.role
-    caller.expires_at, caller.in_minor_units = key.expires_at, request.grant is not None
+    caller.expires_at = key.expires_at
+    caller.in_minor_units = request.grant is not None or (account is not None and account.has_stored_amounts(now))
     caller.whole_installation = key.kind == "operator" and key.accounts is None
     caller.works_for = key.accounts
     caller.original_answers = account is not None and account.online_platform_answers == "original"

@@ -247,7 +247,7 @@ def view_of(call: Call) -> View:
         engine.settings.public_url,
         engine.client_secrets,
         call.caller.api_version,
-        converts_amounts=engine.settings.converts_amounts(call.caller),
+        converts_amounts=not call.caller.in_minor_units,
         scope_key=call.caller.scope_key,
     )
 

@@ -39,7 +39,7 @@ class Renderer:
         self.client_secrets = client_secrets
 
     def view(self, caller: Caller) -> View:
-        scope, converts = caller.scope, self.settings.converts_amounts(caller)
+        scope, converts = caller.scope, not caller.in_minor_units
         return View(
             scope.livemode,
             self.base_url,

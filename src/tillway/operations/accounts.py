@@ -11,7 +11,6 @@ from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.record import Record
 from tillway.domain.retention import POLICY_ID, Retention
-from tillway.domain.wire_amounts import CONVERTED
 from tillway.engine.audit.entries import Author, build_writes, task_write
 from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
@@ -19,7 +18,6 @@ from tillway.engine.restores import set_form
 from tillway.engine.time_mark import clock_above
 from tillway.store.codec import by_parent, decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, Row, Store, Write
-from tillway.store.walk import records_of, rows_of
 
 SECRET_LENGTH = 40
 GET_MAX = 100
@@ -189,28 +187,11 @@ def _key_pairs(account: str, created: int) -> list[NewKey]:
     return [new_key(account, mode, kind, created=created) for mode in MODES for kind in ("secret", "publishable")]
 
 
-async def accounts_of_stored_amounts(store: Store) -> frozenset[str]:
-    """The ids of the accounts that earlier versions made: `/v1` shows them ISK, UGX and MGA as they are stored."""
-    accounts = records_of(store, SYSTEM, Account)
-    return frozenset([account.id async for account in accounts if account.amounts_on_v1 == "stored"])
-
-
 async def retention_of(store: Store) -> Retention:
     """How long this installation keeps records."""
     row = await store.get(f"{SYSTEM}/{POLICY_ID}")
     policy = decode(POLICY_ID, row.body) if row is not None else None
     return policy if isinstance(policy, Retention) else Retention(id=POLICY_ID, created=0)
-
-
-async def has_converted_amounts(store: Store, account: str) -> bool:
-    """Whether the account has money or payments in a currency whose amounts `/v1` converts. It reads every record."""
-    for mode in MODES:
-        scope_key = Scope(account=account, mode=mode).key
-        for prefix in ("pi_", "dpi_", "po_", "cbtxn_", "txn_", "je_"):
-            async for row in rows_of(store, f"{scope_key}/{prefix}"):
-                if getattr(decode(row.key.partition("/")[2], row.body), "currency", None) in CONVERTED:
-                    return True
-    return False
 
 
 def system_write(record: Record, version: int = ABSENT) -> Write:

@@ -413,7 +413,7 @@ class Webhooks:
     async def _body(self, scope: Scope, event: Event, endpoint: WebhookEndpoint) -> bytes | None:
         """Render the event for the endpoint's API version. None, and the cause in the log, if that fails: an event that
         cannot be rendered must not come back for ever."""
-        caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
+        caller = await self.engine.reader(scope, endpoint.api_version)
         # An event with one delivery in all has this one, which is open. Sending it again would have counted one more.
         pending = 1 if event.deliveries == 1 else await self._pending(scope.key, event)
         reading = EventReading.of(event, pending)
