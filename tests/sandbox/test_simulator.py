@@ -20,6 +20,9 @@ from tillway.connectors.port import (
     Succeeded,
     Unknown,
 )
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM
+from tillway.sandbox.bank import Bank
+from tillway.sandbox.cards import all_cards
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
 
@@ -200,3 +203,40 @@ async def test_an_authorization_is_cheap():
             await converse(simulator.perform(each), transport)
         best = min(best, (time.process_time() - began) / 300)
     assert best < 60e-6
+
+
+@pytest.mark.parametrize("card", all_cards(), ids=lambda card: card.number)
+@pytest.mark.parametrize("capture", [True, False])
+async def test_a_card_payment_at_once_is_that_of_a_conversation(card, capture):
+    asked = operation("acct_1.t/1", number=card.number, capture=capture, email="a@example.com")
+    spoken, silent = (Simulator(bank=Bank(key=b"one", now=lambda: 1.0)) for _ in range(2))
+    outcome = silent.transport().at_once(asked)
+    assert outcome is not None and outcome == await do(spoken, asked)
+    assert silent.bank.find(asked.reference) == spoken.bank.find(asked.reference)
+    assert silent.transport().at_once(asked) is None, "a repeat is compared with the first request"
+    assert await do(silent, asked) == outcome
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (operation("a", "capture", parent="b"), "another operation"),
+        (operation("a", account=BankAccountData("us_bank_account", "000123456789")), "a bank account"),
+    ],
+)
+def test_other_operations_have_a_conversation(asked, why):
+    if asked.account is not None:
+        asked = msgspec.structs.replace(asked, card=None)
+    assert Simulator().transport().at_once(asked) is None, why
+
+
+async def test_an_operation_that_faults_may_disturb_has_a_conversation():
+    scope_key = "x" * SCOPE_KEY_LENGTH
+    simulator = Simulator()
+    await simulator.set_faults(scope_key, {"rules": [{"fault": "lose_answer", "times": 1}]})
+    transport = simulator.transport()
+    assert transport.at_once(operation(f"{scope_key}1")) is None
+    assert isinstance(await do(simulator, operation(f"{scope_key}1")), Unknown)
+    assert transport.at_once(operation("another merchant's")) is not None
+    await simulator.set_faults(SYSTEM, {"rules": [{"fault": "refuse"}]})
+    assert transport.at_once(operation("another merchant's 2")) is None

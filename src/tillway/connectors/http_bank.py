@@ -236,7 +236,7 @@ def perform(operation: Operation, *, details: bool = False, redirects: bool = Fa
     """
     reference = operation.reference
     assert 0 < len(reference) <= REFERENCE_MAX, "a reference has 1 to 35 characters"
-    body = _body(operation, details, redirects)
+    body = body_of(operation, details=details, redirects=redirects)
     answer = yield Request("POST", PATHS[operation.kind], body, {"idempotency-key": reference})
     if answer.status != 409:
         return _read_outcome(operation, answer)
@@ -344,7 +344,7 @@ def _notice_of(said: Any, *, disputes: bool) -> Notice:
         return _dispute(said, reference, parent, created, disputes=disputes)
     if len(reference) > REFERENCE_MAX:
         raise NoticeRejected(f"a reference has at most {REFERENCE_MAX} characters")
-    outcome = _status(said)
+    outcome = outcome_of(said)
     if outcome is None:
         raise NoticeRejected(f"status {str(status)[:20]!r} is not one of {', '.join(_STATUSES)}")
     operation = _KINDS.get(kind.lower())
@@ -415,7 +415,8 @@ _STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {
 _VERDICTS: dict[Any, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost", "Accepted": "accepted"}
 
 
-def _body(operation: Operation, details: bool, redirects: bool) -> dict[str, Any]:
+def body_of(operation: Operation, *, details: bool = False, redirects: bool = False) -> dict[str, Any]:
+    """The body of the request that performs `operation`."""
     body: dict[str, Any] = {"reference": operation.reference}
     if operation.kind not in _WITHOUT_AMOUNT:
         body["amount"] = operation.amount_minor
@@ -538,7 +539,7 @@ def _read_answer(operation: Operation, body: Mapping[str, Any]) -> Outcome:
     mismatch = _mismatch(operation, body)
     if mismatch is not None:
         return Unknown(f"the answer names another {mismatch}")
-    outcome = _status(body)
+    outcome = outcome_of(body)
     return Unknown("the answer has no status that the contract knows") if outcome is None else outcome
 
 
@@ -571,7 +572,8 @@ for _kind in get_args(OperationKind):
     _KINDS |= {_kind: _kind, f"{_kind}s": _kind}
 
 
-def _status(body: Mapping[str, Any]) -> Outcome | None:
+def outcome_of(body: Mapping[str, Any]) -> Outcome | None:
+    """The outcome that an answer or notice tells; None if its status is not one of the contract."""
     said_id = body.get("bank_id")
     bank_id = said_id[:BANK_ID_MAX] if isinstance(said_id, str) else None
     match body.get("status"):

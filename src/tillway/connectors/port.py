@@ -9,7 +9,7 @@ Providers that exchange files have a port of their own: `file_port.py`.
 """
 
 from collections.abc import Generator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -498,6 +498,14 @@ class Transport(Protocol):
         """Raises `TransportError`; with `spoken` if the body is cut short or larger than `BODY_MAX`."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class AtOnce(Protocol):
+    """A transport inside this process that can perform some operations without a conversation."""
+
+    def at_once(self, operation: Operation) -> Outcome | None:
+        """The same outcome as that of the conversation; None where one is needed."""
 
 
 # Delivery services.

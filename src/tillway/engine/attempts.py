@@ -23,6 +23,7 @@ from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     AccountForm,
     ActionRequired,
+    AtOnce,
     Capabilities,
     CardData,
     Connector,
@@ -111,8 +112,9 @@ PAUSE_MAX_SECONDS = 2.0
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """A configured connector with its transport. `fee` is its own price, None: that of the installation; a `drained`
-    one takes no new payments, and to one that is `held_open` others go first."""
+    """A configured connector with its transport, also as `instant` if it can do without conversations. `fee` is its own
+    price, None: that of the installation; a `drained` one takes no new payments, and to one that is `held_open` others
+    go first."""
 
     name: str
     connector: Connector
@@ -121,6 +123,7 @@ class Connection(msgspec.Struct, frozen=True):
     fee: Fee | None = None
     drained: bool = False
     held_open: bool = False
+    instant: AtOnce | None = None
 
 
 class Connections(Protocol):
@@ -449,6 +452,13 @@ class Attempts:
                 return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
+        telemetry = self.engine.telemetry
+        if connection.instant is not None and not ask and not telemetry.tracing:
+            began = time.perf_counter()
+            instant = connection.instant.at_once(operation)
+            if instant is not None:
+                self._report(connection, attempt.kind, _OUTCOMES[type(instant)], time.perf_counter() - began)
+                return instant
         outcome = await self._exchange(connection, attempt.kind, connector.perform(operation))
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         return _of_repeat(attempt, outcome) if ask else outcome
@@ -495,13 +505,16 @@ class Attempts:
             outcome = _OUTCOMES[type(answer)]
             return answer
         finally:
-            seconds = time.perf_counter() - began
-            telemetry.exchange(connection.name, operation, outcome, seconds)
-            # One that was cancelled says nothing of the provider.
-            if operation != "look_up" and outcome != "raised":
-                connection.health.tell(outcome, seconds, partial(_answers, connection))
-            elif outcome not in ("unknown", "raised"):
-                connection.health.answered()
+            self._report(connection, operation, outcome, time.perf_counter() - began)
+
+    def _report(self, connection: Connection, operation: str, outcome: str, seconds: float) -> None:
+        """Report an exchange with a provider to telemetry and to the connector's health."""
+        self.engine.telemetry.exchange(connection.name, operation, outcome, seconds)
+        # One that was cancelled says nothing of the provider.
+        if operation != "look_up" and outcome != "raised":
+            connection.health.tell(outcome, seconds, partial(_answers, connection))
+        elif outcome not in ("unknown", "raised"):
+            connection.health.answered()
 
     async def operation(
         self,

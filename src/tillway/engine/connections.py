@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from tillway.connectors.port import AccountForm, Capabilities, Connector, RecipientType, Transport
+from tillway.connectors.port import AccountForm, AtOnce, Capabilities, Connector, RecipientType, Transport
 from tillway.domain.account import SYSTEM, Mode, Scope
 from tillway.domain.cards import Secret
 from tillway.domain.connector_config import ConnectorConfig, setting_owner
@@ -180,7 +180,14 @@ class ConfiguredConnections:
         self._broken.pop(place, None)
         health = self.health_of(mode, name)
         connection = Connection(
-            name, connector, transport, health, fee=config.fee, drained=config.drained, held_open=config.held_open
+            name,
+            connector,
+            transport,
+            health,
+            fee=config.fee,
+            drained=config.drained,
+            held_open=config.held_open,
+            instant=transport if isinstance(transport, AtOnce) else None,
         )
         self._open[place] = (config, connection)
         watch(connection)

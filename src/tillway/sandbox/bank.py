@@ -226,6 +226,15 @@ class Bank:
         except _Invalid as invalid:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
 
+    def authorize(self, body: Mapping[str, Any]) -> BankOperation | None:
+        """Perform an authorization like `handle`, where its body is known to keep to the contract. None: an operation
+        of that reference is known."""
+        if body["reference"] in self._operations:
+            return None
+        operation = self._decide("authorization", body, self._contents("authorization", body), "Accepted")
+        self._keep(operation)
+        return operation
+
     def tell_dispute(self, report: Mapping[str, Any]) -> Handled:
         """Open a dispute, move it to another stage, or end it, as `report` says, and owe a notice of that.
 

@@ -164,6 +164,10 @@ class Faults:
             ],
         }
 
+    @property
+    def in_force(self) -> bool:
+        return bool(self._rules)
+
     def draw(self, operation: str, amount: int | None) -> Drawn:
         """The faults of this operation, which counts. The first rule that matches decides about the call."""
         if not self._rules:

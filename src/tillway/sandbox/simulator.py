@@ -2,6 +2,9 @@
 
 It has the conversation of `http_bank` over a call into `Bank.handle`, so that tests with it also hold for the bank
 behind HTTP; it can also increment an authorization. The bank's memory ends with the process.
+
+A card payment that no fault may disturb needs no conversation (`CallTransport.at_once`): the bank performs the same
+body, and its answer is read in the same way. The worlds compare both for every authorization.
 """
 
 import asyncio
@@ -13,9 +16,11 @@ import msgspec
 
 from tillway.connectors.http_bank import (
     answer_dispute,
+    body_of,
     list_operations,
     look_up,
     operation_of,
+    outcome_of,
     perform,
     read_notice,
 )
@@ -195,13 +200,18 @@ class Simulator:
             return outcome
         operation = self.bank.find(reference)
         faults = self._notice_faults.pop(reference, ()) if self._notice_faults else ()
-        if operation is None:
-            return outcome
-        quiet = not (operation.disputes or operation.told) and operation.refund == "succeeds"
-        if quiet and not faults and operation.status != "Pending":
-            return outcome
-        notices = tuple(foretold(self.bank, operation, faults))
-        return msgspec.structs.replace(outcome, notices=notices) if notices else outcome
+        return outcome if operation is None else _with_foretold(self.bank, operation, outcome, faults)
+
+
+def _with_foretold(
+    bank: Bank, operation: BankOperation, outcome: Succeeded | Pending, faults: tuple[Fault, ...] = ()
+) -> Outcome:
+    """The outcome, with the notices that the bank will send of its operation."""
+    quiet = not (operation.disputes or operation.told) and operation.refund == "succeeds"
+    if quiet and not faults and operation.status != "Pending":
+        return outcome
+    notices = tuple(foretold(bank, operation, faults))
+    return msgspec.structs.replace(outcome, notices=notices) if notices else outcome
 
 
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
@@ -241,6 +251,20 @@ class CallTransport:
         self._faults = faults
         self._faults_of = faults_of
         self._notice_faults = notice_faults
+
+    def at_once(self, operation: Operation) -> Outcome | None:
+        """The outcome of an authorization by card that is performed now, without a conversation. None where one is
+        needed: for other operations, where faults are in force or processes share a memory, and for a repeat."""
+        if operation.card is None or operation.kind != "authorize" or self._memory is not None:
+            return None
+        if self._faults_of.get(operation.reference[:SCOPE_KEY_LENGTH], self._faults).in_force:
+            return None
+        assert not operation.livemode, "the simulator serves test mode only"
+        performed = self._bank.authorize(body_of(operation, details=True))
+        if performed is None:
+            return None
+        outcome = outcome_of(performed.answer())
+        return _with_foretold(self._bank, performed, outcome) if isinstance(outcome, Succeeded | Pending) else outcome
 
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from tillway.connectors import port
-from tillway.connectors.http_bank import operation_of, read_notice
+from tillway.connectors.http_bank import PATHS, operation_of, read_notice
 from tillway.connectors.port import (
     Arranged,
     Connector,
@@ -938,6 +938,8 @@ class _ProcessTransport:
 
     async def _perform(self, request: port.Request) -> port.Response:
         response = await self._inner.send(request)
+        if request.path == PATHS["authorize"] and "card" in request.fields:
+            _compare_with_at_once(request)
         reference = request.fields["reference"] if request.fields else request.path.rpartition("/")[2]
         self._world.bank_was_asked(self._connector, reference)
         return response
@@ -952,6 +954,17 @@ class _ProcessTransport:
 
     async def close(self) -> None:
         """There is nothing to close."""
+
+
+def _compare_with_at_once(request: port.Request) -> None:
+    """Check that a bank performs an authorization without a conversation as it does with one."""
+    spoken, silent = (Bank(key=b"world", now=lambda: 0.0) for _ in range(2))
+    handled, performed = spoken.handle(request), silent.authorize(request.fields)
+    assert performed is not None, "a new bank knows no operation"
+    assert performed == handled.effect and performed.answer() == handled.response.body, (
+        "at once it is performed otherwise"
+    )
+    assert list(silent.operations()) == list(spoken.operations())
 
 
 def describe(request: port.Request) -> str:
