@@ -23,6 +23,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[DashboardShop]:
     await app.close()
 
 
+HOLDS = ((14_900, "eur"), (700, "jpy"))
 REASONS = ("generic_decline", "insufficient_funds", "expired_card")
 
 
@@ -101,6 +102,54 @@ async def test_several_payments_are_refunded_once_with_their_sums_first(shop: Da
     assert "Select all" not in text(await viewer.get("/dashboard/payments"))
     token = form_of(await viewer.get("/dashboard"), "/dashboard/sign-out")["csrf"]
     assert (await viewer.post(action, {"csrf": token, "payment": payments})).status == 403
+
+
+async def test_several_holds_are_captured_once_with_their_sums_first(shop: DashboardShop) -> None:
+    euros, yen = [await shop.pay(amount, currency, capture_method="manual") for amount, currency in HOLDS]
+    canceled, paid = await shop.pay(5000, capture_method="manual"), await shop.pay(4000)
+    visitor, action = await shop.visitor("support"), "/dashboard/payments/captures"
+    listed = (await visitor.get("/dashboard/payments")).body.decode()
+    assert re.search(rf'formaction="{action}"[^>]*>.*?</svg>Capture</button>', listed)
+    query = "&".join(f"id={id}" for id in (euros, yen, canceled, paid))
+    asked = await visitor.get(f"{action}?{query}")
+    assert "Capture 3 payments" in text(asked) and "Capture 199.00 EUR, 700 JPY" in text(asked)
+    assert "1 of the chosen payments wait for no capture" in text(asked)
+    await shop.post(f"/v1/payment_intents/{canceled}/cancel")
+    payments = re.findall(r'name="payment" value="([^"]*)"', asked.body.decode())
+    for _ in range(2):
+        done = await visitor.submit(asked, action, {"payment": payments, "why": "All of it is in stock"})
+        assert "Captured 2 of 3 payments" in text(done) and "Not captured" in text(done)
+    received = [(await shop.get(f"/v1/payment_intents/{id}"))["amount_received"] for id in (euros, yen, canceled)]
+    assert received == [14_900, 700, 0]
+    assert "By Mara Brandt: \N{LEFT DOUBLE QUOTATION MARK}All of it is in stock" in text(
+        await visitor.get(f"/dashboard/payments/{euros}")
+    )
+    viewer = await shop.visitor("viewer", name="V")
+    token = form_of(await viewer.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    assert (await viewer.post(action, {"csrf": token, "payment": payments})).status == 403
+
+
+async def test_the_csv_of_chosen_payments_has_these_alone(shop: DashboardShop) -> None:
+    first, second, _ = await shop.pay(9900), await shop.pay(700, "jpy"), await shop.pay(5000)
+    visitor = await shop.visitor()
+    table = await visitor.get(f"/dashboard/payments.csv?id={first}&id={second}")
+    rows = list(csv.DictReader(io.StringIO(table.body.decode())))
+    assert [(row["id"], row["amount"]) for row in rows] == [(first, "99.00"), (second, "700")]
+
+
+async def test_an_empty_list_says_which_filter_to_drop(shop: DashboardShop) -> None:
+    for amount in (1200, 60_000, 70_000):
+        await shop.pay(amount, card="pm_card_visa_chargeDeclined")
+    visitor = await shop.visitor()
+    both = await visitor.get("/dashboard/payments?status=succeeded&min=500")
+    assert "No payment matches both filters There are 2 payments without the status." in text(both)
+    drop = re.search(r'href="([^"]*)">Drop the status', both.body.decode())
+    assert drop is not None and len(ids_of(await visitor.get(unescape(drop[1])))) == 2
+    three = text(await visitor.get("/dashboard/payments?reason=expired_card&status=declined&max=5&from=2020-01-01"))
+    assert "No payment matches all four filters There are 3 payments without them." in three
+    assert "Date: since 1 Jan" in three and "Decline reason: Expired card" in three
+    one = text(await visitor.get("/dashboard/payments?text=nothing"))
+    assert "No payment matches this filter There are 3 payments without it." in one and "Text: nothing" in one
 
 
 async def test_a_large_sum_of_refunds_needs_a_fresh_proof(shop: DashboardShop) -> None:

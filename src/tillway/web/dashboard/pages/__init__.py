@@ -5,7 +5,7 @@ import importlib
 NOUNS = (
     "audit",
     "balance",
-    "bulk_refunds",
+    "bulk_actions",
     "connectors",
     "customers",
     "developers",

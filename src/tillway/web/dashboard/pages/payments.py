@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,8 +35,26 @@ CHIP_STATES = tuple((state, word) for state, (_, _, word) in words.STATES.items(
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
-ONE_OF_EACH = ("min", "max", "customer", "last4", "description", "from", "to", "days")
+ONE_OF_EACH = ("min", "max", "customer", "last4", "description", "text", "from", "to", "days")
 """The filters with one value."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "status": ("status",),
+    "date": ("from", "to", "days"),
+    "amount": ("min", "max"),
+    "currency": ("currency",),
+    "customer": ("customer",),
+    "connector": ("connector",),
+    "decline reason": ("reason",),
+    "last four": ("last4",),
+    "description": ("description",),
+    "text": ("text",),
+}
+"""The fields of each filter, by its name in a sentence."""
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+DROPPED_MAX = 4
+"""The most filters that are tried without where all together find nothing."""
 
 
 class Asked(msgspec.Struct):
@@ -55,10 +73,19 @@ class Asked(msgspec.Struct):
         """The filters that narrow the list down."""
         return {name: value for name, value in self.fields.items() if value and name not in ("after", "view")}
 
+    @property
+    def groups(self) -> list[str]:
+        """The names of these filters."""
+        return [name for name, fields in GROUPS.items() if any(self.fields[field] for field in fields)]
 
-def asked_of(visit: Visit) -> Asked:
+
+def asked_of(visit: Visit, without: tuple[str, ...] = ()) -> Asked:
+    """The filters in the address, except the fields in `without`."""
     many = {name: visit.query.get(name, []) for name in ("status", "currency", "connector", "reason")}
     one = {name: visit.asked(name) for name in ONE_OF_EACH}
+    for name in without:
+        many.update({name: []} if name in many else {})
+        one.update({name: ""} if name in one else {})
     states = [state for status in many["status"] for state in _states_of(status)]
     wrong = ""
     for name in ("min", "max"):
@@ -76,6 +103,7 @@ def asked_of(visit: Visit) -> Asked:
         "customer": one["customer"] or None,
         "last4": one["last4"] or None,
         "description": one["description"] or None,
+        "text": one["text"] or None,
         "created": _created(one["from"], one["to"], visit.zone) or _last_days(one["days"], visit),
     }
     return Asked({**many, **one, "after": visit.asked("after"), "view": visit.asked("view")}, params, wrong)
@@ -138,9 +166,48 @@ async def list_payments(visit: Visit) -> Reply:
         if visit.mode == "test"
         else [one["name"] for one in connectors["data"]],
         "chip_states": CHIP_STATES,
+        "dates": _dates(asked.fields),
+        "reasons": [words.decline(code) for code in asked.fields["reason"]],
         "days": by_day(found["data"], visit),
+        "dropped": await _without_each(visit, asked) if not found["data"] else [],
+        "number_words": NUMBERS,
     }
     return Shown("payments.html", values)
+
+
+def _dates(fields: dict[str, Any]) -> str:
+    """The times of the filters as the chip has them: since 19 Nov; 27 Nov; 19 Nov to 27 Nov; empty without."""
+    first, last = (_short(fields[name]) for name in ("from", "to"))
+    if first and last:
+        return first if first == last else f"{first} to {last}"
+    if first or last:
+        return f"since {first}" if first else f"until {last}"
+    days = fields["days"]
+    return "today" if days == "1" else f"last {days} days" if days else ""
+
+
+def _short(day: str) -> str:
+    begin = _begin(day, UTC) if _DAY.fullmatch(day) else None
+    return words.short_day(begin) if begin is not None else ""
+
+
+async def _without_each(visit: Visit, asked: Asked) -> list[tuple[str, int, dict[str, Any]]]:
+    """Each filter of which the removal would find payments, with their number and the fields that would be left; the
+    one that finds most comes first."""
+    if not 1 < len(asked.groups) <= DROPPED_MAX:
+        return []
+    found = []
+    for name in asked.groups:
+        left = asked_of(visit, GROUPS[name])
+        try:
+            count = (await visit.door.get("/ops/v1/payments/totals", **left.params))["payments"]
+        except CallRefused as refused:
+            if refused.code not in ("search_too_broad", "rate_limit"):
+                raise
+            continue
+        if count:
+            found.append((name, count, left.filters))
+    return sorted(found, key=lambda one: -one[1])
 
 
 def _tabs(every: Any) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -157,7 +224,9 @@ def by_day(rows: list[dict[str, Any]], visit: Visit) -> list[tuple[str, list[dic
 
 @page("GET", "/payments.csv", place="/payments")
 async def payments_csv(visit: Visit) -> Reply:
-    """Every payment that the filters show."""
+    """Every payment that the filters show, or those that were chosen in the list."""
+    if chosen := visit.query.get("id", [])[:PAGE_ROWS]:
+        return _as_csv("payments.csv", CSV_COLUMNS, [_csv_row(await overview(visit, id)) for id in chosen])
     return await whole_csv(visit, "payments.csv", "/ops/v1/payments", CSV_COLUMNS, _csv_row, **asked_of(visit).params)
 
 
@@ -170,16 +239,21 @@ async def whole_csv(
     **params: Any,
 ) -> File:
     """Every row of the API's list at `path`, as a file of that name."""
-    text, after = io.StringIO(), None
-    rows = csv.writer(text)
-    rows.writerow(columns)
+    rows, after = list[list[str]](), None
     while True:
         found = await visit.door.get(path, **params, limit=CSV_PAGE, starting_after=after)
-        for one in found["data"]:
-            rows.writerow([safe_cell(cell) for cell in cells_of(one)])
+        rows += [cells_of(one) for one in found["data"]]
         if not found["has_more"]:
-            return File(text.getvalue().encode(), "text/csv; charset=utf-8", name)
+            return _as_csv(name, columns, rows)
         after = found["data"][-1]["id"]
+
+
+def _as_csv(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> File:
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(columns)
+    lines.writerows([safe_cell(cell) for cell in row] for row in rows)
+    return File(text.getvalue().encode(), "text/csv; charset=utf-8", name)
 
 
 CSV_COLUMNS = (
