@@ -115,6 +115,8 @@ def test_the_same_reference_draws_the_same_connector() -> None:
         ({"rules": [rule("x", {"currency": "eur"}, "a")]}, "rules[0][when][currency]"),
         ({"rules": [rule("x", {"currency": []}, "a")]}, "rules[0][when][currency]"),
         ({"rules": [rule("x", {"amount_gte": 1.5}, "a")]}, "rules[0][when][amount_gte]"),
+        ({"rules": [rule("x", {"amount_gte": "12"}, "a")]}, "rules[0][when][amount_gte]"),
+        ({"rules": [{"name": "x", "use": [{"connector": "a", "weight": "1"}]}]}, "rules[0][use][0][weight]"),
         ({"rules": [rule("x", {"amount_gte": 5, "amount_lt": 5}, "a")]}, "rules[0][when][amount_lt]"),
         ({"rules": [rule("x", {"card_brand": ["vista"]}, "a")]}, "rules[0][when][card_brand][0]"),
         ({"rules": [rule("x", {"bin": ["42"]}, "a")]}, "rules[0][when][bin][0]"),
@@ -134,6 +136,29 @@ async def test_a_wrong_document_is_refused_with_the_word(shop: RoutedShop, docum
         assert (refused.status, error["param"]) == (400, param), error
         assert param in error["message"]
     assert await shop.went_to() == "a"
+
+
+async def test_a_merchants_own_document_is_removed_and_its_versions_stay(shop: RoutedShop) -> None:
+    path = "/ops/v1/routing"
+    operator = await shop.app.operator("admin")
+    assert (await shop.app.call(shop.merchant, "DELETE", path)).json["error"]["code"] == "resource_missing"
+    await shop.put({"otherwise": ["c"]}, operator)
+    assert (await shop.put({"otherwise": ["b"]}))["version"] == 1
+    assert await shop.went_to() == "b"
+    stale = await shop.app.call(shop.merchant, "DELETE", path, {"version": 7})
+    assert (stale.status, stale.json["error"]["code"]) == (409, "routing_version_conflict")
+    removed = await shop.app.ok(shop.merchant, "DELETE", path, {"version": 1})
+    assert (removed["account"], removed["otherwise"]) == (None, ["c"]), "the installation's is in force then"
+    assert await shop.went_to() == "c"
+    kept = await shop.app.ok(shop.merchant, "GET", path, {"version": 1})
+    assert (kept["account"], kept["otherwise"]) == (shop.merchant.account, ["b"])
+    again = await shop.put({"otherwise": ["a"], "version": 0})
+    assert again["version"] == 3, "the removal was version 2"
+    assert await shop.went_to() == "a"
+    for owner in ("merchant", "installation"):
+        await shop.app.ok(operator, "DELETE", path, {"owner": owner}, tillway_account=shop.merchant.account)
+    assert await shop.went_to() == "a", "the default"
+    assert (await shop.app.ok(shop.merchant, "GET", path, {}))["version"] == 0
 
 
 async def test_a_soft_decline_goes_on_and_a_hard_one_ends(shop: RoutedShop) -> None:

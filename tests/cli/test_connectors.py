@@ -182,6 +182,25 @@ def test_a_file_connector_takes_no_questions(tmp_path: Path) -> None:
     assert (told.returncode, told.stdout.strip()) == (0, "sepa: pain001 takes no questions")
 
 
+def test_a_file_connector_gets_no_directory_of_another(tmp_path: Path) -> None:
+    init(tmp_path)
+    names = {"initiator": "Acme", "debtor_name": "Acme", "debtor_bic": "COBADEFFXXX"}
+
+    def add(name: str, directory: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+        settings = {**names, "directory": str(directory), "debtor_iban": "DE89370400440532013000"}
+        given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+        return invoked("connectors", "add", name, "--kind", "pain001", *given, *more, "--data-dir", tmp_path)
+
+    assert add("sepa", tmp_path / "bank" / "sepa").returncode == 0
+    (tmp_path / "link").symlink_to(tmp_path / "bank")
+    for place in ("bank/sepa", "bank", "bank/sepa/inbound", "bank/../bank/sepa", "link/sepa"):
+        for mode in ("test", "live"):
+            refused = add("other", tmp_path / place, "--mode", mode)
+            assert refused.returncode == 1 and "belongs to the connector 'sepa' of test mode" in refused.stderr, place
+    assert add("other", tmp_path / "bank" / "sepa2").returncode == 0
+    assert add("sepa", tmp_path / "bank" / "sepa", "--replace").returncode == 0, "its own"
+
+
 def test_a_bank_ends_in_order_and_says_what_is_wrong(tmp_path: Path) -> None:
     bank = BankProcess(tmp_path / "journal", "--faults", '{"rules": [{"fault": "slow", "ms": 5}]}')
     second = tillway("bank", "--port", "0", "--journal", bank.journal)

@@ -81,7 +81,7 @@ def form_of(page: Answer, action: str) -> dict[str, str]:
     for form in re.findall(r"<form\b.*?</form>", page.body.decode(), re.DOTALL):
         found = re.search(r'action="([^"]*)"', form)
         if found is not None and urljoin(action, html.unescape(found[1])) == action:
-            hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form)
+            hidden = re.findall(r'<input type="hidden" name="([\w.]+)" value="([^"]*)">', form)
             return {name: html.unescape(value) for name, value in hidden}
     raise AssertionError(f"no form leads to {action}")
 

@@ -441,6 +441,13 @@ async def _drain(objects: MerchantObjects) -> Good:
     return Good(("nordbank",), {"drained": True, "reason": "It is slow."}, statuses=(403,))
 
 
+async def _routing(objects: MerchantObjects) -> Good:
+    body, key = b'{"otherwise": ["simulator"]}', objects.merchant.key
+    put = await objects.app.send("PUT", "/ops/v1/routing", key=key, body=body, content_type="application/json")
+    assert put.status == 200, put.body
+    return Good()
+
+
 async def _connector(objects: MerchantObjects) -> Good:
     return Good(("nordbank",), statuses=(403,))
 
@@ -658,6 +665,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/payments/{payment}/route": _on(MerchantObjects.paid),
     "GET /ops/v1/routing": _nothing(),
     "PUT /ops/v1/routing": _nothing(otherwise=["simulator"]),
+    "DELETE /ops/v1/routing": _routing,
     "POST /ops/v1/routing/simulate": _nothing(otherwise=["simulator"]),
     "GET /ops/v1/requests": _nothing(),
     "GET /ops/v1/requests/{id}": _on(MerchantObjects.refused),

@@ -5,7 +5,7 @@ from typing import Any
 from tillway.domain.account import SYSTEM
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
-from tillway.domain.routing import RULES_MAX, USES_MAX, Routing, document_of, kept_id, read_document
+from tillway.domain.routing import RULES_MAX, USES_MAX, Routing, document_of, read_document
 from tillway.http.params import Array, Enum, Ignored, Integer, Open, Params, Text, Timestamp
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -13,6 +13,7 @@ from tillway.operations import routing
 
 OWNER = Enum("installation", "merchant")
 SHOW = Params(owner=OWNER, version=Integer(minimum=1))
+REMOVE = Params(owner=OWNER, version=Integer(minimum=1))
 CHANGE = Params(
     rules=Array(Open(), maximum=RULES_MAX),
     otherwise=Array(Text(maximum=100), maximum=USES_MAX),
@@ -36,11 +37,10 @@ async def retrieve(call: Call) -> Answer:
     Tillway-Account. `version` retrieves an earlier one.
     """
     load, mode = call.platform.engine.load(SYSTEM), call.caller.scope.mode
-    found = await routing.in_force(load, mode, _account(call))
     version = call.params.get("version")
-    if version is None or version == found.version:
-        return found
-    return await load.get(Routing, kept_id(found, version), "version", "routing version")
+    if version is not None:
+        return await routing.version_of(load, mode, _account(call), version)
+    return await routing.in_force(load, mode, _account(call))
 
 
 @route("PUT", "/ops/v1/routing", CHANGE, returns="routing")
@@ -59,6 +59,15 @@ async def change(call: Call) -> Answer:
         otherwise=params.get("otherwise"),
         version=params.get("version"),
     )
+
+
+@route("DELETE", "/ops/v1/routing", REMOVE, returns="routing")
+async def remove(call: Call) -> Answer:
+    """Remove the merchant's own routing document, or as an operator the installation's: the answer is in force then.
+
+    Without a document of its own a merchant has the installation's; without that, payments go to the default connector.
+    """
+    return await routing.remove(call.platform, call.caller, _account(call), version=call.params.get("version"))
 
 
 @route("POST", "/ops/v1/routing/simulate", TRY, returns="routing_simulation")

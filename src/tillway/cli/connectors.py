@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tillway.domain.ledger import Fee
     from tillway.settings import Settings
     from tillway.store.port import Store
+    from tillway.vault.port import Vault
 
 app = typer.Typer(help="Banks and providers: add, list, show, test, drain, remove, kinds.", no_args_is_help=True)
 
@@ -62,11 +63,13 @@ def add(
     _warn_of_shown_secrets(kind, given or [])
 
     async def work(store: "Store") -> "ConnectorConfig":
-        sealed = seal_settings(await open_vault(installation, store), wanted)
+        vault = await open_vault(installation, store)
+        sealed = seal_settings(vault, wanted)
 
         async def put() -> "ConnectorConfig":
             there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
             before, version = there.get(wanted.id, (None, 0))
+            _refuse_directory_of_another(vault, wanted, [config for config, _ in there.values()])
             if before is not None and not replace:
                 raise fail(
                     f"{options.mode.capitalize()} mode has a connector {name!r} already. "
@@ -361,6 +364,29 @@ def _check(config: "ConnectorConfig") -> str | None:
         return None
     form = {"routing_number": "US bank accounts", "iban": "IBANs", None: "bank accounts"}[its.account_form]
     return f"{' and '.join(sorted(its.steps or ())).upper() or 'any currency'} to {form}"
+
+
+def _refuse_directory_of_another(vault: "Vault", wanted: "ConnectorConfig", there: "list[ConnectorConfig]") -> None:
+    """End the command if the connector would use a directory of another one, of either mode, or one inside: the two
+    would take each other's files for their own."""
+    from tillway.connectors.registry import directories_of, kinds, uses_files
+    from tillway.engine.connections import open_settings
+    from tillway.vault.port import VaultTampered
+
+    own = directories_of(wanted.kind, wanted.settings)
+    for other in there:
+        if other.id == wanted.id or other.kind not in kinds() or not uses_files(other.kind):
+            continue
+        try:
+            settings = open_settings(vault, other)
+        except VaultTampered:
+            continue  # No server can set it up; the doctor says so.
+        for theirs in directories_of(other.kind, settings):
+            if any(place.is_relative_to(theirs) or theirs.is_relative_to(place) for place in own):
+                raise fail(
+                    f"{theirs} belongs to the connector {other.name!r} of {other.mode} mode, and each would take the "
+                    "other's files for its own. Give this one a directory of its own: --set directory=/…"
+                )
 
 
 def _unset_other_defaults(

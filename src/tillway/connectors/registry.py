@@ -6,6 +6,7 @@ methods of `port.Connector`; it is found once it is installed.
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Final, Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -82,6 +83,12 @@ async def capabilities_of(name: str, settings: Mapping[str, str]) -> Capabilitie
 def uses_files(name: str) -> bool:
     """Whether a connector of kind `name` reads and writes files of its host."""
     return any(row.read is directory for row in kind(name).describe())
+
+
+def directories_of(name: str, settings: Mapping[str, str]) -> list[Path]:
+    """The directories of its host that a connector of kind `name` reads and writes, links followed."""
+    rows = (row for row in kind(name).describe() if row.read is directory)
+    return [Path(settings[row.name]).resolve() for row in rows if settings.get(row.name)]
 
 
 def refuse_unencrypted(name: str, settings: Mapping[str, str]) -> None:

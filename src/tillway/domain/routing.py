@@ -70,7 +70,8 @@ class Routing(Record, frozen=True, kw_only=True):
     """The routing document of an installation (`rtg_<mode>`) or of one merchant (`rtg_<mode>_<account>`), which then
     takes its place. A document without rules and without an order sends all to the mode's default connector.
 
-    `version` counts the changes from 1. Each version is kept beside it as `rtgv_<mode>[_<account>]_<version>`.
+    `version` counts the changes from 1. Each version is kept beside it as `rtgv_<mode>[_<account>]_<version>`. A
+    `removed` one is in force for nobody; it stays so that no later version takes a number twice.
     """
 
     mode: Mode
@@ -79,6 +80,7 @@ class Routing(Record, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     otherwise: tuple[str, ...] = ()
     changed_by: str = ""
+    removed: bool = False
 
     @property
     def connectors(self) -> set[str]:
@@ -410,8 +412,8 @@ def _list(given: Any, param: str, most: int) -> list[Any]:
 
 
 def _integer(given: Any, param: str, most: int | None) -> int:
-    if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) <= 12:
-        given = int(given)  # A form has only text.
+    if isinstance(given, str) and given.isascii() and given.isdigit():
+        raise _invalid(param, f'this is a number, not a text: {given[:12]} in place of "{given[:12]}"')
     if not isinstance(given, int) or isinstance(given, bool) or given < 0 or (most is not None and given > most):
         raise _invalid(param, "this is a whole number, 0 or greater" + (f", at most {most}" if most else ""))
     return given

@@ -234,7 +234,8 @@ class ConfiguredConnections:
 
     async def _read_routings(self) -> dict[tuple[Mode, str | None], Routing]:
         """The routing documents of the installation and of its merchants."""
-        return {(routing.mode, routing.account): routing async for routing in records_of(self._store, SYSTEM, Routing)}
+        documents = [routing async for routing in records_of(self._store, SYSTEM, Routing)]
+        return {(routing.mode, routing.account): routing for routing in documents if not routing.removed}
 
     async def capabilities_of(self, kind: str, settings: Mapping[str, str]) -> Capabilities:
         connector, transport = self._build(kind, settings)

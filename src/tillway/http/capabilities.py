@@ -22,6 +22,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /v1/payouts": "settle",
     "POST /v1/payouts/{id}/cancel": "settle",
     "PUT /ops/v1/routing": "configure",
+    "DELETE /ops/v1/routing": "configure",
     "POST /v1/webhook_endpoints": "configure",
     "POST /v1/webhook_endpoints/{id}": "configure",
     "DELETE /v1/webhook_endpoints/{id}": "configure",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,17 @@ from tillway.domain.charge import Charge
 from tillway.domain.payment_intent import PaymentIntent, facts_for_rules
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
-from tillway.domain.routing import AttemptOutcome, ConnectorTerms, Needs, Route, Routes, Routing, Step, routing_id
+from tillway.domain.routing import (
+    AttemptOutcome,
+    ConnectorTerms,
+    Needs,
+    Route,
+    Routes,
+    Routing,
+    Step,
+    kept_id,
+    routing_id,
+)
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
@@ -31,10 +41,18 @@ PAYMENTS_MAX = 10_000
 async def in_force(load: Load, mode: Mode, account: str | None) -> Routing:
     """The document in force for a merchant, or that of the installation (None). One of version 0 if there is none.
     `load` reads the installation's records."""
-    own = await load.maybe(Routing, routing_id(mode, account))
-    if own is None and account is not None:
-        own = await load.maybe(Routing, routing_id(mode, None))
-    return own or Routing(id=routing_id(mode, None), created=0, mode=mode)
+    for owner in (account, None):
+        document = await load.maybe(Routing, routing_id(mode, owner))
+        if document is not None and not document.removed:
+            return document
+    return Routing(id=routing_id(mode, None), created=0, mode=mode)
+
+
+async def version_of(load: Load, mode: Mode, account: str | None, version: int) -> Routing:
+    """A version of the owner's document, also of one that was removed; without one of its own, of the installation's.
+    Refused `resource_missing`."""
+    own = await load.maybe(Routing, routing_id(mode, account)) or await in_force(load, mode, account)
+    return await load.get(Routing, kept_id(own, version), "version", "routing version")
 
 
 async def change(
@@ -54,6 +72,32 @@ async def change(
         after = successor(before, read, mode, account, by=caller.actor, at=at, version=version)
         return Changes(result=after, records=(after, kept_copy(after)))
 
+    return await _write(platform, caller, work)
+
+
+async def remove(platform: Platform, caller: Caller, account: str | None, *, version: int | None) -> Done[Routing]:
+    """Take the document of a merchant or of the installation (None) out of force; the result is the one in force then.
+
+    Refused `resource_missing` where there is none, or `routing_version_conflict` as by `change`.
+    """
+    mode = caller.scope.mode
+
+    async def work(load: Load, at: Moment) -> Changes[Routing]:
+        before = await load.maybe(Routing, routing_id(mode, account))
+        if before is None or before.removed:
+            owner = "This merchant" if account is not None else "The installation"
+            raise Refused("resource_missing", f"{owner} has no routing document of its own in {mode} mode.")
+        empty = Routing(id=before.id, created=at.created, mode=mode, removed=True)
+        after = successor(before, empty, mode, account, by=caller.actor, at=at, version=version)
+        then = await in_force(load, mode, None) if account is not None else msgspec.structs.replace(empty, version=0)
+        return Changes(result=then, records=(after, kept_copy(after)))
+
+    return await _write(platform, caller, work)
+
+
+async def _write(
+    platform: Platform, caller: Caller, work: Callable[[Load, Moment], Awaitable[Changes[Routing]]]
+) -> Done[Routing]:
     # The document is a record of the installation, and so is its entry in the audit trail.
     by = msgspec.structs.replace(caller, scope_key=SYSTEM, idempotency=None)
     done = await platform.engine.run(by, work)
@@ -65,7 +109,7 @@ def successor(
     before: Routing | None, read: Routing, mode: Mode, account: str | None, *, by: str, at: Moment, version: int | None
 ) -> Routing:
     """The next version of a document with the rules and the order of `read`."""
-    current = before.version if before is not None else 0
+    current = before.version if before is not None and not before.removed else 0
     if version is not None and version != current:
         raise Refused(
             "routing_version_conflict",
@@ -79,7 +123,7 @@ def successor(
         created=at.created,
         mode=mode,
         account=account,
-        version=current + 1,
+        version=(before.version if before is not None else 0) + 1,
         changed_by=by,
     )
 

@@ -10,16 +10,19 @@ from dashboard_visitor import Visitor, form_of, text
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.audit import AuditEntry
+from tillway.domain.connector_config import ConnectorConfig, setting_owner
 from tillway.domain.dashboard import STRONG_SECONDS, DashboardSession
 from tillway.domain.operator import Role
 from tillway.domain.sign_in_tries import ACCOUNT_TRIES_MAX
 from tillway.operations.accounts import system_write
 from tillway.operations.operators import new_operator
 from tillway.operations.password_sign_ins import NewProofs, new_proofs
+from tillway.operations.sealed_fields import SEALED_SECONDS
 from tillway.operations.sign_ins import change_session
 from tillway.store.walk import records_of
 from tillway.testing.in_process import Answer, InProcessApp
 
+SECRET = "a-secret-of-the-bank"
 PASSWORD, OTHER = "seven green kettles sing", "nine blue teapots whisper"
 EMAIL = "mara@kettleandleaf.example"
 SIGN_IN, PAGE = "/dashboard/sign-in", "/dashboard/security"
@@ -300,3 +303,31 @@ async def test_a_payout_to_an_account_that_none_has_reached_needs_a_fresh_proof(
     assert paid.headers["location"].startswith("/dashboard/payouts/po_")
     (payout,) = (await app.ok(merchant, "GET", "/v1/payouts", {}))["data"]
     assert (payout["amount"], payout["destination"]) == (10_000, bank["id"])
+
+
+async def test_the_page_that_asks_for_a_proof_has_no_secret_of_the_form(app: InProcessApp) -> None:
+    made = await person(app, "admin")
+    visitor, to = await enter(app, code=made.recovery_codes[0]), "/dashboard/connectors"
+    form = {"name": "nordbank", "kind": "http_bank", "set.base_url": "http://127.0.0.1:9", "secret.api_key": SECRET}
+    page = await visitor.get(f"{to}/new?kind=http_bank")
+    await let_proofs_age(app)
+    asked = await visitor.submit(page, to, form)
+    assert "Confirm that it is you" in text(asked) and SECRET not in asked.body.decode()
+    kept = form_of(asked, to)
+    elsewhere = await visitor.post(f"{to}/nordbank", kept)
+    assert elsewhere.status == 409 and "open the form again" in text(elsewhere), "sealed for its own form"
+    other = await Visitor.signed_in(app, "admin", name="Other")
+    csrf = {"csrf": form_of(await other.get("/dashboard"), "/dashboard/sign-out")["csrf"]}
+    assert (await other.post(to, kept | csrf)).status == 409, "sealed for its own operator"
+    wrong = await visitor.submit(asked, to, {"proof": "abcde-fghij"})
+    assert wrong.status == 401 and SECRET not in wrong.body.decode()
+    added = await visitor.submit(wrong, to, {"proof": made.recovery_codes[1]})
+    assert added.status == 303, text(added)
+    (config,) = [one async for one in records_of(app.store, SYSTEM, ConnectorConfig)]
+    owner, stored = setting_owner(config.id, "api_key"), config.settings["api_key"]
+    assert app.running.platform.cards.vault.open_text(SYSTEM, owner, stored).reveal() == SECRET
+    await let_proofs_age(app)
+    late = await visitor.submit(await visitor.get(f"{to}/new?kind=http_bank"), to, form | {"name": "other"})
+    app.clock.ahead_seconds += SEALED_SECONDS + 1
+    refused = await visitor.submit(late, to, {"proof": made.recovery_codes[2]})
+    assert refused.status == 409 and "open the form again" in text(refused)

@@ -52,8 +52,13 @@ async def test_a_passkey_signs_in_as_both_factors_and_once_for_each_challenge(ap
     entered = await visitor.post(SIGN_IN, {"passkey": answer})
     assert (entered.status, entered.headers["location"]) == (303, "/dashboard")
     assert "by passkey since" in text(await visitor.get(PAGE))
-    again = await Visitor(app).post(SIGN_IN, {"passkey": answer})
+    again = await Visitor(app).post(SIGN_IN, {"passkey": answer, "next": "/dashboard/audit"})
     assert again.status == 401 and "This passkey is not known here." in text(again)
+    assert form_of(again, SIGN_IN)["next"] == "/dashboard/audit"
+    onward = await Visitor(app).post(
+        SIGN_IN, {"passkey": passkey.sign(await options(visitor)), "next": "/dashboard/audit"}
+    )
+    assert onward.headers["location"] == "/dashboard/audit"
     passkey.count -= 1
     assert (await Visitor(app).post(SIGN_IN, {"passkey": passkey.sign(await options(visitor))})).status == 401
 

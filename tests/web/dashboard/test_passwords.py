@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pyotp
 import pytest
@@ -62,6 +62,38 @@ async def test_support_signs_in_with_a_password_alone(app: InProcessApp) -> None
     entered = await enter(visitor, email=EMAIL.lower())
     assert (entered.status, entered.headers["location"]) == (303, "/dashboard")
     assert "Mara Brandt" in text(await visitor.get("/dashboard"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads_to"),
+    [
+        ("/dashboard/payments?status=declined&q=a%20b", None),
+        ("/dashboard/live/audit/aud_1", None),
+        ("https://thief.example/dashboard", "/dashboard"),
+        ("//thief.example", "/dashboard"),
+        ("/dashboard.thief.example", "/dashboard"),
+        ("/dashboard/../v1/balance", "/dashboard"),
+        ("/dashboard/%2e%2e/v1/balance", "/dashboard"),
+        ("/dashboard\\..\\x", "/dashboard"),
+        ("/dashboard/\r\nset-cookie: a=b", "/dashboard"),
+        ("/v1/balance", "/dashboard"),
+    ],
+)
+async def test_a_sign_in_leads_to_the_page_that_was_asked_for(
+    app: InProcessApp, asked: str, leads_to: str | None
+) -> None:
+    """By password and code, also after a wrong try of each; never to another site or outside the dashboard."""
+    made, visitor = await person(app, "admin"), Visitor(app)
+    if leads_to is None:
+        sent = await visitor.get(asked)
+        assert (sent.status, parse_qs(urlsplit(sent.headers["location"]).query)["next"]) == (303, [asked])
+    page = await visitor.get(f"{SIGN_IN}?{urlencode({'next': asked})}")
+    wrong = await visitor.submit(page, SIGN_IN, {"email": EMAIL, "password": "not this one"})
+    code = await visitor.submit(wrong, SIGN_IN, {"email": EMAIL, "password": PASSWORD})
+    again = await visitor.submit(code, f"{SIGN_IN}/code", {"code": "000000"})
+    entered = await visitor.submit(again, f"{SIGN_IN}/code", {"code": made.recovery_codes[0]})
+    assert (entered.status, entered.headers["location"]) == (303, leads_to or asked)
+    assert (await visitor.get(f"{SIGN_IN}?{urlencode({'next': asked})}")).headers["location"] == (leads_to or asked)
 
 
 async def test_an_admin_needs_a_code_and_a_code_is_good_once(app: InProcessApp) -> None:

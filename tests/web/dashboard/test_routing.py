@@ -135,3 +135,43 @@ async def test_only_admins_change_the_routing_and_prove_it(tmp_path: Path) -> No
         asked = await send(admin, form, "force")
         assert "Nothing was changed" in text(asked)
         assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 0
+
+
+async def test_a_merchants_own_rules_are_removed_by_one_who_saw_them_last(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        await shop.put({"otherwise": ["c"]}, await shop.app.operator("admin"))
+        visitor = await visitor_of(shop)
+        assert "Remove these rules" not in text(await visitor.get("/dashboard/routing")), "they are the installation's"
+        await shop.put({"otherwise": ["b"]})
+        page, action = await visitor.get("/dashboard/routing"), "/dashboard/routing/remove"
+        assert "Remove version 1" in text(page)
+        await shop.put({"otherwise": ["b"]})
+        late = await visitor.submit(page, action, {"reason": "Not needed"})
+        assert late.status == 409 and "has version 2 by now" in text(late) and "Remove version 2" in text(late)
+        assert await shop.went_to() == "b"
+        assert (await visitor.submit(late, action, {"reason": "One for all"})).status == 303
+        assert await shop.went_to() == "c"
+        assert "It is the installation’s" in text(await visitor.get("/dashboard/routing"))
+        operator = await visitor_of(shop, "Li", "operator")
+        token = form_of(await operator.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+        assert (await operator.post(action, {"csrf": token})).status == 403
+        everywhere = await Visitor.signed_in(shop.app, "admin", name="Everywhere")
+        log = text(await everywhere.get("/dashboard/audit?owner=installation"))
+        assert "One for all" in log and "Removed the routing" in log
+
+
+async def test_an_admin_of_the_installation_chooses_whose_rules(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        everywhere = await Visitor.signed_in(shop.app, "admin", name="Everywhere")
+        form = await everywhere.get(f"{DRAFT}?owner=merchant")
+        assert "For this merchant." in text(form)
+        tried = await everywhere.submit(form, DRAFT, {**RULE, "rule_use": "b", "otherwise": "b", "do": "try"})
+        forced = await everywhere.submit(tried, DRAFT, {**RULE, "rule_use": "b", "otherwise": "b", "do": "force"})
+        assert forced.headers["location"] == "/dashboard/routing?owner=merchant"
+        shown = await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing")
+        assert (shown["account"], shown["otherwise"]) == (shop.merchant.account, ["b"])
+        assert "There are none yet" in text(await everywhere.get("/dashboard/routing"))
+        page = await everywhere.get("/dashboard/routing?owner=merchant")
+        gone = await everywhere.submit(page, "/dashboard/routing/remove", {"reason": "Over"})
+        assert gone.headers["location"] == "/dashboard/routing?owner=merchant"
+        assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/routing"))["version"] == 0

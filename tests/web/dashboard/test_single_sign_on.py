@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+import html
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from aiohttp import web
@@ -142,6 +144,17 @@ async def test_a_person_whom_the_provider_knows_is_signed_in(app: InProcessApp, 
     assert security.status == 200 and "by oidc since" in text(security)
     provider.person["email"] = "mara.brandt@shop.example"
     assert (await enter(provider, Visitor(app))).status == 303, "known by the provider's own id from then on"
+
+
+@pytest.mark.parametrize("asked", ["/dashboard/payments?status=declined", "https://thief.example"])
+async def test_it_leads_to_the_page_that_was_asked_for(app: InProcessApp, provider: Provider, asked: str) -> None:
+    await person(app)
+    visitor = Visitor(app)
+    page = (await visitor.get(f"/dashboard/sign-in?{urlencode({'next': asked})}")).body.decode()
+    begin = html.unescape(re.findall(rf'href="({SIGN_IN}[^"]*)"', page)[0])
+    begun = await visitor.get(begin)
+    entered = await visitor.get(provider.authorize(begun.headers["location"]))
+    assert entered.headers["location"] == (asked if asked.startswith("/") else "/dashboard")
 
 
 async def test_an_address_that_now_belongs_to_another_opens_nothing(app: InProcessApp, provider: Provider) -> None:

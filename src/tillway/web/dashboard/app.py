@@ -2,10 +2,10 @@
 
 import hmac
 import logging
-from base64 import b64decode
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import msgspec
 
@@ -29,7 +29,7 @@ from tillway.web.dashboard.badges import Badges
 from tillway.web.dashboard.door import Answer, CallRefused, Door, Upload
 from tillway.web.dashboard.identity_provider import IdentityProvider, ProviderFailed
 from tillway.web.dashboard.kept_pages import KeptPages, dimmed
-from tillway.web.dashboard.proving import answer_in
+from tillway.web.dashboard.proving import SEALED, answer_in, is_secret
 from tillway.web.dashboard.rendering import render
 from tillway.web.dashboard.visit import (
     BASE,
@@ -70,9 +70,11 @@ AGAIN: Final = f"{BASE}/again"
 KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""
 
-NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "password", "present", "proof", "passkey", "code", "ticket"))
-SECRET: Final = "secret."
-"""The fields with the secrets of a connector begin so; they are kept as little."""
+NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "proof", "passkey", "ticket", SEALED))
+"""Fields that are not sent again after a new sign-in, besides those with secrets."""
+
+ONWARD_MAX: Final = 2000
+"""Most characters of the address that a sign-in leads to: a list with many filters has some hundred."""
 
 UNSEEN: Final = frozenset(("merchant", "idempotency_key", "version", "preview", "previewed", "do"))
 OF_NO_MERCHANT: Final = ("/merchant", "/sign-out", "/security")
@@ -268,9 +270,8 @@ class Dashboard:
         if request.method == "POST":
             values = _typed(path, form) | {"with_files": with_files}
             return self._page(request, Shown("signed-out.html", values, 401))
-        query = f"?{request.query}" if request.query else ""
-        after = quote(f"{path}{query}", safe="/?&=") if path != BASE or query else ""
-        return self._redirect(f"{BASE}/sign-in{'?next=' + quote(after, safe='/') if after else ''}")
+        onward = quote(path) + (f"?{request.query}" if request.query else "")
+        return self._redirect(f"{BASE}/sign-in" + (f"?next={quote(onward, safe='/')}" if onward != BASE else ""))
 
     def _send_again(
         self, request: Request, form: dict[str, list[str]], token: str, signed: SignedIn | None
@@ -307,15 +308,18 @@ class Dashboard:
 
     async def _sign_in_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The page with e-mail and password; it sends on to the page with the code."""
+        onward = _onward(request, form)
         if request.method != "POST":
             _, signed = await self._session(request)
-            return self._redirect(BASE) if signed is not None else self._page(request, await self._sign_in_form())
+            if signed is not None:
+                return self._redirect(onward)
+            return self._page(request, await self._sign_in_form(next=onward))
         email, password = ((form.get(name) or [""])[0] for name in ("email", "password"))
         answer = await password_sign_ins.sign_in_by_password(
             self._platform.engine, email[:300], password, browser_of(request)
         )
         values = {"email": email[:200], "passkeys": await self._passkeys.are_there(), "sso": self._provider is not None}
-        return await self._proven(request, answer, "sign-in.html", values)
+        return await self._proven(request, answer, "sign-in.html", values, onward)
 
     async def _sign_in_form(self, status: int = 200, **values: Any) -> Shown:
         """The page with e-mail and password, and with a passkey where there are any."""
@@ -330,8 +334,10 @@ class Dashboard:
             if begins:
                 token = random_text(TOKEN_LENGTH)
                 to = await provider.address(token, again="again" in query)
-                return self._redirect(to, self._cookie_header(token, SSO_SECONDS, cookie))
-            token = _cookies_of(request).get(cookie, "")
+                kept = f"{token}.{urlsafe_b64encode(_onward(request, {}).encode()).decode().rstrip('=')}"
+                return self._redirect(to, self._cookie_header(kept, SSO_SECONDS, cookie))
+            token, _, kept = _cookies_of(request).get(cookie, "").partition(".")
+            onward = own_address(_decoded(kept))
             if not token:
                 raise ProviderFailed("the browser has no cookie of a sign-in that it began")
             person = await provider.identity(token, query, now=now)
@@ -352,7 +358,7 @@ class Dashboard:
             told = "Single sign-on knows you, but no user here has your verified e-mail address. Ask an admin."
             return self._page(request, await self._sign_in_form(403, sso_refused=told))
         used_up = self._cookie_header("", 0, cookie)
-        return await self._opened(request, opened, used_up)
+        return await self._opened(request, opened, used_up, onward=onward)
 
     async def _passkey_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The options for a sign-in with a passkey, as JSON; or the answer of a browser to them."""
@@ -360,10 +366,12 @@ class Dashboard:
             options = msgspec.json.encode(self._passkeys.ask())
             return Response(200, [*_HEADERS, _NO_STORE, ("content-type", "application/json")], options)
         opened = await self._passkeys.sign_in(answer_in(form), browser_of(request))
+        onward = _onward(request, form)
         if opened is not None:
-            return await self._opened(request, opened)
+            return await self._opened(request, opened, onward=onward)
         self._count_failure(request.client_ip)
-        return self._page(request, await self._sign_in_form(401, refused="This passkey is not known here."))
+        told = "This passkey is not known here."
+        return self._page(request, await self._sign_in_form(401, refused=told, next=onward))
 
     async def _code_page(self, request: Request, form: dict[str, list[str]]) -> Response:
         """The page with the code of an authenticator, after the password."""
@@ -377,29 +385,30 @@ class Dashboard:
             code[:40],
             browser_of(request),
         )
-        return await self._proven(request, answer, "sign-in-code.html", {"ticket": ticket[:100]})
+        onward = _onward(request, form)
+        return await self._proven(request, answer, "sign-in-code.html", {"ticket": ticket[:100]}, onward)
 
     async def _proven(
-        self, request: Request, answer: password_sign_ins.Answer, template: str, values: dict[str, Any]
+        self, request: Request, answer: password_sign_ins.Answer, template: str, values: dict[str, Any], onward: str
     ) -> Response:
         match answer:
             case password_sign_ins.Opened(token=token):
-                return await self._opened(request, token)
+                return await self._opened(request, token, onward=onward)
             case password_sign_ins.CodeNeeded(ticket=ticket, email=email):
-                return self._page(request, _try_page("sign-in-code.html", ticket=ticket, email=email))
+                return self._page(request, _try_page("sign-in-code.html", ticket=ticket, email=email, next=onward))
             case _:
                 self._count_failure(request.client_ip)
-                status = 429 if answer == "wait" else 401
-                return self._page(request, _try_page(template, status, wrong=True, wait=answer == "wait", **values))
+                status, values = 429 if answer == "wait" else 401, values | {"wait": answer == "wait", "next": onward}
+                return self._page(request, _try_page(template, status, wrong=True, **values))
 
-    async def _opened(self, request: Request, opened: str, *headers: tuple[str, str]) -> Response:
+    async def _opened(self, request: Request, opened: str, *headers: tuple[str, str], onward: str = BASE) -> Response:
         """Send the browser on with its new session. The one that it had before ends: a proof gives a new one."""
         token, before = await self._session(request)
         if before is not None:
             self._kept.forget(token)
             address = request.client_ip
             await sign_ins.end_session(self._platform.engine, before, before.session.id, address)
-        return self._redirect(BASE, *headers, self._cookie_header(opened, SESSION_SECONDS))
+        return self._redirect(onward, *headers, self._cookie_header(opened, SESSION_SECONDS))
 
     def _cookie_header(self, token: str, seconds: int, name: str = "") -> tuple[str, str]:
         secure = "; Secure" if self._secure else ""
@@ -494,8 +503,23 @@ class Dashboard:
 
 def own_address(text: str) -> str:
     """`text` if it is an address of the dashboard; else that of its first page. It never leads to another site."""
-    fits = text == BASE or text.startswith((f"{BASE}/", f"{BASE}?"))
-    return text if fits and "\\" not in text and text.isprintable() else BASE
+    path = unquote(text.partition("?")[0])
+    fits = path == BASE or (path.startswith(f"{BASE}/") and "/.." not in path and "\\" not in path)
+    return text if fits and text.isascii() and text.isprintable() else BASE
+
+
+def _onward(request: Request, form: dict[str, list[str]]) -> str:
+    """The page that a sign-in leads to, from the field `next` of the form or the address."""
+    sent = form.get("next") or _query_of(request).get("next") or [BASE]
+    return own_address(sent[0][:ONWARD_MAX])
+
+
+def _decoded(text: str) -> str:
+    """Text from a cookie in Base64; empty where it is none."""
+    try:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except ValueError:
+        return ""
 
 
 def _address_of(request: Request) -> str:
@@ -504,7 +528,7 @@ def _address_of(request: Request) -> str:
 
 def _typed(to: str, form: dict[str, list[str]]) -> dict[str, Any]:
     """The fields of a form that was sent without a session, except secrets, and those that a person wrote."""
-    kept = {name: values for name, values in form.items() if name not in NEVER_KEPT and not name.startswith(SECRET)}
+    kept = {name: values for name, values in form.items() if name not in NEVER_KEPT and not is_secret(name)}
     fields = [(name, value) for name, values in kept.items() for value in values]
     typed = [(name, value) for name, value in fields if name not in UNSEEN and value]
     return {"to": to, "fields": fields, "typed": typed}
@@ -572,6 +596,7 @@ TRY: Final[dict[str, Any]] = {
     "refused": "",
     "sso": False,
     "sso_refused": "",
+    "next": BASE,
 }
 
 

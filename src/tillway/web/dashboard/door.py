@@ -82,10 +82,11 @@ class Door:
         request = Request("POST", path, "", headers, _encoded(params or {}).encode(), self._client_ip)
         return msgspec.json.decode(await self._send(request))
 
-    async def delete(self, path: str, *, reason: str = "") -> Any:
+    async def delete(self, path: str, *, reason: str = "", **params: Any) -> Any:
         """The answer to a call that ends something. Raises `CallRefused`."""
         headers = self._headers() | ({"tillway-reason": reason} if reason else {})
-        return msgspec.json.decode(await self._send(Request("DELETE", path, "", headers, b"", self._client_ip)))
+        request = Request("DELETE", path, _encoded(params), headers, b"", self._client_ip)
+        return msgspec.json.decode(await self._send(request))
 
     async def put(self, path: str, document: Any, *, reason: str) -> Any:
         """The answer to a call that replaces a document, with the operator's `reason` in the audit trail. Raises

@@ -51,6 +51,7 @@ ACTIONS = {
     "POST /ops/v1/doubts/{id}/resolve": "Settled money in doubt",
     "POST /ops/v1/events/{id}/resend": "Sent an event again",
     "PUT /ops/v1/routing": "Changed the routing",
+    "DELETE /ops/v1/routing": "Removed the routing",
     "POST /v1/payment_intents": "Made a payment",
     "POST /v1/customers": "Made a customer",
     "POST /ops/v1/connectors": "Added a connector",

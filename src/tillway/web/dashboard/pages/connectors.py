@@ -4,7 +4,7 @@ from typing import Any
 
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.audit import told as told_of
-from tillway.web.dashboard.proving import ask_proof
+from tillway.web.dashboard.proving import SECRET, ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 PATH = "/ops/v1/connectors"
@@ -15,9 +15,8 @@ BREAKERS = {
 }
 STORY_ROWS = 100
 STORY_SHOWN = 8
-PLAIN, SECRET = "set.", "secret."
-"""The fields of a form with settings begin so. Those with secrets are never shown again, and not kept where a session
-has ended (`app.py`)."""
+PLAIN = "set."
+"""The fields with settings that are no secrets begin so, the others with SECRET."""
 
 
 @page("GET", "/connectors", place="/connectors")

@@ -28,22 +28,45 @@ class Unreadable(Exception):
 
 @page("GET", "/routing", place="/routing")
 async def show_routing(visit: Visit) -> Reply:
-    routing = await visit.door.get(PATH)
+    return await _page(visit)
+
+
+async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
+    routing = await _in_force(visit)
     trial = await _try(visit, _document_of(routing), _days(visit.asked("days")), SAMPLE)
-    return Shown("routing.html", await _values(visit, routing, routing, trial))
+    values = {"wrong": wrong, "reason": visit.sent("reason"), "removable": _is_own(visit, routing)}
+    return Shown("routing.html", await _values(visit, routing, routing, trial) | values, status)
+
+
+def _owner(visit: Visit) -> str | None:
+    """Whose rules the page is about, for operators of the whole installation, who choose; None for others, who have
+    those of their merchant."""
+    if visit.signed.operator.accounts is not None:
+        return None
+    return "merchant" if "merchant" in (visit.asked("owner"), visit.sent("owner")) else "installation"
+
+
+async def _in_force(visit: Visit) -> Any:
+    return await visit.door.get(PATH, owner=_owner(visit))
+
+
+def _is_own(visit: Visit, routing: Any) -> bool:
+    """Whether the document in force is of the owner whose rules the page is about, and not another's in its place."""
+    own = routing["account"] is not None or _owner(visit) == "installation"
+    return own and routing["version"] > 0
 
 
 @page("GET", "/routing/draft", place="/routing")
 async def begin_draft(visit: Visit) -> Reply:
     await _check_role(visit)
-    return Shown("routing-draft.html", await _form(visit, await visit.door.get(PATH)))
+    return Shown("routing-draft.html", await _form(visit, await _in_force(visit)))
 
 
 @page("POST", "/routing/draft", place="/routing")
 async def change_routing(visit: Visit) -> Reply:
     """Show a draft with its dry run, or put it in force if nobody else has changed the rules since."""
     await _check_role(visit)
-    routing = await visit.door.get(PATH)
+    routing = await _in_force(visit)
     try:
         draft = {"rules": list(_rules(visit)), "otherwise": _names(visit.sent("otherwise"))}
     except Unreadable as unreadable:
@@ -56,18 +79,35 @@ async def change_routing(visit: Visit) -> Reply:
             if (asked := await ask_proof(visit)) is not None:
                 return asked
             reason = visit.sent("reason") or f"Routing, version {int(made_from) + 1}"
-            await visit.door.put(PATH, {**draft, "version": int(made_from)}, reason=reason)
-            return Redirect(visit.url("/routing"))
+            owner = {"owner": name} if (name := _owner(visit)) else {}
+            await visit.door.put(PATH, {**draft, **owner, "version": int(made_from)}, reason=reason)
+            return Redirect(visit.url("/routing", owner=_owner(visit)))
     except CallRefused as refused:
         if refused.status == 403:
             raise
         if refused.code != "routing_version_conflict":
             wrong = f"{refused.message} ({refused.param})" if refused.param else refused.message
             return Shown("routing-draft.html", await _form(visit, routing, wrong=wrong), refused.status)
-        routing, changed = await visit.door.get(PATH), True
+        routing, changed = await _in_force(visit), True
     values = await _form(visit, routing, changed=changed)
     shown = {**routing, **draft, "version": _version_to_replace(visit, routing) + 1}
     return Shown("routing-draft.html", values | await _values(visit, routing, shown, trial), 409 if changed else 200)
+
+
+@page("POST", "/routing/remove", place="/routing")
+async def remove_routing(visit: Visit) -> Reply:
+    """Take the rules out of force, if nobody else has changed them since."""
+    await _check_role(visit)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    reason = visit.sent("reason") or "Routing removed at the dashboard"
+    try:
+        await visit.door.delete(PATH, reason=reason, owner=_owner(visit), version=visit.sent("version") or None)
+    except CallRefused as refused:
+        if refused.code not in ("routing_version_conflict", "resource_missing"):
+            raise
+        return await _page(visit, refused.message, refused.status)
+    return Redirect(visit.url("/routing", owner=_owner(visit)))
 
 
 async def _check_role(visit: Visit) -> None:
@@ -93,8 +133,7 @@ def _document_of(routing: Any) -> dict[str, Any]:
 
 def _version_to_replace(visit: Visit, routing: Any) -> int:
     """The version that a change replaces; 0 where a merchant's first rules are to stand in the installation's place."""
-    own = routing["account"] is not None or visit.signed.operator.accounts is None
-    return int(routing["version"]) if own else 0
+    return int(routing["version"]) if _is_own(visit, routing) else 0
 
 
 def _table(trial: Any) -> dict[str, Any]:
@@ -142,6 +181,8 @@ async def _values(visit: Visit, routing: Any, shown: Any, trial: Any) -> dict[st
         "edited": sum(bool(rule["mark"]) for rule in rules),
         "trial": trial,
         "days": DAYS,
+        "owner_chosen": _owner(visit),
+        "next_version": _version_to_replace(visit, routing) + 1,
         "draft_version": shown["version"],
         "text": words.document({name: shown[name] for name in ("rules", "otherwise", "version")}),
     }
@@ -223,7 +264,8 @@ async def _form(visit: Visit, routing: Any, *, wrong: str = "", changed: bool = 
         "changed": changed,
         "trial": None,
         "days": DAYS,
-        "owner": "the installation" if visit.signed.operator.accounts is None else "this merchant",
+        "owner_chosen": _owner(visit),
+        "owner": "the installation" if _owner(visit) == "installation" else "this merchant",
     }
 
 
