@@ -10,6 +10,7 @@ import pytest
 from tillway.connectors.port import REFERENCE_MAX
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.attempt import TAIL_LENGTH, keyed_tail
+from tillway.domain.payment_intent import REFERENCES_MAX
 from tillway.sandbox.bank import BankOperation
 from tillway.testing.in_process import InProcessApp, Merchant
 
@@ -92,6 +93,23 @@ async def test_a_key_used_anew_for_another_payment_is_a_new_operation(app: InPro
         assert done["status"] == "succeeded"
         app.clock.ahead_seconds += DAY_SECONDS + 1
     assert [one.kind for one in await operations(app, shop)].count("capture") == 3
+
+
+async def test_a_reference_that_its_payment_has_forgotten_is_not_used_anew(app: InProcessApp, shop: Merchant) -> None:
+    """After a day another payment is captured under the key of a capture in the middle of many."""
+    options = {"card": {"request_multicapture": "if_available"}}
+    part = {"amount_to_capture": 100, "final_capture": "false"}
+    held = {**HELD, "payment_method": "pm_card_visa", "payment_method_options": options}
+    first = await app.ok(shop, "POST", "/v1/payment_intents", held, idempotency_key="first")
+    for number in range(REFERENCES_MAX + 1):
+        path = f"/v1/payment_intents/{first['id']}/capture"
+        await app.ok(shop, "POST", path, part, idempotency_key=f"part {number}")
+    app.clock.ahead_seconds += DAY_SECONDS + 1
+    second = await app.ok(shop, "POST", "/v1/payment_intents", held, idempotency_key="second")
+    path = f"/v1/payment_intents/{second['id']}/capture"
+    await app.ok(shop, "POST", path, part, idempotency_key="part 0")
+    kinds = [one.kind for one in await operations(app, shop)]
+    assert kinds.count("capture") == REFERENCES_MAX + 2
 
 
 async def test_a_declined_confirmation_under_the_same_key_is_asked_again_after_a_day(

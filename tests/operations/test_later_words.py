@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 
 import pytest
 from live_bank import LiveMerchant, live_merchant
+from provider_shop import provider_shop
 
 from tillway.connectors.port import Declined, Outcome, Succeeded
 from tillway.domain.account import SYSTEM, Scope, scope_of
 from tillway.domain.attempt import TAIL_LENGTH, Attempt
+from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.open_item import OpenItem
+from tillway.domain.payment_intent import REFERENCES_MAX
 from tillway.domain.payout import Payout
+from tillway.domain.refund import Refund
+from tillway.domain.settled_operation import SettledOperation
 from tillway.engine.caller import Caller
 from tillway.engine.connections import REFRESH_SECONDS
 from tillway.engine.references import reference_of_record
@@ -386,6 +391,97 @@ async def test_a_late_word_that_its_bank_never_confirms_becomes_an_open_item(liv
     await hear_notices(live)
     now_ms = live.app.clock.now_ms() + 3_600_000
     assert await live.app.store.claim("notices", now_ms=now_ms, lease_ms=1, limit=10) == []
+
+
+LOST: list[tuple[Settled, bool]] = [
+    (row, keyed)
+    for row in TABLE
+    if row.kind in ("capture", "void", "increment") or row.settle is Shop.cancelled_before_the_charge
+    for keyed in (False, True)
+    if keyed or row.kind != "authorize"
+]
+"""Operations that leave no record but a settled operation. The reference of an authorization without a charge leads to
+its payment only where it follows from a key."""
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_word_against_what_settled_before_its_outcome_was_kept(live: LiveMerchant, keyed: bool) -> None:
+    """An earlier version kept no settled operations: the charge, or the payment, tells what was booked."""
+    shop = Shop(live, keyed=keyed)
+    scope_key = Scope(account=live.merchant.account, mode="live").key
+    for row in [row for row, of in LOST if of is keyed]:
+        name = f"{row.settle.__name__}, then {row.theirs}"
+        await row.settle(shop)
+        for kept in [one async for one in records_of(live.app.store, scope_key, SettledOperation)]:
+            found = await live.app.store.get(f"{scope_key}/{kept.id}")
+            assert found is not None
+            await live.app.store.commit([Write(found.key, found.version, None)])
+        said = shop.said(row.kind)
+        agreeing = {**said, "parent": shop.said("authorize")["reference"]}
+        assert (await live.notice(**agreeing)).status == 200
+        items = (await live.get("/ops/v1/open_items", {"limit": 100}))["data"]
+        assert [item for item in items if item["reference"] == said["reference"]] == [], name
+        word = "Accepted" if row.theirs == "succeeded" else "Declined"
+        for _ in range(2):
+            assert (await live.notice(**{**agreeing, "status": word})).status == 200
+        items = (await live.get("/ops/v1/open_items", {"limit": 100}))["data"]
+        told = [item for item in items if item["reference"] == said["reference"]]
+        sides = [(item["kind"], item["operation"], item["ours"], item["theirs"]) for item in told]
+        assert sides == [("contradiction", row.kind, row.ours, row.theirs)], name
+
+
+@pytest.mark.parametrize("first", ["Accepted", "Declined"])
+async def test_a_charge_in_the_middle_of_many_references_is_found(live: LiveMerchant, first: str) -> None:
+    """A payment stands in the index by its first reference and its latest: the second authorization has neither."""
+    shop = Shop(live, keyed=True)
+    options = {"card": {"request_multicapture": "if_available"}}
+    live.status = "Declined"
+    declined = await shop.pay(402, capture_method="manual", payment_method_options=options)
+    id = declined["error"]["payment_intent"]["id"]
+    card = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040}}
+    confirm: dict[str, Any] = {"payment_method_data": card, "return_url": "https://example.com/"}
+    live.status = first
+    await shop.post(f"/v1/payment_intents/{id}/confirm", 200 if first == "Accepted" else 402, **confirm)
+    said = shop.said("authorize")
+    live.status = "Accepted"
+    if first == "Declined":
+        await shop.post(f"/v1/payment_intents/{id}/confirm", **confirm)
+    for _ in range(REFERENCES_MAX):
+        await shop.post(f"/v1/payment_intents/{id}/capture", amount_to_capture=100, final_capture="false")
+    if first == "Accepted":
+        dispute = {"kind": "dispute", "reference": "d-1", "parent": said["reference"], "amount": 500, "currency": "eur"}
+        assert (await live.notice(**dispute, dispute="chargeback", status="Accepted")).status == 200
+        (found,) = (await live.get("/v1/disputes"))["data"]
+        assert (found["payment_intent"], found["amount"]) == (id, 500)
+    word = "Declined" if first == "Accepted" else "Accepted"
+    assert (await live.notice(**{**said, "status": word})).status == 200
+    (item,) = (await live.get("/ops/v1/open_items"))["data"]
+    ours = "succeeded" if first == "Accepted" else "failed"
+    assert (item["operation"], item["ours"], item["subject"][:3]) == ("authorize", ours, "ch_")
+
+
+async def test_a_provider_is_asked_about_what_settled_as_it_was_sent(tmp_path: Path) -> None:
+    """Stripe compares the way of capture, and what was captured before; and it finds a refund by its payment."""
+    async with provider_shop(tmp_path, default="stripe") as shop:
+        card = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040}}
+        given = {"amount": 4200, "currency": "eur", "confirm": True, "payment_method_data": card}
+        held = await shop.post("/v1/payment_intents", {**given, "capture_method": "manual"})
+        await shop.post(f"/v1/payment_intents/{held['id']}/capture", {"amount_to_capture": 1000})
+        await shop.post("/v1/refunds", {"payment_intent": held["id"], "amount": 400})
+        released = await shop.post("/v1/payment_intents", {**given, "capture_method": "manual"})
+        await shop.post(f"/v1/payment_intents/{released['id']}/cancel", {})
+        await shop.post("/v1/payment_intents", given)
+        scope, store = Scope(account=shop.merchant.account, mode="live"), shop.app.store
+        kinds: tuple[type[Charge | Refund | SettledOperation], ...] = (Charge, Refund, SettledOperation)
+        settled = [one for kind in kinds async for one in records_of(store, scope.key, kind)]
+        for one in settled:
+            if isinstance(one, SettledOperation):
+                tail = one.id.removeprefix("sop_")
+            else:
+                tail = reference_of_record(scope.key, one).removeprefix(scope.key)
+            outcome = await shop.app.running.platform.attempts.ask_about_settled(scope, tail, one, "stripe")
+            assert isinstance(outcome, Succeeded), f"{one}: {outcome}"
+        assert [type(one).__name__ for one in settled] == ["Charge"] * 3 + ["Refund"] + ["SettledOperation"] * 2
 
 
 async def _subject_of(live: LiveMerchant, reference: str, row: Settled) -> str:

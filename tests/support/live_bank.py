@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,19 @@ class LiveMerchant:
         self.decline_code: str | None = None
         self.redirect_url = "https://bank.example/3ds/1"
         self.on_withdrawal = "Declined"
+        self.page: Callable[[], dict[str, Any]] = self._all
+        """Makes the answer to a question for the list."""
         self.peer = Handler(self._handle, lambda request: ("authorize", None))
+
+    def _all(self) -> dict[str, Any]:
+        return {"operations": list(self.told.values()), "has_more": False}
 
     def _handle(self, request: Request) -> Response:
         if self.refuses is not None:
             return answer(self.refuses, {})
         place = request.path.rpartition("/")[2]
         if request.method == "GET" and place.startswith("operations?"):
-            return answer(200, {"operations": list(self.told.values()), "has_more": False})
+            return answer(200, self.page())
         if request.method == "GET":
             self.asked.append(place)
             return answer(200, self.told[place]) if place in self.told else answer(404, {})

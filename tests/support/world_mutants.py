@@ -435,7 +435,16 @@ def a_later_word_about_an_operation_is_dropped() -> AbstractContextManager[None]
 
 
 def captures_and_voids_leave_no_outcome() -> AbstractContextManager[None]:
-    return replaced(settlers, "_keep_outcome", lambda given, changes, current, *, subject: changes)
+    return replaced(settlers, "_keep_outcome", lambda given, changes, current, **named: changes)
+
+
+def the_second_of_many_references_is_forgotten() -> AbstractContextManager[None]:
+    original = settlers._keep_outcome
+
+    def only_without_a_charge(given: Any, changes: Any, current: Any, *, subject: str, further: bool = False) -> Any:
+        return original(given, changes, current, subject=subject)
+
+    return replaced(settlers, "_keep_outcome", only_without_a_charge)
 
 
 def the_newest_mark_is_final_at_once() -> AbstractContextManager[None]:
@@ -608,6 +617,7 @@ MUTANTS = (
     Mutant(a_contradicted_outcome_is_dropped, ("contradictions", "money")),
     Mutant(a_later_word_about_an_operation_is_dropped, ("contradictions",)),
     Mutant(captures_and_voids_leave_no_outcome, ("contradictions",)),
+    Mutant(the_second_of_many_references_is_forgotten, ("contradictions", "disputes", "notice")),
     Mutant(the_newest_mark_is_final_at_once, ("below the mark", "balances", "audit")),
     Mutant(an_accepted_clock_is_not_believed, ("liveness",)),
     Mutant(each_report_of_a_dispute_opens_another, ("disputes", "money")),

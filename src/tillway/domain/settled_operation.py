@@ -2,7 +2,8 @@
 
 A capture, void or increment changes its charge, a verification its setup, and an authorization that was ended before
 its provider decided has no charge. Their attempts are deleted when they settle. This record keeps the outcome by the
-reference, so that a provider's later word can be compared with it.
+reference, so that a provider's later word can be compared with it. It also leads to the charge of a further
+authorization of a payment, whose reference the payment forgets after some more.
 """
 
 from typing import Literal
@@ -14,7 +15,7 @@ from tillway.domain.record import Moment, Record
 
 class SettledOperation(Record, frozen=True, kw_only=True):
     """`subject` is the charge, payment or setup that it was about. `amount_minor` is its amount in minor units of
-    `currency`; `parent` and `parent_bank_id` are those of its attempt."""
+    `currency`; `parent`, `parent_bank_id`, `capture`, `final` and `captured_minor` are those of its attempt."""
 
     kind: OperationKind
     subject: str
@@ -24,6 +25,9 @@ class SettledOperation(Record, frozen=True, kw_only=True):
     connector: str
     parent: str | None = None
     parent_bank_id: str | None = None
+    capture: bool = False
+    final: bool = True
+    captured_minor: int = 0
 
 
 def settled_id(tail: str) -> str:
@@ -45,4 +49,7 @@ def settled_operation(attempt: Attempt, outcome: Outcome, at: Moment, *, subject
         connector=attempt.connector,
         parent=attempt.parent,
         parent_bank_id=attempt.parent_bank_id,
+        capture=attempt.capture,
+        final=attempt.final,
+        captured_minor=attempt.captured_minor,
     )

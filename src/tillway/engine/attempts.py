@@ -474,7 +474,7 @@ class Attempts:
         if connection is None or not connection.connector.capabilities.looks_up:
             return None
         answer: Outcome | NeverSeen | None = None
-        for question in questions_about(scope, tail, about):
+        for question in await questions_about(self.engine.load(scope.key), tail, about):
             answer = await self.look_up(connection, question)
             if not isinstance(answer, Unknown):
                 break

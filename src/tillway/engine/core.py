@@ -19,6 +19,7 @@ from tillway.domain.ledger import Entry, Fee
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
+from tillway.domain.settled_operation import settled_id
 from tillway.domain.setup_intent import SetupIntent
 from tillway.engine.accounts import Accounts, Price
 from tillway.engine.answers import answered_with, is_settled, will_follow
@@ -351,6 +352,10 @@ class Engine:
                 elif await self.store.query(first, partition, limit=1):
                     return True
                 if subject is not None and await self.store.query("term", partition, limit=1):
+                    return True
+                # A payment forgets references between its first and its latest; what they named is kept.
+                forgotten = f"{load.scope_key}/{settled_id(attempt.reference)}"
+                if subject is not None and await self.store.get(forgotten) is not None:
                     return True
         return False
 

@@ -32,7 +32,7 @@ from tillway.engine import checkouts
 from tillway.engine.accounts import Price
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
-from tillway.engine.notices import kind_of
+from tillway.engine.notices import Settled, kind_of
 from tillway.engine.references import find_by_tail
 from tillway.store.codec import TYPES
 
@@ -65,6 +65,7 @@ class Settler(msgspec.Struct, frozen=True):
 async def contradiction(
     load: Load,
     tail: str,
+    about: Settled,
     outcome: Outcome,
     connector: str,
     at: Moment,
@@ -73,15 +74,14 @@ async def contradiction(
 ) -> Changes[Record | None] | None:
     """Open an item if a provider's late report contradicts a settled outcome, else None.
 
-    `tail` is that of the reference. A decline of a refund or payout that had succeeded is no contradiction where such
-    `returns` are booked, because providers return that money; a report that is not believed books nothing.
+    `tail` is that of the reference. `about` was read before; it is read again, unless it was inferred. A decline of a
+    refund or payout that had succeeded is no contradiction where such `returns` are booked, because providers return
+    that money; a report that is not believed books nothing.
     """
     if not isinstance(outcome, Succeeded | Declined):
         return None
     theirs = "succeeded" if isinstance(outcome, Succeeded) else "declined"
-    subject = (await find_by_tail(load, tail)).settled
-    if subject is None:
-        return None
+    subject = (await find_by_tail(load, tail)).settled or about
     failed = subject.status in ("failed", "canceled")
     books = returns == "booked" and isinstance(subject, Refund | Payout)
     if not (failed and theirs == "succeeded") and not (not failed and theirs == "declined" and not books):
@@ -148,25 +148,31 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
     if payment.checkout is not None:
         changes = await _follow_checkout(given, changes)
-    if attempt.kind != "authorize" or attempt.withdrawn is not None or isinstance(outcome, NotSent):
-        changes = _keep_outcome(
-            given, changes, payment.attempt, subject=charge.id if charge is not None else payment.id
-        )
+    # The payment forgets a further reference after some more, and then its charge would not be found by it.
+    further = attempt.reference and attempt.reference not in payment.references[:1]
+    if further or attempt.kind != "authorize" or attempt.withdrawn is not None or isinstance(outcome, NotSent):
+        subject = charge.id if charge is not None else payment.id
+        changes = _keep_outcome(given, changes, payment.attempt, subject=subject, further=bool(further))
     if attempt.shows == "refund":
         assert charge is not None, "a refund releases a charge"
         return await _with_release(load, charge, changes, over=attempt.id in changes.deletes)
     return payment_intent.as_charge(changes, charge) if attempt.shows == "charge" else changes
 
 
-def _keep_outcome(given: Settling, changes: Changes[R], current: str | None, *, subject: str) -> Changes[R]:
-    """The changes, with the outcome of an attempt that ends here without a record of its own. `current` is the attempt
-    of its payment or setup: an attempt that is not this one has ended before."""
+def _keep_outcome(
+    given: Settling, changes: Changes[R], current: str | None, *, subject: str, further: bool = False
+) -> Changes[R]:
+    """The changes, with the outcome of an attempt that ends here without a record of its own, or with a charge that its
+    payment will not find for ever (`further`). `current` is the attempt of its payment or setup: an attempt that is not
+    this one has ended before."""
     attempt = given.attempt
     if current != attempt.id or attempt.id not in changes.deletes:
         return changes
     own = payment_intent.charge_id_of(attempt.id)
     if any(record.id == own for record in changes.records):
-        return changes
+        if not further:
+            return changes
+        subject = own
     kept = settled_operation(attempt, given.outcome, given.at, subject=subject)
     return msgspec.structs.replace(changes, records=(*changes.records, kept))
 

@@ -20,16 +20,17 @@ from tillway.connectors.port import (
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
-from tillway.domain.outcome import Declined, Succeeded
+from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
+from tillway.domain.settled_operation import SettledOperation
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.engine.later_words import book_later_word, keep_contradiction
-from tillway.engine.notices import agrees, keep_until_explained, objection
-from tillway.engine.references import find_by_tail, split
+from tillway.engine.notices import Settled, agrees, keep_until_explained, objection
+from tillway.engine.references import Known, find_by_tail, infer_settled, split
 from tillway.operations import disputes
 from tillway.store.codec import decode
 from tillway.store.port import Row
@@ -110,7 +111,7 @@ async def book(
         return
     match notice.kind:
         case "operation" if notice.outcome is None:
-            await _ask_at_once(attempts, scope, tail, connector)
+            await _ask_at_once(attempts, scope, tail, notice, connector)
         case "operation":
             await _book_outcome(attempts, scope, tail, notice, connector, doubt, heard)
         case "dispute":
@@ -119,11 +120,12 @@ async def book(
             assert_never(notice.kind)
 
 
-async def _ask_at_once(attempts: Attempts, scope: Scope, tail: str, connector: str) -> None:
+async def _ask_at_once(attempts: Attempts, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
     """Ask about a waiting attempt, or a settled operation, because its provider says that there is news."""
-    known = await find_by_tail(attempts.engine.load(scope.key), tail)
-    about = known.attempt or known.settled
-    if about is None or about.connector != connector:
+    load = attempts.engine.load(scope.key)
+    known = await find_by_tail(load, tail)
+    about = known.attempt or known.settled or await _infer(load, tail, known, notice)
+    if about is None or about.connector not in ("", connector):
         return
     caller = Caller.system(scope, "notice", actor=f"notice:{connector}")
     if isinstance(about, Attempt):
@@ -149,14 +151,18 @@ async def _book_outcome(
     assert outcome is not None, "a notice without an outcome only asks to look"
     # Before the read: a clock that jumps while the store answers makes no notice older.
     now = engine.clock.moment().now
-    known = await find_by_tail(engine.load(scope.key), tail)
+    load = engine.load(scope.key)
+    known = await find_by_tail(load, tail)
     attempt = known.attempt
     about = attempt or known.settled
-    if about is None:
-        if engine.restores.reason:
-            raise NoticeUndecided("the operation is not known here, and the store is being recovered")
-        if engine.restores.unexplained and isinstance(outcome, Declined):
+    if about is None and engine.restores.reason:
+        raise NoticeUndecided("the operation is not known here, and the store is being recovered")
+    if about is None and engine.restores.unexplained.of(scope.key, tail):
+        if isinstance(outcome, Declined):
             await _keep_until_explained(engine, scope, tail, notice, connector)
+        return
+    about = about or await _infer(load, tail, known, notice)
+    if about is None:
         return
     if about.connector not in ("", connector):
         log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
@@ -180,22 +186,51 @@ async def _book_outcome(
     assert not isinstance(about, Attempt)
     caller = Caller.system(scope, "notice", actor=actor)
     if doubt is not None:
-        answer = await attempts.ask_about_settled(scope, tail, about, connector)
-        if isinstance(answer, NotSent | Unknown):
-            since = notice.created if heard is None else heard
-            unconfirmed = since is not None and now - since > UNCONFIRMED_SECONDS
-            if unconfirmed:
-                await keep_contradiction(engine, caller, tail, outcome, connector, returns="kept")
-            if not unconfirmed or heard is None:
-                # A provider that repeats its notice may be able to confirm it the next time.
-                raise NoticeUndecided(answer.reason)
+        since = notice.created if heard is None else heard
+        unconfirmed = since is not None and now - since > UNCONFIRMED_SECONDS
+        confirmed = await _confirm(
+            attempts, caller, tail, about, outcome, connector, unconfirmed=unconfirmed, heard=heard
+        )
+        if confirmed is None:
             return
-        if answer is None:
-            # Nobody can confirm it, so it moves no money. If it contradicts what is booked, a person has to know.
-            await keep_contradiction(engine, caller, tail, outcome, connector, returns="kept")
-            return
-        outcome = answer
+        outcome = confirmed
     await book_later_word(engine, caller, tail, about, outcome, connector)
+
+
+async def _confirm(
+    attempts: Attempts,
+    caller: Caller,
+    tail: str,
+    about: Settled,
+    outcome: Outcome,
+    connector: str,
+    *,
+    unconfirmed: bool,
+    heard: int | None,
+) -> Outcome | None:
+    """The provider's answer about a settled operation whose notice is not believed; None if there is nothing more to
+    book. A word that nobody can confirm moves no money. If it contradicts what is booked, it becomes an open item: at
+    once, or when the provider could not be asked for a day (`unconfirmed`).
+
+    Raises `NoticeUndecided` while the provider cannot be asked.
+    """
+    answer = await attempts.ask_about_settled(caller.scope, tail, about, connector)
+    if isinstance(answer, NotSent | Unknown):
+        if unconfirmed:
+            await keep_contradiction(attempts.engine, caller, tail, about, outcome, connector, returns="kept")
+        if not unconfirmed or heard is None:
+            # A provider that repeats its notice may be able to confirm it the next time.
+            raise NoticeUndecided(answer.reason)
+        return None
+    if answer is None:
+        await keep_contradiction(attempts.engine, caller, tail, about, outcome, connector, returns="kept")
+    return answer
+
+
+async def _infer(load: Load, tail: str, known: Known, notice: Notice) -> SettledOperation | None:
+    return await infer_settled(
+        load, tail, known, notice.operation, parent=notice.parent, amount_minor=notice.amount_minor
+    )
 
 
 async def _keep_until_explained(engine: Engine, scope: Scope, tail: str, notice: Notice, connector: str) -> None:

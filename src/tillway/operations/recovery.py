@@ -24,13 +24,16 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.engine.notices import agrees, word_of
-from tillway.engine.references import Known, find_by_tail, split
+from tillway.engine.references import Known, find_by_tail, infer_settled, split
 from tillway.operations import notices
 
 OVERLAP_SECONDS: Final = 3600
 """How long before the end of the store the list begins: clocks differ, and requests were on their way."""
 
 PAGES_MAX: Final = 100_000
+OPERATIONS_MAX: Final = 1_000_000
+LIST_SECONDS_MAX: Final = 3600.0
+"""Bounds of one list. A bank that tells more is taken for one whose list does not end: `--since` asks for less."""
 
 _TAIL = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_LENGTH},{TAIL_LENGTH}}}")
 
@@ -78,8 +81,11 @@ def _needs_more(charge: Charge, dispute: Notice) -> bool:
 
 
 async def list_operations(connection: Connection, attempts: Attempts, since: int) -> AsyncIterator[Notice | Found]:
-    """Every operation since a moment (epoch seconds). Raises `NoticeUndecided` if the provider cannot be asked."""
+    """Every operation since a moment (epoch seconds). Raises `NoticeUndecided` if the provider cannot be asked, or if
+    its list does not end."""
+    began_ns, told = attempts.engine.clock.monotonic_ns(), 0
     after: str | None = None
+    passed: set[str] = set()
     for _ in range(PAGES_MAX):
         page = await attempts.list_operations(connection, since, after)
         for why in page.unreadable:
@@ -89,8 +95,15 @@ async def list_operations(connection: Connection, attempts: Attempts, since: int
             yield msgspec.structs.replace(notice, created=None)
         if page.after is None:
             return
-        after = page.after
-    raise NoticeUndecided(f"the list does not end within {PAGES_MAX} pages")
+        after, told = page.after, told + len(page.notices) + len(page.unreadable)
+        if after in passed:
+            raise NoticeUndecided(f"its list does not end: it comes back to {after[:40]}")
+        passed.add(after)
+        if told > OPERATIONS_MAX:
+            raise NoticeUndecided(f"its list does not end within {OPERATIONS_MAX:,} operations; ask for less: --since")
+        if attempts.engine.clock.monotonic_ns() - began_ns > LIST_SECONDS_MAX * 1e9:
+            raise NoticeUndecided(f"its list does not end within {LIST_SECONDS_MAX:.0f} seconds; ask for less: --since")
+    raise NoticeUndecided(f"its list does not end within {PAGES_MAX:,} pages; ask for less: --since")
 
 
 class Recovery:
@@ -105,42 +118,89 @@ class Recovery:
         unexplained = attempts.engine.restores.unexplained
         self._items = unexplained if actor is not None else unexplained.copy()
 
-    async def judge(self, connection: Connection, mode: str, notice: Notice) -> Found | None:
-        """Compare one operation with the store, and book it if this pass books. None: it is of the other mode."""
+    async def judge(
+        self, connection: Connection, mode: str, told: AsyncIterator[Notice | Found]
+    ) -> AsyncIterator[Found]:
+        """Compare a list with the store, and book its news if this pass books. Operations of the other mode are left
+        out.
+
+        Those that the store has by their references come first, so that no other is taken for them. Then what is left
+        of each charge explains the accepted ones, then the declined ones. Disputes are last: they may have to wait for
+        a capture that nothing explains.
+        """
+        left: tuple[list[Notice], list[Notice], list[Notice]] = ([], [], [])
+        async for notice in told:
+            if isinstance(notice, Found):
+                yield notice
+                continue
+            found = await self._judge_known(connection, mode, notice)
+            if isinstance(found, Found):
+                yield found
+            elif found == "later":
+                declined = isinstance(notice.outcome, Declined)
+                left[2 if notice.kind == "dispute" else 1 if declined else 0].append(notice)
+        for notice in (*left[0], *left[1], *left[2]):
+            yield await self._judge_rest(connection, notice)
+
+    async def _judge_known(
+        self, connection: Connection, mode: str, notice: Notice
+    ) -> Found | Literal["other_mode", "later"]:
+        """Judge an operation that the store has by its reference; `later` for any other, and for disputes."""
         parts = split(notice.reference)
         if parts is None or not _TAIL.fullmatch(parts[1]) or not await self._is_here(parts[0]):
             return _report_line(notice, "foreign", why="not a reference of a merchant of this installation")
         scope, tail = parts
         if scope.mode != mode:
-            return None
+            return "other_mode"
+        if notice.kind == "dispute":
+            return "later"
         load = self._engine.load(scope.key)
         known = await find_by_tail(load, tail)
-        if notice.kind == "dispute":
-            return await self._dispute(connection, scope, tail, notice, known)
         outcome = notice.outcome
         assert outcome is not None, "a list tells outcomes of operations"
         if known.attempt is not None:
             settles = isinstance(outcome, Succeeded | Declined)
             return await self._book(connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject)
         settled = known.settled
-        if settled is not None:
-            kept = settled if isinstance(settled, SettledOperation) else None
-            id = kept.subject if kept is not None else settled.id
-            if not agrees(outcome, settled.status):
-                return await self._book(connection, scope, notice, "booked", id)
-            charge = await load.find(id) if kept is not None else None
-            if kept is not None and isinstance(charge, Charge) and kept.status == "succeeded":
-                # This is the one that the charge's state tells of.
-                self._explained.take(charge, kept.kind, notice.reference)
-            return _report_line(notice, "agrees", scope, subject=id)
-        subject = known.subject or await self._explain_by_parent(load, notice)
-        if subject is not None:
-            return _report_line(notice, "agrees", scope, subject=subject.id)
+        if settled is None and known.subject is not None:
+            settled = await self._infer(load, tail, known, notice)
+        if settled is None:
+            return "later" if known.subject is None else _report_line(notice, "agrees", scope, subject=known.subject.id)
+        kept = settled if isinstance(settled, SettledOperation) else None
+        id = kept.subject if kept is not None else settled.id
+        if not agrees(outcome, settled.status):
+            return await self._book(connection, scope, notice, "booked", id)
+        charge = await load.find(id) if kept is not None else None
+        if kept is not None and isinstance(charge, Charge) and kept.status == "succeeded":
+            # This is the one that the charge's state tells of.
+            self._explained.take(charge, kept.kind, notice.reference)
+        return _report_line(notice, "agrees", scope, subject=id)
+
+    async def _judge_rest(self, connection: Connection, notice: Notice) -> Found:
+        """Judge an operation that the store does not have by its reference, or a dispute."""
+        parts = split(notice.reference)
+        assert parts is not None, "it was judged before"
+        scope, tail = parts
+        load = self._engine.load(scope.key)
+        known = await find_by_tail(load, tail)
+        if notice.kind == "dispute":
+            return await self._dispute(connection, scope, tail, notice, known)
+        explaining = await self._explain_by_parent(load, notice)
+        declined = isinstance(notice.outcome, Declined)
+        if explaining is not None and declined and len(tail) != TAIL_LENGTH:
+            # No accepted operation of the list explains the charge's state: this one does, and was taken back.
+            return await self._book(connection, scope, notice, "booked", explaining.id)
+        if explaining is not None and not declined:
+            return _report_line(notice, "agrees", scope, subject=explaining.id)
         # A refund or payout may have been accepted first, and returned later.
         may_be_returned = len(tail) == TAIL_LENGTH and notice.operation in ("refund", "payout")
-        if isinstance(outcome, Declined) and not may_be_returned:
+        if declined and not may_be_returned:
             return _report_line(notice, "no_money", scope)
         return await self._report_unexplained(connection, scope, tail, notice)
+
+    async def _infer(self, load: Load, tail: str, known: Known, notice: Notice) -> SettledOperation | None:
+        kind, amount_minor = notice.operation, notice.amount_minor
+        return await infer_settled(load, tail, known, kind, parent=notice.parent, amount_minor=amount_minor)
 
     async def _is_here(self, scope: Scope) -> bool:
         known = self._accounts.get(scope.account)
@@ -189,8 +249,10 @@ class Recovery:
                 explains = notice.amount_minor is not None and charge.amount_minor >= notice.amount_minor
             case _:
                 return None
+        if not explains:
+            return None
         once = notice.operation == "increment" or self._explained.take(charge, notice.operation, notice.reference)
-        return charge if explains and once else None
+        return charge if once else None
 
     async def _parent(self, load: Load, notice: Notice) -> Charge | None:
         parts = split(notice.parent) if notice.parent is not None else None
@@ -264,9 +326,9 @@ async def survey(
             report.skipped = True
         else:
             try:
-                async for told in list_operations(connection, attempts, since):
-                    found = told if isinstance(told, Found) else await recovery.judge(connection, config.mode, told)
-                    report.found += [found] if found is not None else []
+                told = list_operations(connection, attempts, since)
+                async for found in recovery.judge(connection, config.mode, told):
+                    report.found.append(found)
             except NoticeUndecided as undecided:
                 report.error = str(undecided)
     return reports

@@ -9,6 +9,7 @@ import msgspec
 
 from tillway.domain.commands import CreatePayout
 from tillway.domain.method_types import METHOD_TYPES
+from tillway.domain.payment_intent import REFERENCES_MAX
 from tillway.domain.source_api import SourceApi
 from tillway.engine.connections import SIMULATOR
 from tillway.http.messages import Request, Response
@@ -66,6 +67,8 @@ def clients_of(world: World) -> list["Client"]:
     clients = [world.random.choice(kinds)(world, world.random.choice(world.merchants), name) for name in names]
     if world.weather["dispute"] and world.random.random() < 0.7:
         clients += [Clerk(world, merchant, f"clerk of {merchant.scope.account}") for merchant in world.merchants]
+    if world.stubborn:
+        clients.append(Stubborn(world, world.random.choice(world.merchants), "stubborn"))
     return clients
 
 
@@ -376,6 +379,23 @@ class Clerk(Client):
     async def come_back(self) -> None:
         """Answer each dispute that there is, or leave it for now."""
         await asyncio.gather(*[self._one(path, params) for path, params in await self._replies()])
+
+
+class Stubborn(Client):
+    """A client that tries a declined card and then a good one, and captures it in more parts than a payment keeps
+    references of: the good authorization is in the middle of them."""
+
+    async def live(self) -> None:
+        options = {"card": {"request_multicapture": "if_available"}}
+        params = {"amount": 77_000, "currency": "usd", "capture_method": "manual", "payment_method_options": options}
+        self.paid = await self._one("/v1/payment_intents", {**params, "metadata": {}})
+        if self.paid is None:
+            return
+        path = f"/v1/payment_intents/{self.paid['id']}"
+        for alias in ("pm_card_chargeDeclined", "pm_card_visa"):
+            await self._one(f"{path}/confirm", {"payment_method": alias})
+        for _ in range(REFERENCES_MAX + 2):
+            await self._one(f"{path}/capture", {"amount_to_capture": 24, "final_capture": False})
 
 
 class Treasurer(Client):

@@ -166,6 +166,9 @@ ROUTED_FAULTS = 0.02
 CONTRADICTING, CONTRADICTED = 0.3, 0.3
 """In this part of the worlds that are not restored, the banks contradict this part of the settled operations."""
 
+STUBBORN = 0.06
+"""In this part of the worlds, a client makes more operations on a payment than the payment keeps references of."""
+
 UPGRADES = 0.25
 """This part of the worlds begins in the midst of an upgrade, and writes as the version before did. The upgrade ends
 where time passes."""
@@ -295,6 +298,7 @@ class World:
         """Whether the banks contradict outcomes of operations. The chance has a source of its own, too."""
         self.words: dict[str, Word] = {}
         """The contradicting words by the reference of the operation."""
+        self.stubborn = Random(seed + 6).random() < STUBBORN
         self.late_under_way = 0
         self.asked: list[Asked] = []
         self.merchants = [_merchant(i) for i in range(MERCHANTS)]

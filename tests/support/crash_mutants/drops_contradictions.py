@@ -5,7 +5,7 @@ from typing import Any
 from tillway.engine import later_words
 
 
-async def agree(load: Any, tail: Any, outcome: Any, connector: Any, at: Any, *, returns: Any = None) -> Any:
+async def agree(load: Any, tail: Any, about: Any, outcome: Any, connector: Any, at: Any, *, returns: Any = None) -> Any:
     return None
 
 
