@@ -1,17 +1,17 @@
-"""Chromium, driven over its DevTools protocol: https://chromedevtools.github.io/devtools-protocol/."""
+"""Debian's Chromium, driven by Playwright (https://playwright.dev/python/), with the few acts that tests repeat."""
 
 import asyncio
-import base64
-import json
+import re
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
+from playwright.async_api import CDPSession, ConsoleMessage, Error, async_playwright
+from playwright.async_api import Frame as Loaded
+from playwright.async_api import Page as Tab
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WITHIN_SECONDS = 60.0
@@ -19,158 +19,76 @@ WITHIN_SECONDS = 60.0
 
 
 class Document:
-    """The document of a tab or of a frame in it: what a person finds by its label and fills in."""
+    """The document of a tab or of a frame in it: what a person finds by its words, presses and fills in."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
 
     async def look(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the document, evaluated by the browser and not by the document."""
-        raise NotImplementedError
-
-    async def insert(self, text: str) -> None:
-        """Type into the field that has the focus."""
-        raise NotImplementedError
+        """The value of a JavaScript expression in the document, also where the page's own scripts are switched off."""
+        return await self._loaded.evaluate(expression)
 
     async def until(self, expression: str) -> None:
         """Wait until the expression holds, also while another document is being loaded."""
-        async with asyncio.timeout(WITHIN_SECONDS):
-            while True:
-                with suppress(AssertionError):
-                    if await self.look(expression):
-                        return
-                await asyncio.sleep(0.05)
+        last: object = "never looked at"
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                while True:
+                    try:
+                        if last := await self.look(expression):
+                            return
+                    except Error as error:
+                        last = error
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{expression} did not come to hold at {self._loaded.url}: {last}") from None
 
     async def fill(self, label: str, text: str) -> None:
         """Type into the field with that label, as a person does."""
-        found = (
-            "(() => { const label = [...document.querySelectorAll('label')]"
-            f".find(one => one.textContent.trim() === {json.dumps(label)}); const field = label && label.control;"
-            " if (!field) return false; field.focus(); field.select(); return true; })()"
-        )
-        assert await self.look(found), f"no field is labelled {label!r}"
-        await self.insert(text)
+        await self._loaded.get_by_label(label, exact=True).first.fill(text)
+
+    async def press(self, beginning: str) -> None:
+        """Press the button whose words begin so, by the mouse, when it is there."""
+        words = re.compile(rf"^\s*{re.escape(beginning)}")
+        await self._loaded.locator("button:visible").filter(has_text=words).first.click()
 
 
 class Page(Document):
-    """One tab. Nothing of it depends on scripts of the page, so that they can be switched off."""
+    """One tab. `tab` is Playwright's own, for what the acts here don't have."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._sent = 0
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._reader = asyncio.create_task(self._read())
-        self._contexts: dict[str, int] = {}
-        """The context of scripts in each frame, by the frame's id."""
+    def __init__(self, tab: Tab, devtools: CDPSession) -> None:
+        super().__init__(tab.main_frame)
+        self.tab = tab
+        self._devtools = devtools
         self.complaints: list[str] = []
-        """The messages of the browser's console about the page: what a policy blocked, for instance."""
+        """The errors and warnings of the browser's console about the page: what a policy blocked, for instance."""
+        tab.on("console", self._hear)
+        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
 
-    async def _read(self) -> None:
-        async for message in self._socket:
-            told = json.loads(message.data)
-            if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
-            elif told.get("method") == "Log.entryAdded":
-                text = told["params"]["entry"]["text"]
-                # Chromium may keep the focus that a field had when the page was sent: no fault of the page.
-                if not text.startswith("Autofocus processing was blocked"):
-                    self.complaints.append(text)
-            elif told.get("method") == "Runtime.executionContextCreated":
-                made = told["params"]["context"]
-                if made["auxData"].get("isDefault"):
-                    self._contexts[made["auxData"]["frameId"]] = made["id"]
+    def _hear(self, message: ConsoleMessage) -> None:
+        # Chromium may keep the focus that a field had when the page was sent: no fault of the page.
+        if message.type in ("error", "warning") and not message.text.startswith("Autofocus processing was blocked"):
+            self.complaints.append(message.text)
 
     async def send(self, method: str, **params: Any) -> Any:
-        self._sent += 1
-        number = self._sent
-        self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_json({"id": number, "method": method, "params": params})
-        answer = await asyncio.wait_for(self._answers[number], WITHIN_SECONDS)
-        assert "error" not in answer, f"{method}: {answer}"
-        return answer["result"]
+        """Call a method of Chromium's DevTools protocol that Playwright has no act for."""
+        return await self._devtools.send(method, params)
 
-    async def look(self, expression: str) -> Any:
-        result = await self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        return result["result"].get("value")
-
-    async def insert(self, text: str) -> None:
-        await self.send("Input.insertText", text=text)
-
-    async def frame(self, path: str) -> "Frame":
-        """The frame whose address has that path, when it is loaded. The origin must be of the page's own site: frames
-        of other sites have processes of their own, which this does not reach."""
+    async def frame(self, path: str) -> Document:
+        """The frame whose address has that path, when it is loaded."""
         async with asyncio.timeout(WITHIN_SECONDS):
             while True:
-                for id, address in await self.frames():
-                    if urlsplit(address).path.startswith(path) and id in self._contexts:
-                        return Frame(self, id)
+                for child in self.tab.main_frame.child_frames:
+                    if urlsplit(child.url).path.startswith(path):
+                        await child.wait_for_load_state()
+                        return Document(child)
                 await asyncio.sleep(0.05)
 
-    async def frames(self) -> list[tuple[str, str]]:
-        """The id and address of each frame directly in the page."""
-        tree = (await self.send("Page.getFrameTree"))["frameTree"]
-        return [(child["frame"]["id"], child["frame"]["url"]) for child in tree.get("childFrames", [])]
-
-    def context_of(self, frame: str) -> int:
-        return self._contexts[frame]
-
     async def open(self, address: str) -> None:
-        await self.send("Page.navigate", url=address)
-        await self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
-
-    async def press(self, beginning: str) -> None:
-        """Press the button with that beginning, by the mouse, when it is there."""
-        await self.until(_has_button(beginning))
-        place = await self.look(
-            "(() => { const button = [...document.querySelectorAll('button')]"
-            f".find(one => one.textContent.trim().startsWith({json.dumps(beginning)})); if (!button) return null;"
-            " button.scrollIntoView({block: 'center'}); const box = button.getBoundingClientRect();"
-            " return {x: box.x + box.width / 2, y: box.y + box.height / 2}; })()"
-        )
-        assert place is not None, f"no button begins with {beginning!r}"
-        for kind in ("mousePressed", "mouseReleased"):
-            await self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
-
-    async def enter(self) -> None:
-        """Press the Enter key."""
-        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
-        for kind in ("keyDown", "keyUp"):
-            await self.send("Input.dispatchKeyEvent", type=kind, **enter)
+        await self.tab.goto(address)
 
     async def picture(self, path: Path) -> None:
-        shot = await self.send("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
-
-
-class Frame(Document):
-    """A frame in a page."""
-
-    def __init__(self, page: Page, id: str) -> None:
-        self._page = page
-        self._id = id
-
-    async def look(self, expression: str) -> Any:
-        context = self._page.context_of(self._id)
-        told = await self._page.send("Runtime.evaluate", expression=expression, returnByValue=True, contextId=context)
-        return told["result"].get("value")
-
-    async def insert(self, text: str) -> None:
-        await self._page.insert(text)
-
-    async def press(self, beginning: str) -> None:
-        """Press the button with that beginning, by the keyboard, when it is there."""
-        await self.until(_has_button(beginning))
-        found = (
-            "(() => { const button = [...document.querySelectorAll('button')]"
-            f".find(one => one.textContent.trim().startsWith({json.dumps(beginning)})); if (!button) return false;"
-            " button.focus(); return true; })()"
-        )
-        assert await self.look(found), f"no button begins with {beginning!r}"
-        await self._page.enter()
-
-
-def _has_button(beginning: str) -> str:
-    return (
-        "[...document.querySelectorAll('button')]"
-        f".some(one => one.textContent.trim().startsWith({json.dumps(beginning)}))"
-    )
+        await self.tab.screenshot(path=path)
 
 
 @asynccontextmanager
@@ -179,44 +97,19 @@ async def browsing(
 ) -> AsyncIterator[Page]:
     """A browser with one empty tab of this size. Skip a test where `CHROMIUM` is None."""
     assert CHROMIUM is not None
-    process = subprocess.Popen(
-        [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *("--disable-dev-shm-usage", "--remote-debugging-port=0", "--remote-allow-origins=*"),
-            *(f"--user-data-dir={profile}", f"--accept-lang={language}", "about:blank"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        port_file = profile / "DevToolsActivePort"
-        async with asyncio.timeout(WITHIN_SECONDS):
-            while not port_file.exists() or not port_file.read_text().strip():
-                await asyncio.sleep(0.05)
-        port = port_file.read_text().split()[0]
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json/list") as listed:
-                tabs = [tab for tab in await listed.json(content_type=None) if tab["type"] == "page"]
-            async with session.ws_connect(tabs[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                page = Page(socket)
-                for domain in ("Page", "Runtime", "Log"):
-                    await page.send(f"{domain}.enable")
-                await page.send(
-                    "Emulation.setDeviceMetricsOverride",
-                    width=width,
-                    height=height,
-                    deviceScaleFactor=1,
-                    mobile=width < 600,
-                )
-                if not scripts:
-                    await page.send("Emulation.setScriptExecutionDisabled", value=True)
-                yield page
-    finally:
-        # Asked to end, it removes its temporary files.
-        process.terminate()
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-quic"],
+            viewport={"width": width, "height": height},
+            is_mobile=width < 600,
+            java_script_enabled=scripts,
+            locale=language,
+        )
         try:
-            process.wait(WITHIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            context.set_default_timeout(WITHIN_SECONDS * 1000)
+            tab = context.pages[0]
+            yield Page(tab, await context.new_cdp_session(tab))
+        finally:
+            await context.close()
