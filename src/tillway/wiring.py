@@ -18,7 +18,6 @@ from tillway.connectors import registry
 from tillway.connectors.port import Connector, Courier, Transport
 from tillway.connectors.settings import SettingInvalid, is_loopback
 from tillway.connectors.transport import SocketTransport
-from tillway.data_directory import GenerationFile
 from tillway.domain.account import Mode
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
@@ -126,6 +125,8 @@ class Running(msgspec.Struct):
 
 async def look_for_restore(settings: Settings, engine: Engine) -> None:
     """Notice that the store was put back from a backup, before it is used. Raises `Unavailable`."""
+    from tillway.data_directory import GenerationFile
+
     await engine.restores.begin(GenerationFile(settings.data_dir), is_file=not settings.store)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from function_package import build
+from packages import ROOT
 
 pytestmark = pytest.mark.soak
 
@@ -40,6 +42,16 @@ def test_a_package_for_arm_holds_libraries_for_arm_alone() -> None:
         assert len(libraries) > 5
         # The machine of an ELF file: 183 is AArch64 (ELF for the Arm 64-bit Architecture, 4.1).
         assert {opened.read(name)[18] for name in libraries} == {183}
+
+
+def test_a_package_for_aws_is_compiled_and_holds_nothing_for_older_versions() -> None:
+    zipped, script = build("x86_64-py313"), runpy.run_path(str(ROOT / "deploy" / "aws" / "package"))
+    names = zipfile.ZipFile(zipped).namelist()
+    assert "typing_extensions.py" not in names and "msgspec/__init__.py" in names
+    if script["interpreter_of"]("3.13") is None:
+        pytest.skip("no Python 3.13 was found, so the package has no compiled files")
+    sources = [name for name in names if name.startswith("tillway/") and name.endswith(".py")]
+    assert len(sources) == sum(name.startswith("tillway/") and name.endswith(".cpython-313.pyc") for name in names)
 
 
 def test_the_local_package_runs_alone(tmp_path: Path) -> None:

@@ -2,5 +2,6 @@
 
 import gc
 
-# As in `serve.py`: imports make much and drop nothing, so that the collector would search it often and in vain.
-gc.set_threshold(50_000)
+# Imports make much and drop nothing, so that the collector would search it in vain. `boot.py` sets the threshold of a
+# running function.
+gc.set_threshold(1_000_000)

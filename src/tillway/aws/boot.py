@@ -6,6 +6,7 @@ copies of one. `resume` stands at the beginning of every invocation and undoes b
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -54,6 +55,10 @@ MARK_LAG_US: Final = 70_000_000
 
 AUDIT_NS: Final = 50_000_000_000
 """How often an environment asks for its merchants' audit trail to be linked; it is linked within a minute of that."""
+
+# As in `serve.py`: what was imported until now stays for good, and no collection looks at it again.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 _loop = asyncio.new_event_loop()
 

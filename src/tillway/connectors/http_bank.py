@@ -6,7 +6,6 @@ turns the bank's answers into outcomes; the core handles network failures (`tran
 
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack, get_args
 from urllib.parse import quote
@@ -57,6 +56,7 @@ from tillway.connectors.settings import (
 )
 from tillway.domain.cards import without_long_numbers
 from tillway.domain.dispute import DISPUTE_REFERENCE_MAX, EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, Verdict
+from tillway.domain.late_pattern import late_pattern
 
 SETTINGS = (
     Setting(name="base_url", read=http_url, required=True, description="where the bank answers: http://host:port"),
@@ -404,7 +404,7 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
     )
 
 
-_NETWORK_CODE = re.compile(rf"[A-Za-z0-9.]{{1,{NETWORK_REASON_CODE_MAX}}}")
+_NETWORK_CODE = late_pattern(rf"[A-Za-z0-9.]{{1,{NETWORK_REASON_CODE_MAX}}}")
 
 _STATUSES = ("Accepted", "ActionRequired", "Declined", "InsufficientFunds", "Pending")
 _STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {
@@ -625,7 +625,7 @@ def _checks(body: Mapping[str, Any]) -> Checks | None:
 
 _RESULTS = ("pass", "fail", "unavailable", "unchecked")
 
-_CODE = re.compile(r"[a-z0-9_]{1,60}")
+_CODE = late_pattern(r"[a-z0-9_]{1,60}")
 
 _CODES = frozenset(("expired_card", "incorrect_cvc", "incorrect_number", "incorrect_zip", "processing_error"))
 """Decline codes that are error codes of their own (https://docs.stripe.com/error-codes); all others are a

@@ -11,6 +11,7 @@ from typing import Generic, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 
 Brand = Literal["visa", "mastercard", "amex", "discover", "diners", "jcb", "unionpay", "unknown"]
@@ -83,9 +84,9 @@ def _by_prefix() -> dict[str, _BrandRule]:
         rule = _BrandRule(brand, lengths, cvc_lengths)
         for first, last in ranges:
             tail = 10 ** (_PREFIX_DIGITS - len(str(first)))
-            for prefix in range(first * tail, (last + 1) * tail):
-                assert str(prefix) not in rules, f"two brands claim {prefix}"
-                rules[str(prefix)] = rule
+            prefixes = dict.fromkeys(map(str, range(first * tail, (last + 1) * tail)), rule)
+            assert rules.keys().isdisjoint(prefixes), f"two brands claim {first} to {last}"
+            rules |= prefixes
     return rules
 
 
@@ -247,17 +248,17 @@ def _nearest_year(two_digits: int, this_year: int) -> int:
 # Thirteen digits with at most one separator between any two. Nearly every text fails here. The look behind skips the
 # rest of a group of digits that was too short from its first digit on.
 _MAYBE = re.compile(r"[0-9](?<![0-9][0-9])(?:[ .-]?[0-9]){12}")
-_MAYBE_LONGER = re.compile(r"[0-9](?:[ .-]?[0-9]){12,}")
+_MAYBE_LONGER = late_pattern(r"[0-9](?:[ .-]?[0-9]){12,}")
 # The same for text with characters outside ASCII, looser: the exact check follows after folding.
-_MAYBE_FOLDED = re.compile(r"\d(?:\W{0,4}\d){12}")
+_MAYBE_FOLDED = late_pattern(r"\d(?:\W{0,4}\d){12}")
 # Random identifiers contain digits by chance: of UUIDs and hexadecimal digests, one in three thousand would pass for a
 # card.
-_IDENTIFIER = re.compile(
+_IDENTIFIER = late_pattern(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,128})(?![0-9A-Za-z])", re.IGNORECASE
 )
 _DIGITS, _DIGITS_MIN = b"0123456789", 13
-_RUN = re.compile(r"[0-9]+(?:[ .-][0-9]+)*")
-_GROUP = re.compile(r"[0-9]+")
+_RUN = late_pattern(r"[0-9]+(?:[ .-][0-9]+)*")
+_GROUP = late_pattern(r"[0-9]+")
 _DASHES_AND_DOTS = {"\N{MINUS SIGN}": "-", "\N{MIDDLE DOT}": ".", "\N{BULLET}": "."}
 
 
@@ -298,7 +299,7 @@ def without_card_numbers(text: str) -> str:
     return _MAYBE_LONGER.sub("****", "".join(map(_fold, unicodedata.normalize("NFKC", text))))
 
 
-_LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
+_LONG_NUMBER = late_pattern(r"\d(?:[ -]?\d){11,18}")
 
 
 def without_long_numbers(text: str) -> str:

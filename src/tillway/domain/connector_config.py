@@ -6,10 +6,11 @@ from typing import Final
 import msgspec
 
 from tillway.domain.account import Mode
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.ledger import Fee
 from tillway.domain.record import Record
 
-NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,30}", re.ASCII)
+NAME: Final = late_pattern(r"[a-z][a-z0-9_-]{0,30}", re.ASCII)
 NAME_RULE: Final = "use a small letter, then at most 30 of a-z, 0-9, - and _; not `new`"
 
 

@@ -1,11 +1,11 @@
 """Ephemeral keys: for an hour, a customer's own app may look after that customer's means of payment."""
 
 import hashlib
-import re
 from typing import Final
 
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.cards import Secret
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.record import Reading, Record
 
 LIFETIME_SECONDS: Final = 60 * 60
@@ -13,7 +13,7 @@ LIFETIME_SECONDS: Final = 60 * 60
 RANDOM_LENGTH: Final = 32
 """Characters of base 62 behind the account in a secret: 190 bits."""
 
-_SECRET: Final = re.compile(rf"ek_(test|live)_([0-9A-Za-z]{{{SCOPE_KEY_LENGTH - 1}}})[0-9A-Za-z]{{{RANDOM_LENGTH}}}")
+_SECRET: Final = late_pattern(rf"ek_(test|live)_([0-9A-Za-z]{{{SCOPE_KEY_LENGTH - 1}}})[0-9A-Za-z]{{{RANDOM_LENGTH}}}")
 
 
 class EphemeralKey(Record, frozen=True, kw_only=True):

@@ -4,7 +4,6 @@ default of its currency.
 The vault holds the sealed number; a record has its last four characters and a fingerprint.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +11,7 @@ import msgspec
 
 from tillway.domain.bank_account import iban_valid, routing_valid
 from tillway.domain.commands import PayoutMethod, UpdateExternalAccount
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.payout import RecipientType
 from tillway.domain.record import Changes, EventDraft, Moment, Reading, Record, SealedRecord, changed
@@ -178,7 +178,7 @@ def _unset_default(before: ExternalAccount | None, now: ExternalAccount) -> tupl
 
 # Account numbers. Errors name the field and never repeat its value.
 
-_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
+_IBAN = late_pattern(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 _SEPARATORS = str.maketrans("", "", " -")
 
 

@@ -8,6 +8,7 @@ import re
 
 import msgspec
 
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment, Record
 
@@ -27,7 +28,7 @@ class GatewayPayment(Record, frozen=True, kw_only=True):
         return self.expires_at is None or now < self.expires_at
 
 
-_NUMBER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+_NUMBER = late_pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
 def gateway_payment_id(number: str) -> str | None:

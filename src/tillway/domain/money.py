@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 
 AMOUNT_MIN: Final = 1
@@ -40,7 +41,7 @@ payments, and those without a minor unit in the standard: metals, bond market un
 MINOR_UNITS: Final[dict[str, int]] = {code: decimals for decimals, codes in _CODES.items() for code in codes.split()}
 """Every currency that can be paid with, and its number of decimals (0, 2 or 3)."""
 
-_MAJOR = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,15}))?", re.ASCII)
+_MAJOR = late_pattern(r"([0-9]{1,15})(?:\.([0-9]{1,15}))?", re.ASCII)
 
 
 def check_currency(code: str, param: str = "currency") -> str:

@@ -19,6 +19,7 @@ from tillway.domain.cards import Secret
 from tillway.domain.checkout import CheckoutSession
 from tillway.domain.customer_session import CustomerSession
 from tillway.domain.file_link import FileLink
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.setup_intent import SetupIntent
@@ -42,13 +43,13 @@ _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
 _OWNER = rb"((?:pi|dpi|seti|src|ch|cs|cuss|link)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
-_marked = re.compile(_OWNER + re.escape(_MARK))
+_marked = late_pattern(_OWNER + re.escape(_MARK))
 
 _SIGNING = b"whsec_"
 _IN_EPHEMERAL = b'"secret":"ek_'
 _SEALED_MARK = rb"\/sealed\/"
-_shown_random = re.compile(rb"(?:(whsec_)[0-9A-Za-z]{32}|(ek_)(?:test|live)_[0-9A-Za-z]{48})(?![0-9A-Za-z])")
-_sealed_random = re.compile(rb"(whsec_|ek_)" + re.escape(_SEALED_MARK) + rb"([0-9A-Za-z_=-]+)")
+_shown_random = late_pattern(rb"(?:(whsec_)[0-9A-Za-z]{32}|(ek_)(?:test|live)_[0-9A-Za-z]{48})(?![0-9A-Za-z])")
+_sealed_random = late_pattern(rb"(whsec_|ek_)" + re.escape(_SEALED_MARK) + rb"([0-9A-Za-z_=-]+)")
 _NONCE_BYTES = 12
 
 

@@ -1,11 +1,11 @@
 """Renders refusals as Stripe's error object (https://docs.stripe.com/api/errors)."""
 
-import re
 from functools import lru_cache
 from typing import Any, Final
 
 from tillway.domain.bank_account import iban_valid
 from tillway.domain.cards import without_card_numbers
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import RULES, Refused
 
 OWN_DOCS: Final = "https://github.com/tillway/tillway/blob/main/docs/errors.md"
@@ -83,13 +83,13 @@ def doc_url(code: str) -> str:
     return f"https://docs.stripe.com/error-codes/{dashed}" if code in STRIPE_CODES else f"{OWN_DOCS}#{dashed}"
 
 
-_KEY: Final = re.compile(r"((?:sk|rk|ek)_(?:test|live)_|whsec_)[0-9A-Za-z]{8,}")
-_MAYBE_IBAN: Final = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[0-9A-Za-z]{11,30}(?![0-9A-Za-z])")
+_KEY: Final = late_pattern(r"((?:sk|rk|ek)_(?:test|live)_|whsec_)[0-9A-Za-z]{8,}")
+_MAYBE_IBAN: Final = late_pattern(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[0-9A-Za-z]{11,30}(?![0-9A-Za-z])")
 # Nearly every text has none of these. They begin with one character or a set, which is quick to look for; the exact
 # patterns above try every position, and cost a refusal as much as the rest of it.
-_IN_KEYS: Final = re.compile(r"_[0-9A-Za-z]{8}")
-_IN_IBANS: Final = re.compile(r"[0-9][0-9][0-9A-Za-z]{11}")
-_DIGIT: Final = re.compile(r"[0-9]")
+_IN_KEYS: Final = late_pattern(r"_[0-9A-Za-z]{8}")
+_IN_IBANS: Final = late_pattern(r"[0-9][0-9][0-9A-Za-z]{11}")
+_DIGIT: Final = late_pattern(r"[0-9]")
 
 
 def discreet(text: str) -> str:

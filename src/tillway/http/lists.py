@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -12,10 +12,12 @@ from tillway.domain.source_api import SourceApi
 from tillway.engine.ids import time_prefix
 from tillway.http.params import LIMIT_DEFAULT, Span
 from tillway.http.routes import Call, Page
-from tillway.http.search import Resource, matches, parse, required_terms
 from tillway.http.shapes import View, render_record
 from tillway.store.codec import RECORD_TYPES, TYPES, by_source_api, by_term, decode
 from tillway.store.port import Row
+
+if TYPE_CHECKING:
+    from tillway.http.search import Resource
 
 SCAN_PAGE = 100
 """The records that a filtered list or search reads and compares at a time: some milliseconds of the loop."""
@@ -252,11 +254,13 @@ def view_of(call: Call) -> View:
     )
 
 
-async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
+async def search_page(call: Call, prefix: str, resource: "Resource") -> Page:
     """Return one page of the records that match `query`, newest first.
 
     An equality on metadata or e-mail uses an index; every other query reads all records of the prefix.
     """
+    from tillway.http.search import matches, parse, required_terms
+
     query = parse(call.params["query"], resource)
     scope = call.caller.scope_key
     limit = call.params.get("limit", LIMIT_DEFAULT)

@@ -29,6 +29,7 @@ import msgspec
 from tillway.domain.cards import contains_card_number
 from tillway.domain.charge import STATEMENT_DESCRIPTOR_MAX, descriptor_fault
 from tillway.domain.country import COUNTRIES
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, check_amount, check_currency
 from tillway.domain.record import METADATA_KEYS_MAX
 from tillway.domain.refusal import Refused
@@ -279,7 +280,7 @@ class OwnId(Text):
 class Email(Text):
     """An e-mail address as browsers check it (HTML, "valid e-mail address"), with at least two labels in its domain."""
 
-    _FORM = re.compile(
+    _FORM = late_pattern(
         r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
         r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     )
@@ -299,7 +300,7 @@ class Email(Text):
 class Url(Text):
     """An absolute http or https URL without credentials; with `app_schemes`, also one that opens an app (`shop://…`)."""
 
-    _APP_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")
+    _APP_SCHEME = late_pattern(r"[a-z][a-z0-9+.-]+")
     _NO_APPS = frozenset(
         {"about", "blob", "data", "file", "filesystem", "jar", "javascript", "vbscript", "view-source"}
     )
@@ -713,7 +714,7 @@ class Expand(Array):
 
 
 class _ExpandPath(Parameter):
-    _FORM = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
+    _FORM = late_pattern(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
     def read(self, value: Any, name: str) -> str:
         if type(value) is not str or len(value) > ID_MAX or self._FORM.fullmatch(value) is None:

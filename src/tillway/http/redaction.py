@@ -4,13 +4,13 @@ A body is judged by the names of its members, in the words of every contract tha
 any member. An unreadable body is not kept.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
 from tillway.domain.cards import without_long_numbers
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 from tillway.http.errors import discreet
 from tillway.http.masking import mask
@@ -121,8 +121,8 @@ _CLASSES: Final = bytes(
 
 _LONG: Final = b"0" * 12
 _IBAN_BEGINS: Final = b"aa00"
-_IBAN: Final = re.compile(rb"(?<![0-9A-Za-z])[A-Za-z]{2}\d\d[0-9A-Za-z]{11}")
-_ESCAPED: Final = re.compile(rb"%(?:[89A-Fa-f]|2[0Dd])")
+_IBAN: Final = late_pattern(rb"(?<![0-9A-Za-z])[A-Za-z]{2}\d\d[0-9A-Za-z]{11}")
+_ESCAPED: Final = late_pattern(rb"%(?:[89A-Fa-f]|2[0Dd])")
 
 _Kind = Literal["plain", "secret", "personal", "address"]
 _KINDS: Final[dict[str, _Kind]] = {}

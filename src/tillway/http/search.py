@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NoReturn, assert_never
 
 import msgspec
 
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 from tillway.http.wire import quote
 
@@ -195,18 +196,18 @@ class _Scan:
         _refuse(reason, self.position)
 
 
-_BLANKS = re.compile(r"\s*")
-_LAST_BLANKS = re.compile(r"\s+\Z")
-_MINUS = re.compile(r"-")
-_NAME = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
-_OPENING = re.compile(r"\[\s*")
-_CLOSING = re.compile(r"\s*\]")
-_OPERATOR = re.compile(r":|~|>=|<=|>|<")
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_BARE = re.compile(r"[^\s'\"()\[\]]+")
-_JOIN = re.compile(r"(?:and|or)(?=\s)", re.IGNORECASE)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+_BLANKS = late_pattern(r"\s*")
+_LAST_BLANKS = late_pattern(r"\s+\Z")
+_MINUS = late_pattern(r"-")
+_NAME = late_pattern(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
+_OPENING = late_pattern(r"\[\s*")
+_CLOSING = late_pattern(r"\s*\]")
+_OPERATOR = late_pattern(r":|~|>=|<=|>|<")
+_QUOTED = late_pattern(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_BARE = late_pattern(r"[^\s'\"()\[\]]+")
+_JOIN = late_pattern(r"(?:and|or)(?=\s)", re.IGNORECASE)
+_ESCAPE = late_pattern(r"\\(.)", re.DOTALL)
+_NUMBER = late_pattern(r"-?[0-9]{1,15}", re.ASCII)
 
 
 def _join(scan: _Scan, before: set[str]) -> str:

@@ -5,10 +5,10 @@ first, each of which changes one kind of object into what it was before a versio
 (https://docs.stripe.com/changelog lists the versions).
 """
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 
 CURRENT = "2026-10-28.endive"
@@ -37,7 +37,7 @@ NAMED = (
 )
 """The first version of each name. A name has a version a month, until the next name begins."""
 
-_VERSION = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.([a-z]+))?\Z")
+_VERSION = late_pattern(r"(\d{4}-\d{2}-\d{2})(?:\.([a-z]+))?\Z")
 
 TYPES_RENAMED = "2026-09-30.endive"
 """The version that calls `payment_method_types` `allowed_payment_method_types`."""

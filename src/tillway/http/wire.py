@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 
 BODY_BYTES_MAX: Final = 1 << 20
@@ -37,7 +38,7 @@ _JSON_TYPE = "application/json"
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-_INDEX = re.compile(r"0|[1-9][0-9]{0,3}")
+_INDEX = late_pattern(r"0|[1-9][0-9]{0,3}")
 
 _MAPS = frozenset({"metadata"})
 """Parameters that are never lists: `metadata[0]=x` sets the key "0"."""
@@ -386,9 +387,9 @@ _WINDOW = 16_384
 _TAIL = 16
 """The bytes that hold a pair of surrogates, `\\ud83d\\ude00`, with some more."""
 
-_TOKEN = re.compile(r'"([^"]*+)(?:"(\s*+:)?|\Z)|[{}\[\],]')
-_BYTE = re.compile(r" \(byte ([0-9]+)\)")
-_SILENT_FAULT = re.compile(
+_TOKEN = late_pattern(r'"([^"]*+)(?:"(\s*+:)?|\Z)|[{}\[\],]')
+_BYTE = late_pattern(r" \(byte ([0-9]+)\)")
+_SILENT_FAULT = late_pattern(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
     rb"|(?<![0-9])[0-9]{99}"

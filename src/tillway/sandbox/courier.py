@@ -17,11 +17,12 @@ from collections import OrderedDict
 import msgspec
 
 from tillway.connectors.port import Arranged, Consignment, Undeliverable, Unreachable
+from tillway.domain.late_pattern import late_pattern
 
 CONSIGNMENTS_MAX = 10_000
 """Most references in memory; the oldest are dropped first."""
 
-_MANNER = re.compile(r"courier (down|silent)(?: (\d{1,3}))?\b", re.IGNORECASE)
+_MANNER = late_pattern(r"courier (down|silent)(?: (\d{1,3}))?\b", re.IGNORECASE)
 
 
 class Consigned(msgspec.Struct):

@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import msgspec
 
 from tillway.domain.cards import without_card_numbers
+from tillway.domain.late_pattern import late_pattern
 
 Format = Literal["json", "text"]
 
@@ -33,7 +34,7 @@ CLOSE_SECONDS = 2.0
 CHUNK_LINES = 1000
 
 _MASK = "****"
-_SECRETS = re.compile(
+_SECRETS = late_pattern(
     r"((?:sk|pk|rk|ek)_(?:test|live)_|whsec_|_secret_|(?i:bearer|basic) +)[0-9A-Za-z._~+/=-]{4,}"
     r"|()eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]*)?"
 )
@@ -41,9 +42,9 @@ _ID = r"acct_[0-9A-Za-z]{16}|[a-z]{2,12}_(?:[0-9A-Za-z]{17}|[0-9a-f]{18})|[0-9A-
 """Tillway's ids and references. Each may begin like an IBAN. No country's IBAN has 17 or 34 characters, or 18 that are
 hexadecimal digits."""
 
-_IBAN = re.compile(rf"(?<![0-9A-Za-z])(?:({_ID})|[A-Za-z]{{2}}[0-9]{{2}}(?: ?[0-9A-Za-z]){{11,30}})(?![0-9A-Za-z])")
+_IBAN = late_pattern(rf"(?<![0-9A-Za-z])(?:({_ID})|[A-Za-z]{{2}}[0-9]{{2}}(?: ?[0-9A-Za-z]){{11,30}})(?![0-9A-Za-z])")
 _IBAN_DIGITS_MIN = 10
-_LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9](?: ?[0-9]){7,}(?![0-9A-Za-z])")
+_LONG_NUMBER = late_pattern(r"(?<![0-9A-Za-z])[0-9](?: ?[0-9]){7,}(?![0-9A-Za-z])")
 
 
 def redacted(text: str) -> str:

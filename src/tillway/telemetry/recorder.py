@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tillway.domain.source_api import SourceApi
 from tillway.engine.telemetry import NO_HEADERS, NO_SPAN, Fact, Span, SpanKind
 from tillway.telemetry.lines import Lines
 from tillway.telemetry.merchants import MERCHANTS_DEFAULT, MerchantCounters
 from tillway.telemetry.metrics import Labels, Metrics
-from tillway.telemetry.traces import Traces
+
+if TYPE_CHECKING:
+    from tillway.telemetry.traces import Traces
 
 _DONE: Labels = ("done",)
 _V1 = SourceApi.v1  # Python 3.11 takes 0.1 µs for an access through the enumeration, or to a name in it.
@@ -23,7 +25,7 @@ class Recorder:
         self,
         metrics: Metrics,
         lines: Lines[Any] | None = None,
-        traces: Traces | None = None,
+        traces: "Traces | None" = None,
         merchants_max: int = MERCHANTS_DEFAULT,
     ) -> None:
         self.metrics = metrics
