@@ -35,3 +35,51 @@ SELECT
   json_extract_scalar(line, '$.idempotency_key') AS idempotency_key,
   line
 FROM tillway_audit_lines;
+
+-- The ledger beside it. An object begins with a head that counts its lines; the note of whole days lies elsewhere.
+-- `created` may be the day before the object's.
+
+CREATE EXTERNAL TABLE tillway_ledger_lines (line string)
+PARTITIONED BY (day string)
+ROW FORMAT DELIMITED FIELDS TERMINATED BY '\001'
+STORED AS TEXTFILE
+LOCATION 's3://tillway-STAGE-audit-ACCOUNT/ledger/'
+TBLPROPERTIES (
+  'projection.enabled' = 'true',
+  'projection.day.type' = 'date',
+  'projection.day.format' = 'yyyy/MM/dd',
+  'projection.day.range' = '2026/01/01,NOW',
+  'storage.location.template' = 's3://tillway-STAGE-audit-ACCOUNT/ledger/${day}/'
+);
+
+-- Entries: amounts are minor units of `currency`, and `postings` are the movements of the ledger's accounts.
+CREATE OR REPLACE VIEW tillway_ledger AS
+SELECT
+  day,
+  json_extract_scalar(line, '$.id') AS id,
+  CAST(json_extract_scalar(line, '$.created') AS bigint) AS created,
+  json_extract_scalar(line, '$.account') AS account,
+  json_extract_scalar(line, '$.mode') AS mode,
+  json_extract_scalar(line, '$.currency') AS currency,
+  json_extract(line, '$.postings') AS postings,
+  json_extract_scalar(line, '$.type') AS type,
+  CAST(json_extract_scalar(line, '$.amount_minor') AS bigint) AS amount_minor,
+  CAST(json_extract_scalar(line, '$.fee_minor') AS bigint) AS fee_minor,
+  CAST(json_extract_scalar(line, '$.available_on') AS bigint) AS available_on,
+  json_extract_scalar(line, '$.source') AS source,
+  json_extract_scalar(line, '$.reporting_category') AS reporting_category
+FROM tillway_ledger_lines
+WHERE json_extract_scalar(line, '$.object') = 'entry';
+
+-- Changes of the charges, refunds, payouts and disputes that entries name as their source; the last one of a field
+-- holds. The connector and the state of a payment that moved nothing stand here.
+CREATE OR REPLACE VIEW tillway_ledger_sources AS
+SELECT
+  day,
+  json_extract_scalar(line, '$.id') AS id,
+  CAST(json_extract_scalar(line, '$.version') AS bigint) AS version,
+  json_extract_scalar(line, '$.told_by') AS told_by,
+  json_extract(line, '$.fields') AS fields,
+  json_extract_scalar(line, '$.gone') AS gone
+FROM tillway_ledger_lines
+WHERE json_extract_scalar(line, '$.object') = 'source';

@@ -2,8 +2,11 @@
 
 import asyncio
 import re
+import time
 import urllib.request
+from datetime import date, timedelta
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import msgspec
 import pytest
@@ -17,11 +20,15 @@ from tillway.crash.ministack import MiniStack
 from tillway.domain.account import SYSTEM
 from tillway.domain.audit import AuditBatch, leaf_of, next_batch
 from tillway.engine.audit.copies import name_of
+from tillway.engine.clock import Clock
+from tillway.http.messages import Request
 from tillway.installation import DATABASE
+from tillway.settings import Settings
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, Store
 from tillway.store.sqlite import SqliteStore
 from tillway.testing.in_process import InProcessApp
+from tillway.wiring import assemble
 
 BUCKET = "tillway-copies-audit"
 DAY = 1_796_083_200
@@ -32,6 +39,19 @@ MADE = (
     f"<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>".encode()
 )
 """The body of the request that makes a bucket."""
+
+
+PAYMENT = b"amount=2000&currency=eur&payment_method=pm_card_visa&confirm=true&return_url=https://example.com"
+
+
+def variables(stack: MiniStack) -> dict[str, str]:
+    """The environment of a command that reads a bucket of the emulator."""
+    return {
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL": stack.endpoint,
+        "AWS_ACCESS_KEY_ID": ministack.ACCOUNT,
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
 
 
 def fetched(stack: MiniStack, path: str) -> bytes:
@@ -103,17 +123,11 @@ async def test_the_command_compares_the_copy_with_the_trail(stack: MiniStack, tm
         await copy.send()
     finally:
         await store.close()
-    variables = {
-        "AWS_REGION": REGION,
-        "AWS_ENDPOINT_URL": stack.endpoint,
-        "AWS_ACCESS_KEY_ID": ministack.ACCOUNT,
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
 
     def verified(named: str = f"s3://{bucket}") -> str:
-        return tillway("audit", "verify", "--copy", named, "--data-dir", data, cwd=tmp_path, **variables).stderr
+        return tillway("audit", "verify", "--copy", named, "--data-dir", data, cwd=tmp_path, **variables(stack)).stderr
 
-    assert verified() == f"1 batches are in the bucket {bucket}.\n"
+    assert verified() == f"1 batches are in the copy s3://{bucket}.\n"
     line = await client.fetch(place)
     assert line is not None and await client.fetch(f"/{bucket}/none") is None
     await client.put(place, line.replace(b'"id"', b'"id" '), {})
@@ -127,5 +141,55 @@ async def test_the_command_compares_the_copy_with_the_trail(stack: MiniStack, tm
     for path in (f"/{bucket}/{added}", place):
         urllib.request.urlopen(urllib.request.Request(f"{stack.endpoint}{path}", method="DELETE"), timeout=30)
     assert "is missing in the bucket" in verified()
-    assert "write s3://NAME" in verified(bucket)
+    assert "is no directory, and no bucket (s3://NAME)" in verified(bucket)
+    await client.close()
+
+
+async def test_a_report_from_the_bucket_is_that_from_the_store(stack: MiniStack, tmp_path: Path) -> None:
+    data, bucket, ahead = tmp_path / "data", "tillway-reported-audit", 0
+    made = await asyncio.to_thread(init, data)
+    client = AwsClient(OBJECTS, REGION, stack.endpoint, lambda: Frozen(ministack.ACCOUNT, "test"))
+    clock = Clock(lambda: time.time_ns() + ahead * 1_000_000_000)
+    store = await SqliteStore.open(data / DATABASE)
+    running = await assemble(Settings(data_dir=data), store, clock)
+    headers = {"authorization": f"Bearer {made['secret_key']}", "content-type": "application/x-www-form-urlencoded"}
+    try:
+        await client.put(f"/{bucket}", MADE, {})
+        copy = AuditCopy(store, client, bucket)
+        await running.runner.audit.ensure()
+        for asked in (PAYMENT, PAYMENT + b"&capture_method=manual", PAYMENT.replace(b"visa", b"chargeDeclined")):
+            answer = await running.api.handle(Request("POST", "/v1/payment_intents", headers=headers, body=asked))
+            assert answer.status in (200, 402)
+        for _ in range(2):
+            await running.platform.engine.time.refresh(anyway=True)
+            ahead += 86_400
+        await running.platform.engine.time.refresh(anyway=True)
+        for row in await store.claim("audit", now_ms=clock.now_ms(), lease_ms=1000, limit=10):
+            await running.runner.audit.run(row)
+        await copy.add_all()
+        await copy.send(running.platform.engine.time.settled_until())
+    finally:
+        await running.close()
+    place = f"s3://{bucket}"
+
+    def reported(*of: str | Path) -> CompletedProcess[str]:
+        return tillway("reports", "transactions", "--format", "csv", *of, cwd=tmp_path, **variables(stack))
+
+    # From a directory that is no installation.
+    copied = reported("--copy", place, "--data-dir", tmp_path / "none")
+    assert copied.returncode == 0, copied.stderr
+    note = (await client.names(bucket, "ledger/whole/"))[-1]
+    whole = date.fromisoformat(note.removeprefix("ledger/whole/").removesuffix(".json")) + timedelta(days=1)
+    assert copied.stdout == reported("--to", str(whole), "--data-dir", data).stdout
+    assert len(copied.stdout.splitlines()) == 4
+    later = reported("--copy", place, "--to", str(whole + timedelta(days=1)))
+    assert later.returncode == 2 and f"the copy is whole until {whole}" in later.stderr
+    assert "There is no account 'acct_none'" in reported("--copy", place, "--account", "acct_none").stderr
+    (name,) = [name for name in await client.names(bucket, "ledger/2") if name != note]
+    line = await client.fetch(f"/{bucket}/{name}") or b""
+    await client.put(f"/{bucket}/{name}", line.replace(b'"amount_minor":2000', b'"amount_minor":200'), {})
+    altered = reported("--copy", place)
+    assert altered.returncode == 1 and f"{name} was edited" in altered.stderr and not altered.stdout
+    verified = tillway("audit", "verify", "--copy", place, "--data-dir", data, cwd=tmp_path, **variables(stack))
+    assert f"{name} is not what the trail and the ledger lead to" in verified.stderr
     await client.close()

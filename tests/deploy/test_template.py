@@ -98,7 +98,7 @@ def permissions(template: Template) -> Iterator[str]:
             actions, where = statement["Action"], json.dumps(statement["Resource"])
             if any("*" in action for action in actions) or "dynamodb:Scan" in actions:
                 yield f"{id}: {statement['Sid']} allows {actions}"
-            if "*" in where.replace("/audit/*", "") and not set(actions) <= WITH_ANY_RESOURCE:
+            if "*" in where.replace("/audit/*", "").replace("/ledger/*", "") and not set(actions) <= WITH_ANY_RESOURCE:
                 yield f"{id}: {statement['Sid']} reaches {where}"
 
 

@@ -93,7 +93,7 @@ locals {
           Sid      = "Audit"
           Effect   = "Allow"
           Action   = ["s3:PutObject"]
-          Resource = "${local.arn}:s3:::${local.bucket}/audit/*"
+          Resource = ["${local.arn}:s3:::${local.bucket}/audit/*", "${local.arn}:s3:::${local.bucket}/ledger/*"]
       }] : [])
     }
     step = {

@@ -116,7 +116,7 @@ variable "token_audience" {
 variable "audit_trail" {
   type        = string
   default     = "table"
-  description = "With `bucket`, the worker copies the audit trail to a bucket that keeps each object as it was written."
+  description = "With `bucket`, the worker copies the audit trail and the ledger to a bucket that keeps each object as it was written."
 }
 
 variable "audit_retention_days" {

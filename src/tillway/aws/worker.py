@@ -51,7 +51,7 @@ async def _work(event: dict[str, Any], context: Any) -> dict[str, Any]:
         await runner.keep_house()
         await environment.warn_of_waiting()
         if environment.audit_copy is not None:
-            await environment.audit_copy.send()
+            await environment.audit_copy.send(runner.audit.time.settled_until())
     else:
         queues = set(_queues_of(records))
         done = await runner.drain(queues, until=until)

@@ -44,7 +44,8 @@ def verify(
         Path | None, typer.Option(help="Directory of the archive: read the archived entries there.")
     ] = None,
     copy: Annotated[
-        str | None, typer.Option(help="Bucket with a copy of the trail, s3://NAME: compare it with the trail.")
+        str | None,
+        typer.Option(help="A copy of trail and ledger, s3://NAME or a directory: compare it with the store."),
     ] = None,
 ) -> None:
     """Walk the whole trail and compare the stored records with it. Name the first entry and each record that was
@@ -106,32 +107,13 @@ def verify(
 
 
 async def _compare_copy(store: "Store", place: str) -> "list[Fault]":
-    """Compare the copy in a bucket with the trail, and say how many batches it has."""
-    from tillway.aws_client import OBJECTS, AwsError, Lost, NoCredentials, client_of
+    """Compare a copy with the trail, and say how many batches it has."""
+    from tillway.cli.copies import opened_copy
     from tillway.engine.audit.copies import compare_copy
 
-    bucket = place.removeprefix("s3://").rstrip("/")
-    if not place.startswith("s3://") or not bucket or "/" in bucket:
-        raise WrongUsage(f"--copy {place} is no bucket; write s3://NAME")
-    try:
-        client = client_of(OBJECTS)
-    except NoCredentials as none:
-        raise WrongUsage(f"--copy: {none}") from None
-
-    class Objects:
-        async def names(self, prefix: str) -> list[str]:
-            return await client.names(bucket, prefix)
-
-        async def fetch(self, name: str) -> bytes | None:
-            return await client.fetch(f"/{bucket}/{name}")
-
-    try:
-        count, faults = await compare_copy(store, Objects())
-    except (AwsError, Lost) as failed:
-        raise fail(f"The bucket {bucket} cannot be read: {failed}") from None
-    finally:
-        await client.close()
-    say(f"{count} batches are in the bucket {bucket}.")
+    async with opened_copy(place) as bucket:
+        count, faults = await compare_copy(store, bucket)
+    say(f"{count} batches are in the copy {place}.")
     return faults
 
 

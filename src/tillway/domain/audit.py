@@ -121,10 +121,32 @@ class AuditBatch(Record, frozen=True, kw_only=True):
 COPIED_ID = "auc_copied"
 
 
+class LedgerCopied(Value, frozen=True, kw_only=True):
+    """How far a scope's ledger was copied: all batches up to `sequence`, whose entries of the trail end at `until`.
+
+    The last object is that of `batch` with the digest `sha256`; up to there are `total` entries of the ledger. All are
+    empty before the first object. `refused` says why the scope can have no copy of its ledger.
+    """
+
+    sequence: int = 0
+    until: str = ""
+    batch: int = 0
+    total: int = 0
+    sha256: str = ""
+    refused: str = ""
+
+
 class AuditCopied(Record, frozen=True, kw_only=True):
-    """How far a scope's trail was copied to a bucket: up to the batch `sequence`."""
+    """How far a scope's trail was copied to a bucket: up to the batch `sequence`. The first `skipped` batches were in
+    an archive by then, and are not in the bucket.
+
+    That of the installation also says until when the copy of all ledgers was noted to be whole, epoch seconds.
+    """
 
     sequence: int
+    skipped: int = 0
+    ledger: LedgerCopied = LedgerCopied()
+    whole_until: int = 0
 
 
 class AuditTask(Record, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from tillway.domain.record import Record
 from tillway.engine.ids import time_prefix
 from tillway.engine.scans import Scan
 from tillway.store.codec import decode
-from tillway.store.port import Store
+from tillway.store.port import Reads
 from tillway.store.walk import pages_of
 
 COLUMNS_DEFAULT = ("day", "type", "status", "connector")
@@ -83,7 +83,7 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 async def transactions(
-    store: Store,
+    store: Reads,
     scope_key: str,
     first: int,
     last: int,
@@ -165,7 +165,7 @@ def _turn(scan: Scan | None, page: list[Record]) -> AbstractAsyncContextManager[
     return scan.turn(len(page)) if scan is not None else nullcontext()
 
 
-async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> dict[str, Record]:
+async def _sources(store: Reads, scope_key: str, entries: Sequence[Entry]) -> dict[str, Record]:
     """The records that the entries are about, by id."""
     ids = list(dict.fromkeys(entry.source for entry in entries if entry.source))
     found: dict[str, Record] = {}
@@ -178,7 +178,7 @@ async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> di
 
 
 async def _pages(
-    store: Store, head: str, first: int, last: int, pause_seconds: float, scan: Scan | None
+    store: Reads, head: str, first: int, last: int, pause_seconds: float, scan: Scan | None
 ) -> AsyncIterator[list[Record]]:
     """The records with ids made from second `first` to `last`, oldest first, a page at a time."""
     after, until = f"{head}{time_prefix(first)}", f"{head}{time_prefix(last + 1)}"

@@ -122,9 +122,8 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str
 
 
-class Store(Protocol):
-    on_batch: Callable[[int, float], None] | None
-    """Called after each flush, with the number of commits in it and its seconds. It must not raise."""
+class Reads(Protocol):
+    """The part of a store that a reader of records needs."""
 
     async def get(self, key: str) -> Row | None:
         """The record at `key` as of the last durable commit, or None."""
@@ -148,6 +147,11 @@ class Store(Protocol):
         is the partition of that index. `after` and `until` are whole keys, both exclusive, in the direction of
         `order`: newest first, `after` is the upper end; oldest first, it is the lower. Neither key need exist.
         """
+
+
+class Store(Reads, Protocol):
+    on_batch: Callable[[int, float], None] | None
+    """Called after each flush, with the number of commits in it and its seconds. It must not raise."""
 
     async def commit(self, writes: Sequence[Write]) -> None:
         """All of `writes` (1 to WRITES_MAX, no key twice) or nothing; durable on return.

@@ -11,13 +11,13 @@ from typing import Literal, TypeVar
 from tillway.domain.account import SYSTEM, Scope
 from tillway.domain.record import Record
 from tillway.store.codec import RECORD_TYPES, decode
-from tillway.store.port import PAGE_MAX, Row, Store
+from tillway.store.port import PAGE_MAX, Reads, Row
 
 R = TypeVar("R", bound=Record)
 
 
 async def pages_of(
-    store: Store,
+    store: Reads,
     partition: str,
     *,
     index: str | None = None,
@@ -38,7 +38,7 @@ async def pages_of(
 
 
 async def rows_of(
-    store: Store,
+    store: Reads,
     partition: str,
     *,
     index: str | None = None,
@@ -53,13 +53,13 @@ async def rows_of(
             yield row
 
 
-async def records_of(store: Store, scope_key: str, kind: type[R]) -> AsyncIterator[R]:
+async def records_of(store: Reads, scope_key: str, kind: type[R]) -> AsyncIterator[R]:
     """Every record in a scope with the first prefix of a type, oldest first. Raises `RecordDamaged`."""
     async for record, _ in versions_of(store, scope_key, kind):
         yield record
 
 
-async def versions_of(store: Store, scope_key: str, kind: type[R]) -> AsyncIterator[tuple[R, int]]:
+async def versions_of(store: Reads, scope_key: str, kind: type[R]) -> AsyncIterator[tuple[R, int]]:
     """As `records_of`, each record with its version."""
     async for row in rows_of(store, f"{scope_key}/{RECORD_TYPES[kind].prefixes[0]}_"):
         record = decode(row.key.partition("/")[2], row.body)
@@ -67,7 +67,7 @@ async def versions_of(store: Store, scope_key: str, kind: type[R]) -> AsyncItera
         yield record, row.version
 
 
-async def merchant_scopes(store: Store) -> list[str]:
+async def merchant_scopes(store: Reads) -> list[str]:
     """The scope keys of every merchant, test and live, by account. No account is decoded, for one may be damaged."""
     return [
         Scope(account=row.key.partition("/")[2], mode=mode).key
@@ -76,6 +76,6 @@ async def merchant_scopes(store: Store) -> list[str]:
     ]
 
 
-async def all_scopes(store: Store) -> list[str]:
+async def all_scopes(store: Reads) -> list[str]:
     """The installation's own scope, and then those of every merchant."""
     return [SYSTEM, *await merchant_scopes(store)]

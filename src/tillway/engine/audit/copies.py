@@ -1,32 +1,47 @@
-"""The copy of the audit trail in a bucket: where each batch lies, and the comparison of the copy with the chain.
+"""The copy of the audit trail and the ledger in a bucket: where each batch lies, and the comparison with the store.
 
-The chain in the store proves the copy: a line's digest is the one in its batch. An edited, deleted or added object
-differs from it, and so does a chain that was made anew after its batches were copied.
+The chain in the store proves the copy: a line's digest is the one in its batch, and the ledger's objects are made anew
+from the entries that the chain proves. An edited, deleted or added object differs, and so does a chain that was made
+anew after its batches were copied.
 """
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Final
 
-from tillway.domain.audit import COPIED_ID, AuditBatch, AuditCopied, leaf_of
+import msgspec
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.audit import COPIED_ID, AuditBatch, AuditCopied, LedgerCopied, leaf_of
+from tillway.domain.ledger_copy import digest, read_object
+from tillway.domain.redaction import Redacted, redacted_id
+from tillway.engine.audit import ledger_copies
 from tillway.engine.audit.heads import Fault
+from tillway.engine.audit.ledger_copies import Bucket, CopyRefused, entries_of, next_object
 from tillway.store.codec import decode_unchecked
 from tillway.store.port import Store
 from tillway.store.walk import all_scopes, rows_of
 
 PREFIX: Final = "audit/"
-_NAME: Final = re.compile(r"audit/\d{4}/\d{2}/\d{2}/([^/]+)/\d{12}-\d{12}\.ndjson")
+_SCOPE: Final = re.compile(r"(?:audit|ledger)/\d{4}/\d{2}/\d{2}/([^/]+)/\d{12}(?:-\d{12})?\.ndjson")
 
 PAGE_BATCHES: Final = 20
 
 
-class Bucket(Protocol):
-    async def names(self, prefix: str) -> Sequence[str]:
-        """The names of all objects that begin so."""
+class Directory:
+    """A `Bucket` in a directory, as `aws s3 sync` makes one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def names(self, prefix: str) -> list[str]:
+        files = (file.relative_to(self._path).as_posix() for file in (self._path / prefix).rglob("*") if file.is_file())
+        return sorted(files)
 
     async def fetch(self, name: str) -> bytes | None:
-        """An object; None if there is none."""
+        file = self._path / name
+        return file.read_bytes() if file.is_file() else None
 
 
 def name_of(scope_key: str, batch: AuditBatch) -> str:
@@ -36,43 +51,109 @@ def name_of(scope_key: str, batch: AuditBatch) -> str:
 
 
 async def compare_copy(store: Store, bucket: Bucket) -> tuple[int, list[Fault]]:
-    """Compare every batch that was copied with its object: how many there are, and the first fault of each trail."""
-    names = set(await bucket.names(PREFIX))
+    """Compare every batch that was copied with its objects, of the trail and of the ledger: how many batches there are,
+    and the first fault of each scope."""
+    names = {*await bucket.names(PREFIX), *await bucket.names(ledger_copies.PREFIX)}
+    names = {name for name in names if not name.startswith(ledger_copies.WHOLE_PREFIX)}
     count, faults = 0, list[Fault]()
     for scope_key in await all_scopes(store):
-        row = await store.get(f"{scope_key}/{COPIED_ID}")
-        held = decode_unchecked(COPIED_ID, row.body) if row is not None else None
-        copied = held.sequence if isinstance(held, AuditCopied) else 0
-        fault, known = "", set[str]()
-        async for row in rows_of(store, f"{scope_key}/mrk_", page=PAGE_BATCHES):
-            batch = decode_unchecked(row.key.partition("/")[2], row.body)
-            assert isinstance(batch, AuditBatch), row.key
-            name = name_of(scope_key, batch)
-            known.add(name)
-            # A worker that was killed may have copied further than the store tells.
-            if batch.sequence <= copied or name in names:
-                count += 1
-                fault = fault or _fault_of(batch, name, await bucket.fetch(name) if name in names else None)
-        mine = {name for name in names if (found := _NAME.fullmatch(name)) is not None and found[1] == scope_key}
-        unknown = sorted(mine - known)
+        comparison = _Comparison(store, bucket, scope_key, names)
+        fault = await comparison.run()
+        count += comparison.count
+        mine = {name for name in names if (found := _SCOPE.fullmatch(name)) is not None and found[1] == scope_key}
+        unknown = sorted(mine - comparison.known)
         names -= mine
         if unknown and not fault:
             fault = f"{unknown[0]} is in the bucket, and no batch of the trail"
         if fault:
             faults.append(Fault(scope_key, fault))
     if names:
-        faults.append(Fault("sys", f"{min(names)} is in the bucket, and of no trail"))
+        faults.append(Fault(SYSTEM, f"{min(names)} is in the bucket, and of no trail"))
     return count, faults
 
 
-def _fault_of(batch: AuditBatch, name: str, content: bytes | None) -> str:
-    """How an object differs from its batch; empty where it does not."""
-    if content is None:
-        return f"{name} is missing in the bucket"
-    lines = content.split(b"\n")[:-1]
-    if len(lines) != len(batch.entries):
-        return f"{name} has {len(lines)} entries, and its batch {len(batch.entries)}"
-    for place, (suffix, line) in enumerate(zip(batch.entries, lines, strict=True)):
-        if leaf_of(f"aud_{suffix}", line) != batch.leaf(place):
-            return f"{name} has another aud_{suffix} than was linked"
-    return ""
+class _Comparison:
+    def __init__(self, store: Store, bucket: Bucket, scope_key: str, names: set[str]) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._scope_key = scope_key
+        self._names = names
+        self._ledger = LedgerCopied()
+        self.count = 0
+        self.known: set[str] = set()
+
+    async def run(self) -> str:
+        """The first fault of a scope; empty where there is none."""
+        row = await self._store.get(f"{self._scope_key}/{COPIED_ID}")
+        held = decode_unchecked(COPIED_ID, row.body) if row is not None else None
+        copied = held if isinstance(held, AuditCopied) else AuditCopied(id=COPIED_ID, created=0, sequence=0)
+        fault = ""
+        async for row in rows_of(self._store, f"{self._scope_key}/mrk_", page=PAGE_BATCHES):
+            batch = decode_unchecked(row.key.partition("/")[2], row.body)
+            assert isinstance(batch, AuditBatch), row.key
+            name, in_ledger = name_of(self._scope_key, batch), ledger_copies.name_of(self._scope_key, batch)
+            self.known |= {name, in_ledger}
+            # A worker that was killed may have copied further than the store tells.
+            there = copied.skipped < batch.sequence <= copied.sequence or name in self._names
+            self.count += there
+            if there and not fault:
+                fault = await self._trail_fault(batch, name)
+            counted = batch.sequence <= copied.ledger.sequence or in_ledger in self._names
+            if counted and not fault and self._scope_key != SYSTEM:
+                fault = await self._ledger_fault(batch, in_ledger, copied.ledger)
+        return fault
+
+    async def _fetch(self, name: str) -> bytes | None:
+        return await self._bucket.fetch(name) if name in self._names else None
+
+    async def _trail_fault(self, batch: AuditBatch, name: str) -> str:
+        """How an object differs from its batch; empty where it does not."""
+        content = await self._fetch(name)
+        if content is None:
+            return f"{name} is missing in the bucket"
+        lines = content.split(b"\n")[:-1]
+        if len(lines) != len(batch.entries):
+            return f"{name} has {len(lines)} entries, and its batch {len(batch.entries)}"
+        for place, (suffix, line) in enumerate(zip(batch.entries, lines, strict=True)):
+            leaf = leaf_of(f"aud_{suffix}", line)
+            if leaf != batch.leaf(place) and not await self._is_redacted(suffix, leaf):
+                return f"{name} has another aud_{suffix} than was linked"
+        return ""
+
+    async def _is_redacted(self, suffix: str, leaf: bytes) -> bool:
+        """Whether an entry was redacted before it was copied. The walk of the chain checks the proof."""
+        id = redacted_id(f"aud_{suffix}")
+        row = await self._store.get(f"{self._scope_key}/{id}")
+        proof = decode_unchecked(id, row.body) if row is not None else None
+        return isinstance(proof, Redacted) and proof.leaf == leaf
+
+    async def _ledger_fault(self, batch: AuditBatch, name: str, copied: LedgerCopied) -> str:
+        """How an object of the ledger differs from the one that the store leads to; empty where it does not."""
+        entries = await entries_of(self._store, self._scope_key, batch)
+        if entries is None:
+            # Archived: the objects themselves say where the next one goes on, and their chain holds them together.
+            return await self._pass_over(batch, name)
+        try:
+            expected, self._ledger = await next_object(self._store, self._scope_key, batch, entries, self._ledger)
+        except CopyRefused as refused:
+            return "" if copied.refused else f"{name}: {refused}"
+        content = await self._fetch(name)
+        if content is None and expected:
+            return f"{name} is missing in the bucket"
+        if (content or b"") != expected:
+            return f"{name} is not what the trail and the ledger lead to"
+        return ""
+
+    async def _pass_over(self, batch: AuditBatch, name: str) -> str:
+        self._ledger = msgspec.structs.replace(self._ledger, sequence=batch.sequence)
+        content = await self._fetch(name)
+        if content is None:
+            return ""
+        try:
+            head, _ = read_object(content)
+        except ValueError as wrong:
+            return f"{name} was edited: {wrong}"
+        if head.previous != self._ledger.sha256:
+            return f"{name} does not follow the object before it"
+        self._ledger = msgspec.structs.replace(self._ledger, batch=head.batch, total=head.total, sha256=digest(content))
+        return ""
