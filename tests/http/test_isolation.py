@@ -226,6 +226,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return (await objects.app.ok(objects.merchant, "GET", f"/ops/v1/{noun}"))["data"][0]["id"]
         case "v1", "payments":
             return (await objects.paid())["id"]
+        case "v1", "customers":
+            return (await objects.customer())["id"]
         case "v1", "sources":
             return await objects.source()
         case _, "sources":

@@ -658,6 +658,8 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/products": _nothing(),
     "POST /ops/v1/orders/{order_id}/steps/{step}": _step,
     "GET /ops/v1/reports/transactions": _nothing(),
+    "GET /ops/v1/customers": _nothing(),
+    "GET /ops/v1/customers/{customer}": _on(MerchantObjects.customer),
     "GET /ops/v1/payments": _nothing(),
     "GET /ops/v1/payments/totals": _nothing(),
     "GET /ops/v1/payments/{payment}": _on(MerchantObjects.paid),

@@ -19,6 +19,7 @@ NOUNS = (
     "connectors",
     "customer_balance_transactions",
     "customer_sessions",
+    "customer_overviews",
     "customers",
     "disputes",
     "doubts",

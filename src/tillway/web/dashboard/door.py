@@ -82,9 +82,10 @@ class Door:
         request = Request("POST", path, "", headers, _encoded(params or {}).encode(), self._client_ip)
         return msgspec.json.decode(await self._send(request))
 
-    async def delete(self, path: str, *, reason: str = "", **params: Any) -> Any:
-        """The answer to a call that ends something. Raises `CallRefused`."""
-        headers = self._headers() | ({"tillway-reason": reason} if reason else {})
+    async def delete(self, path: str, *, reason: str = "", expect: str = "", **params: Any) -> Any:
+        """The answer to a call that ends something, on records of the versions in `expect`. Raises `CallRefused`."""
+        more = {"tillway-reason": reason, "tillway-expect": expect}
+        headers = self._headers() | {name: value for name, value in more.items() if value}
         request = Request("DELETE", path, _encoded(params), headers, b"", self._client_ip)
         return msgspec.json.decode(await self._send(request))
 

@@ -96,7 +96,7 @@ def environment() -> "Environment":
         "asset": asset,
         "icon": icon,
         "base": BASE,
-        "version": __version__,
+        "release": __version__,
         "navigation": NAVIGATION,
         "operate": OPERATE,
         "keys": KEYS,

@@ -7,6 +7,7 @@ NOUNS = (
     "balance",
     "bulk_actions",
     "connectors",
+    "customer_money",
     "customers",
     "developers",
     "disputes",
