@@ -95,6 +95,25 @@ async def retrieve(call: Call) -> Answer:
     return await call.platform.engine.load(call.caller.scope_key).get(Dispute, call.id)
 
 
+@route("GET", "/ops/v1/disputes/{dispute}", returns="dispute_overview")
+async def overview(call: Call) -> Answer:
+    """Retrieve the money of a dispute, with the versions of its records for the header `Tillway-Expect`."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    dispute = await load.get(Dispute, call.id, "dispute")
+    return {
+        "object": "dispute_overview",
+        "amount": dispute.amount_minor,
+        "connector": dispute.connector,
+        "currency": dispute.currency,
+        "dispute": dispute.id,
+        "due_by": dispute.due_by,
+        "fee": sum(entry.fee_minor for entry in dispute.entries),
+        "status": dispute.status,
+        "taken": -sum(entry.net_minor for entry in dispute.entries),
+        "versions": {dispute.id: load.seen[dispute.id][0]},
+    }
+
+
 @route("POST", "/v1/disputes/{id}", UPDATE, returns="dispute")
 async def update(call: Call) -> Answer:
     """Stage evidence against a dispute, and submit it unless `submit` is false."""

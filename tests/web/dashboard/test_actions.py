@@ -93,6 +93,55 @@ async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
     assert "Send evidence" not in text(after) and words in text(after)
 
 
+async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop: DashboardShop) -> None:
+    shipping = {"name": "Annie Easley", "carrier": "DHL", "address": {"line1": "Am Deich 4", "city": "Bremen"}}
+    await shop.pay(8900, card="pm_card_createDisputeProductNotReceived", description="A kettle", shipping=shipping)
+    await shop.app.wait(5)
+    later = await MerchantObjects(shop.app, shop.merchant).dispute()
+    disputes = (await shop.get("/v1/disputes"))["data"]
+    dispute = next(one for one in disputes if one["reason"] == "product_not_received")
+    visitor = await shop.visitor()
+    listed = await visitor.get("/dashboard/disputes")
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]+)', listed.body.decode())
+    assert heads == ["Answer by", "Amount", "Reason", "Customer", "Payment", "Evidence", "With fee"]
+    assert re.search(r"Product not received Annie Easley A kettle 2 of 5 .104\.00", text(listed)), text(listed)
+    table = await visitor.get("/dashboard/disputes.csv?status=need")
+    lines = list(csv.DictReader(io.StringIO(table.body.decode())))
+    by_deadline = sorted(disputes, key=lambda one: one["evidence_details"]["due_by"])
+    assert [line["id"] for line in lines] == [one["id"] for one in by_deadline] and later in {
+        one["id"] for one in lines
+    }
+    page = await visitor.get(f"/dashboard/disputes/{dispute['id']}")
+    words = text(page)
+    assert "Annie Easley says that it never came." in words and "What wins “product not received” 2 of 5" in words
+    assert "Where it went Taken from the payment: Am Deich 4, Bremen." in words
+    assert 'name="shipping_carrier" type="text" value="DHL"' in page.body.decode()
+    assert "89.00 EUR and the fee of 15.00 EUR stay taken" in words
+    action = f"/dashboard/disputes/{dispute['id']}"
+    sent = {"shipping_carrier": "DHL", "shipping_tracking_number": "0034", "do": "save"}
+    await visitor.submit(page, action, sent)
+    assert "3 of 5" in text(await visitor.get(action))
+
+
+async def test_giving_in_shows_the_money_first_and_does_nothing_on_a_later_version(shop: DashboardShop) -> None:
+    dispute = await MerchantObjects(shop.app, shop.merchant).dispute()
+    visitor, action = await shop.visitor(), f"/dashboard/disputes/{dispute}/give-in"
+    form = await visitor.get(action)
+    words = text(form)
+    assert "The customer keeps 42.00 EUR" in words.replace("Ada Lovelace", "The customer")
+    assert "Fee that stays taken 15.00 EUR" in words and "Give in, 42.00 EUR" in words
+    assert (await shop.get(f"/v1/disputes/{dispute}"))["status"] == "needs_response", "a look changes nothing"
+    await shop.post(f"/v1/disputes/{dispute}", evidence={"product_description": "A kettle"}, submit=False)
+    late = await visitor.submit(form, action, {"reason": "They are right"})
+    assert late.status == 409 and "has changed meanwhile" in text(late)
+    assert (await shop.get(f"/v1/disputes/{dispute}"))["status"] == "needs_response"
+    for _ in range(2):
+        assert (await visitor.submit(late, action, {"reason": "They are right"})).status == 303
+    assert (await shop.get(f"/v1/disputes/{dispute}"))["status"] == "lost"
+    viewer = await shop.visitor("viewer", name="Viewer")
+    assert (await viewer.get(action)).status == 403
+
+
 async def test_the_balance_says_until_when_money_is_pending_and_what_is_disputed(shop: DashboardShop) -> None:
     await MerchantObjects(shop.app, shop.merchant).dispute()
     visitor = await shop.visitor()
@@ -301,6 +350,7 @@ ACTIONS: dict[str, dict[str, str]] = {
     "/dashboard/payments/pi_1/capture": {"amount": "1.00"},
     "/dashboard/payments/pi_1/cancel": {},
     "/dashboard/disputes/du_1": {},
+    "/dashboard/disputes/du_1/give-in": {},
     "/dashboard/balance/payout": {"currency": "eur", "amount": "1.00"},
     "/dashboard/doubts/att_1": {"outcome": "failed", "reason": "x"},
     "/dashboard/events/evt_1/resend": {},

@@ -184,6 +184,19 @@ def span(seconds: float) -> str:
     return f"{int(seconds // 3600)} h" if seconds < 172_800 else f"{int(seconds // 86_400)} days"
 
 
+def long_span(seconds: float) -> str:
+    """How long is left for something, to the hour: 2 days, 9 hours."""
+    days, hours = divmod(int(seconds) // 3600, 24)
+    if not days:
+        return span(seconds)
+    told = f"{days} {'day' if days == 1 else 'days'}"
+    return f"{told}, {hours} {'hour' if hours == 1 else 'hours'}" if hours else told
+
+
+def weekday(seconds: float, zone: tzinfo = UTC) -> str:
+    return f"{moment(seconds, zone):%A}"
+
+
 def size(count: int) -> str:
     """Bytes as people read them: 212 MB."""
     for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -1,10 +1,12 @@
-"""Disputes: the list by deadline, one dispute with its evidence, and the answer to it."""
+"""Disputes: the list by deadline, one dispute with what wins it, its evidence, and the answer to it."""
 
 from hashlib import sha256
 from typing import Any
 
 from tillway.web.dashboard import words
+from tillway.web.dashboard.dispute_evidence import FIELDS, FILES, WORDS, checklist_of, known_of_payment, says
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.payments import as_csv
 from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
 
 NEEDS = ("needs_response", "warning_needs_response")
@@ -23,35 +25,103 @@ STATUSES = {
     "warning_closed": ("ok", "check", "Closed"),
     "lost": ("bad", "cross", "Lost"),
 }
-LISTED_MAX = 100
+PAGE_ROWS, PAGES_MAX = 100, 10
+"""The list reads a thousand disputes at most, the newest: their deadlines are the nearest."""
 
-FIELDS = (
-    ("product_description", "What was sold"),
-    ("customer_name", "The customer’s name"),
-    ("customer_email_address", "The customer’s e-mail"),
-    ("shipping_address", "Where it went"),
-    ("shipping_carrier", "Carrier"),
-    ("shipping_tracking_number", "Tracking number"),
-    ("shipping_date", "Day of sending"),
-)
-FILES = (
-    ("shipping_documentation", "Proof of delivery"),
-    ("customer_communication", "What you wrote to the customer"),
-    ("receipt", "Receipt or invoice"),
-)
-WORDS = "uncategorized_text"
+MONTH_SECONDS = 30 * 24 * 60 * 60
+PAID = ("succeeded", "refunded", "partly_refunded", "disputed")
 
 
 @page("GET", "/disputes", place="/disputes")
 async def list_disputes(visit: Visit) -> Reply:
-    every = (await visit.door.get("/v1/disputes", limit=LISTED_MAX))["data"]
-    chosen = visit.asked("status") or "need"
-    statuses = next((statuses for name, _, statuses in TABS if name == chosen), NEEDS)
+    every, is_whole = await _every(visit)
+    chosen = _chosen(visit)
+    shown = _of_tab(every, chosen)
+    values = {
+        "disputes": [_row(dispute) for dispute in shown],
+        "tabs": [(name, word, sum(one["status"] in of for one in every)) for name, word, of in TABS],
+        "chosen": chosen,
+        "statuses": STATUSES,
+        "is_whole": is_whole,
+        "month": await _month(visit, every),
+    }
+    return Shown("disputes.html", values)
+
+
+@page("GET", "/disputes.csv", place="/disputes")
+async def disputes_csv(visit: Visit) -> Reply:
+    """The disputes of a tab, as the page lists them."""
+    every, _ = await _every(visit)
+    rows = [_csv_row(_row(dispute)) for dispute in _of_tab(every, _chosen(visit))]
+    return as_csv("disputes.csv", CSV_COLUMNS, rows)
+
+
+CSV_COLUMNS = (
+    *("id", "created", "answer_by", "amount", "currency", "status", "reason", "customer", "payment", "description"),
+    *("evidence", "evidence_of", "balance"),
+)
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    currency, due = one["currency"], one["evidence_details"]["due_by"]
+    done = sum(item["done"] for item in one["checklist"])
+    return [
+        *(one["id"], words.iso(one["created"]), words.iso(due) if due else "", words.plain(one["amount"], currency)),
+        *(currency.upper(), one["status"], one["reason"], one["known"]["customer_name"]),
+        *(one["payment_intent"] or "", one["known"]["product_description"]),
+        *(str(done), str(len(one["checklist"])), words.plain(one["taken"], currency)),
+    ]
+
+
+async def _every(visit: Visit) -> tuple[list[dict[str, Any]], bool]:
+    """The disputes with their charges, newest first, and whether these are all."""
+    found: list[dict[str, Any]] = []
+    for _ in range(PAGES_MAX):
+        after = found[-1]["id"] if found else None
+        part = await visit.door.get("/v1/disputes", limit=PAGE_ROWS, starting_after=after, expand=["data.charge"])
+        found += part["data"]
+        if not part["has_more"]:
+            return found, True
+    return found, False
+
+
+def _chosen(visit: Visit) -> str:
+    asked = visit.asked("status")
+    return asked if asked in {name for name, _, _ in TABS} else "need"
+
+
+def _of_tab(every: list[dict[str, Any]], chosen: str) -> list[dict[str, Any]]:
+    """Those that need an answer by the nearest deadline, the others newest first."""
+    statuses = next(statuses for name, _, statuses in TABS if name == chosen)
     shown = [dispute for dispute in every if dispute["status"] in statuses]
-    shown.sort(key=lambda dispute: dispute["evidence_details"]["due_by"] or 0)
-    tabs = [(name, word, sum(one["status"] in of for one in every)) for name, word, of in TABS]
-    now = visit.now
-    return Shown("disputes.html", {"disputes": shown, "tabs": tabs, "chosen": chosen, "statuses": STATUSES, "now": now})
+    return sorted(shown, key=lambda one: one["evidence_details"]["due_by"] or 0) if chosen == "need" else shown
+
+
+def _row(dispute: dict[str, Any]) -> dict[str, Any]:
+    """A dispute with the facts of its payment, and how much of its evidence there is."""
+    known = known_of_payment(dispute["charge"])
+    begun, due = dispute["created"], dispute["evidence_details"]["due_by"]
+    return {
+        **dispute,
+        "known": known,
+        "checklist": checklist_of(dispute["reason"], dispute["evidence"], known),
+        "taken": _taken(dispute),
+        "span": (begun, due) if due and due > begun else None,
+    }
+
+
+def _taken(dispute: dict[str, Any]) -> int:
+    """The sum of the dispute's movements of the balance, in minor units: negative where money is taken."""
+    return sum(entry["net"] for entry in dispute["balance_transactions"])
+
+
+async def _month(visit: Visit, every: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """How many payments of the last 30 days are disputed; None where there was no payment."""
+    since = visit.now - MONTH_SECONDS
+    since -= since % 3600  # Payments of whole hours are counted already.
+    states = (await visit.door.get("/ops/v1/payments/totals", created={"gte": since}))["states"]
+    payments = sum(states[state] for state in PAID)
+    return {"payments": payments, "disputes": sum(one["created"] >= since for one in every)} if payments else None
 
 
 @page("GET", "/disputes/{id}", place="/disputes")
@@ -59,41 +129,46 @@ async def show_dispute(visit: Visit) -> Reply:
     return await _page(visit)
 
 
+async def _read(visit: Visit) -> dict[str, Any]:
+    return _row(await visit.door.get(f"/v1/disputes/{visit.id}", expand=["charge"]))
+
+
 async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
-    dispute = await visit.door.get(f"/v1/disputes/{visit.id}")
-    evidence = {name: visit.sent(name) or dispute["evidence"].get(name) or "" for name, _ in FIELDS}
-    evidence[WORDS] = visit.sent(WORDS) or dispute["evidence"].get(WORDS) or ""
+    dispute = await _read(visit)
+    is_open, known = dispute["status"] in NEEDS, dispute["known"] if dispute["status"] in NEEDS else {}
+    evidence = {
+        name: visit.sent(name) or dispute["evidence"].get(name) or known.get(name) or ""
+        for name in (*(name for name, _ in FIELDS), WORDS)
+    }
     values = {
         "dispute": dispute,
-        "charge": await visit.door.get(f"/v1/charges/{dispute['charge']}"),
-        "open": dispute["status"] in NEEDS,
+        "charge": dispute["charge"],
+        "says": says(dispute["reason"], dispute["known"]["customer_name"]),
+        "open": is_open,
         "evidence": evidence,
         "fields": FIELDS,
         "files": [(name, word, dispute["evidence"].get(name)) for name, word in FILES],
-        "done": sum(bool(text) for text in [*evidence.values(), *(dispute["evidence"].get(name) for name, _ in FILES)]),
         "statuses": STATUSES,
         "wrong": wrong,
         "key": visit.idempotency_key,
-        "taken": sum(entry["net"] for entry in dispute["balance_transactions"]),
-        "text": words.document(dispute),
+        "taken": dispute["taken"],
+        "connector": (await visit.door.get(f"/ops/v1/disputes/{visit.id}"))["connector"],
+        "text": words.document(await visit.door.get(f"/v1/disputes/{visit.id}")),
     }
     return Shown("dispute.html", values, status)
 
 
 @page("POST", "/disputes/{id}", place="/disputes")
 async def answer_dispute(visit: Visit) -> Reply:
-    """Keep the evidence, send it to the bank, or give in."""
+    """Keep the evidence, or send it to the bank."""
     path = f"/v1/disputes/{visit.id}"
     await visit.check_role("disputes", path)
     reason = visit.sent("reason") or f"Answered by {visit.signed.operator.name}"
     key = f"{visit.idempotency_key}-{visit.sent('do') or 'send'}"  # A form may be kept first, and sent later.
     try:
-        if visit.sent("do") == "give_in":
-            await visit.door.post(f"{path}/close", {}, key=key, reason=reason)
-        else:
-            evidence = _evidence(visit) | await _uploaded(visit)
-            params = {"evidence": evidence, "submit": visit.sent("do") != "save"}
-            await visit.door.post(path, params, key=key, reason=reason)
+        evidence = _evidence(visit) | await _uploaded(visit)
+        params = {"evidence": evidence, "submit": visit.sent("do") != "save"}
+        await visit.door.post(path, params, key=key, reason=reason)
     except CallRefused as refused:
         if refused.code in ("operator_forbidden", "resource_missing"):
             raise
@@ -115,6 +190,47 @@ async def _uploaded(visit: Visit) -> dict[str, str]:
             made = await visit.door.upload("/v1/files", {"purpose": "dispute_evidence"}, file, key=key)
             ids[name] = made["id"]
     return ids
+
+
+@page("GET", "/disputes/{id}/give-in", place="/disputes")
+async def ask_to_give_in(visit: Visit) -> Reply:
+    await visit.check_role("disputes", f"/v1/disputes/{visit.id}/close")
+    return await _give_in_form(visit)
+
+
+@page("POST", "/disputes/{id}/give-in", place="/disputes")
+async def give_in(visit: Visit) -> Reply:
+    """Accept the dispute: it is lost."""
+    path = f"/v1/disputes/{visit.id}/close"
+    await visit.check_role("disputes", path)
+    reason = visit.sent("reason") or f"Given in by {visit.signed.operator.name}"
+    try:
+        await visit.door.post(path, {}, key=visit.idempotency_key, reason=reason, expect=visit.sent("version"))
+    except CallRefused as refused:
+        if refused.code in ("operator_forbidden", "resource_missing"):
+            raise
+        said = "" if refused.code == "record_changed" else refused.message
+        return await _give_in_form(visit, wrong=said, changed=not said, status=refused.status)
+    return Redirect(visit.url(f"/disputes/{visit.id}"))
+
+
+async def _give_in_form(visit: Visit, *, wrong: str = "", changed: bool = False, status: int = 200) -> Shown:
+    dispute = await _read(visit)
+    versions = (await visit.door.get(f"/ops/v1/disputes/{visit.id}"))["versions"]
+    balance = await visit.door.get("/v1/balance")
+    currency = dispute["currency"]
+    values = {
+        "dispute": dispute,
+        "open": dispute["status"] in NEEDS,
+        "taken": dispute["taken"],
+        "available": next((one["amount"] for one in balance["available"] if one["currency"] == currency), 0),
+        "version": ",".join(f"{id}={version}" for id, version in versions.items()),
+        "key": visit.idempotency_key,
+        "reason": visit.sent("reason"),
+        "wrong": wrong,
+        "changed": changed,
+    }
+    return Shown("give-in.html", values, status)
 
 
 @page("GET", "/files/{id}", place="/disputes")

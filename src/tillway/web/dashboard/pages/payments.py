@@ -226,7 +226,7 @@ def by_day(rows: list[dict[str, Any]], visit: Visit) -> list[tuple[str, list[dic
 async def payments_csv(visit: Visit) -> Reply:
     """Every payment that the filters show, or those that were chosen in the list."""
     if chosen := visit.query.get("id", [])[:PAGE_ROWS]:
-        return _as_csv("payments.csv", CSV_COLUMNS, [_csv_row(await overview(visit, id)) for id in chosen])
+        return as_csv("payments.csv", CSV_COLUMNS, [_csv_row(await overview(visit, id)) for id in chosen])
     return await whole_csv(visit, "payments.csv", "/ops/v1/payments", CSV_COLUMNS, _csv_row, **asked_of(visit).params)
 
 
@@ -244,11 +244,12 @@ async def whole_csv(
         found = await visit.door.get(path, **params, limit=CSV_PAGE, starting_after=after)
         rows += [cells_of(one) for one in found["data"]]
         if not found["has_more"]:
-            return _as_csv(name, columns, rows)
+            return as_csv(name, columns, rows)
         after = found["data"][-1]["id"]
 
 
-def _as_csv(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> File:
+def as_csv(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> File:
+    """Rows as a CSV file of that name."""
     text = io.StringIO()
     lines = csv.writer(text)
     lines.writerow(columns)
