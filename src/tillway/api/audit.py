@@ -1,37 +1,58 @@
 """`/ops/v1/audit`: the audit trail of the key's own merchant and mode, or that of the installation."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.audit import AuditEntry
 from tillway.domain.refusal import Refused
+from tillway.engine.audit.chain import Unreadable, look_at_end, place_in_chain
 from tillway.engine.audit.entries import entry_document
 from tillway.engine.ids import made_at
 from tillway.http.lists import list_page
-from tillway.http.params import Created, Enum, Params, Span, Text, list_params
+from tillway.http.params import Array, Created, Enum, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 
 OWNER = Enum("installation", "merchant")
-LIST = list_params(actor=Text(maximum=200), created=Created(), owner=OWNER, record=Text(maximum=200))
+AREAS: Final[dict[str, tuple[str, ...]]] = {
+    "money": ("pi_", "ch_", "re_", "po_", "du_", "txn_", "je_", "stl_", "cls_", "oi_", "pog_"),
+    "routing": ("rtg_", "con_"),
+    "keys": ("key_", "opk_", "oac_", "ephkey_"),
+    "users": ("opr_", "dsp_", "dpk_", "dsl_", "dss_", "dil_"),
+}
+"""The records of each area that `area` selects, by the beginnings of their ids."""
+
+LIST = list_params(
+    actor=Text(maximum=200),
+    area=Array(Enum(*AREAS), maximum=len(AREAS)),
+    created=Created(),
+    owner=OWNER,
+    record=Text(maximum=200),
+    who=Text(maximum=200),
+)
 
 
 @route("GET", "/ops/v1/audit", LIST, returns="list")
 async def list_entries(call: Call) -> Answer:
     """List audit entries, newest first. `record` and `actor` select those about one record or by one actor.
 
-    With `owner=installation` they are those of keys, operators, settings, connectors and routing, for an operator of
-    the whole installation.
+    `who` selects those whose actor, or the name or key of the actor, has this text in it; `area` those that changed
+    money, routing, keys or users. With `owner=installation` they are those of keys, operators, settings, connectors and
+    routing, for an operator of the whole installation.
     """
     params = call.params
     _choose_trail(call)
-    actor, record = params.get("actor"), params.get("record")
+    actor, record, who = params.get("actor"), params.get("record"), (params.get("who") or "").casefold()
+    begins = tuple(begin for area in params.get("area") or () for begin in AREAS[area])
 
     def keep(entry: AuditEntry) -> bool:
-        return (actor is None or entry.actor == actor) and (
-            record is None or any(change.id == record for change in entry.changes)
+        return (
+            (actor is None or entry.actor == actor)
+            and (record is None or any(change.id == record for change in entry.changes))
+            and (not who or who in entry.actor.casefold() or who in (entry.hint or "").casefold())
+            and (not begins or any(change.id.startswith(begins) for change in entry.changes))
         )
 
     since = made_at(record) if record is not None else None
@@ -39,15 +60,43 @@ async def list_entries(call: Call) -> Answer:
         # No entry about a record is older than the record.
         span: Span = params.get("created") or Span()
         params["created"] = Span(max(span.first, since), span.last)
-    filtered = actor is not None or record is not None
+    filtered = bool(actor is not None or record is not None or who or begins)
     return await list_page(call, "aud", keep=keep if filtered else None, noun="audit entry")
 
 
 @route("GET", "/ops/v1/audit/{id}", Params(owner=OWNER), returns="audit_entry")
 async def retrieve(call: Call) -> Answer:
-    """Retrieve one entry of the audit trail."""
+    """Retrieve one entry of the audit trail, with its place in the chain, which is null until a batch has it."""
     _choose_trail(call)
-    return await call.platform.engine.load(call.caller.scope_key).get(AuditEntry, call.id, noun="audit entry")
+    engine, scope = call.platform.engine, call.caller.scope_key
+    entry = await engine.load(scope).get(AuditEntry, call.id, noun="audit entry")
+    try:
+        found = await place_in_chain(engine.store, scope, entry.id)
+    except Unreadable:
+        found = None
+    place = None
+    if found is not None:
+        batch, position = found
+        place = {"batch": batch.sequence, "position": position, "head": batch.head.hex()}
+    return entry_document(entry) | {"place": place}
+
+
+@route("GET", "/ops/v1/audit_chain", Params(owner=OWNER), returns="audit_chain")
+async def chain(call: Call) -> Answer:
+    """Compare the newest entries of the audit trail with its chain; `tillway audit verify` compares all of it."""
+    _choose_trail(call)
+    engine = call.platform.engine
+    found = await look_at_end(engine.store, call.caller.scope_key)
+    return {
+        "object": "audit_chain",
+        "checked_at": engine.clock.now_ms() // 1000,
+        "compared": found.compared if found is not None else 0,
+        "damage": (found.damage or None) if found is not None else None,
+        "entries": found.entries if found is not None else 0,
+        "head": found.head if found is not None else None,
+        "linked_at": found.linked_at if found is not None else None,
+        "sequence": found.sequence if found is not None else 0,
+    }
 
 
 def _choose_trail(call: Call) -> None:

@@ -75,6 +75,7 @@ WRITES: Final[dict[str, Capability]] = {
 READS: Final[dict[str, Capability]] = {
     "GET /ops/v1/audit": "export_audit",
     "GET /ops/v1/audit/{id}": "export_audit",
+    "GET /ops/v1/audit_chain": "export_audit",
     "GET /ops/v1/connectors/{name}": "configure",
     "GET /ops/v1/system": "configure",
     "GET /ops/v1/operators": "configure",

@@ -61,6 +61,9 @@ CLAIMED_SECONDS = 5
 BATCHES_AT_ONCE = 20
 """Batches that one run of the task makes before other tasks get their turn."""
 
+COMPARED_MAX, COMPARED_BATCHES = 200, 20
+"""Most entries, and most batches, that a look at the end of the chain compares."""
+
 PAGE_ROWS = 500
 PAGE_BATCHES = 20
 
@@ -301,6 +304,63 @@ async def walk(
     )
 
 
+class ChainEnd(msgspec.Struct, frozen=True):
+    """The end of a scope's chain: its last batch, how many of the newest entries were compared with it, and the first
+    difference in words, or nothing. `linked_at` is epoch seconds."""
+
+    sequence: int
+    entries: int
+    head: str
+    linked_at: int
+    compared: int
+    damage: str
+
+
+async def look_at_end(store: Store, scope_key: str) -> ChainEnd | None:
+    """Compare the newest batches with each other and with their entries, COMPARED_MAX at most; None without a batch.
+
+    It reads a bounded part of what `walk` reads, and finds damage there alone.
+    """
+    rows = await store.query(None, f"{scope_key}/mrk_", limit=COMPARED_BATCHES)
+    trail, last, later, compared, damage = _Walk(store, scope_key, None), None, None, 0, ""
+    for row in rows:
+        batch = readable(row, AuditBatch)
+        if batch is None or not _consistent(batch):
+            damage = f"{row.key.partition('/')[2]} does not agree with its own head"
+        elif later is not None and (later.previous != batch.head or later.sequence != batch.sequence + 1):
+            damage = f"batch {later.sequence} does not follow batch {batch.sequence}"
+        if damage or batch is None or compared + len(batch.entries) > COMPARED_MAX:
+            break
+        last, later = last or batch, batch
+        damage = await trail.differ(batch)
+        compared += len(batch.entries)
+        if damage:
+            break
+    if last is None and not damage:
+        return None
+    if last is None:
+        return ChainEnd(0, 0, "", 0, 0, damage)
+    return ChainEnd(last.sequence, last.total, last.head.hex(), last.created, compared, damage)
+
+
+async def place_in_chain(store: Store, scope_key: str, id: str) -> tuple[AuditBatch, int] | None:
+    """The batch of an entry and its position in there, counted from 1; None while no batch has it."""
+    last, suffix = await last_batch(store, scope_key), id.partition("_")[2]
+    first, beyond = 1, last.sequence + 1 if last is not None else 1
+    while first < beyond:  # The first batch that reaches as far as the entry.
+        middle = (first + beyond) // 2
+        batch = readable(await store.get(f"{scope_key}/{batch_id(middle)}"), AuditBatch)
+        if batch is None:
+            return None
+        if batch.until < suffix:
+            first = middle + 1
+        elif suffix in batch.entries:
+            return batch, batch.entries.index(suffix) + 1
+        else:
+            beyond = middle
+    return None
+
+
 class _Walk:
     def __init__(
         self, store: Store, scope_key: str, verifier: HeadVerifier | None, archive: "Archive | None" = None
@@ -350,6 +410,24 @@ class _Walk:
                 raise self._torn("edited", f"aud_{suffix}, which waits to be linked, cannot be read", None, suffix)
         if task is None and self.waiting:
             raise self._torn("batch", _NO_TASK)
+
+    async def differ(self, batch: AuditBatch) -> str:
+        """The first entry of a batch that is not as it was linked, in words; empty where all are. Archived entries are
+        in no store."""
+        from tillway.engine.audit.archive import base_of
+
+        base, _ = await base_of(self.store, self.scope_key)
+        self._archived_until = base.sequence if base is not None else 0
+        for place, suffix in enumerate(batch.entries):
+            row = await self.store.get(f"{self.scope_key}/aud_{suffix}")
+            if row is None and batch.sequence <= self._archived_until:
+                continue
+            if row is None:
+                return f"aud_{suffix} is missing"
+            leaf = leaf_of(f"aud_{suffix}", row.body)
+            if leaf != batch.leaf(place) and not await self._is_redacted(suffix, leaf):
+                return f"aud_{suffix} was edited"
+        return ""
 
     def _link(self, row: Row) -> AuditBatch:
         """The next batch, after checking that it follows the last one and is whole."""

@@ -1,4 +1,4 @@
-"""What wins a dispute: the evidence for its reason, and what of it the payment already tells."""
+"""The evidence that wins a dispute of each reason, and the part of it that the payment already tells."""
 
 from typing import Any, Final
 
@@ -105,7 +105,7 @@ def known_of_payment(charge: dict[str, Any]) -> dict[str, str]:
 
 
 def checklist_of(reason: str, evidence: dict[str, Any], known: dict[str, str]) -> list[dict[str, Any]]:
-    """What wins a dispute of that reason, each with what there is of it, and where from.
+    """The evidence that wins a dispute of that reason: how much of each is there, and where it is from.
 
     `evidence` is that of the dispute, `known` that of its payment. `field` is the first that is missing, or else the
     first.

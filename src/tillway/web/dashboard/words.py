@@ -1,7 +1,7 @@
 """The words of the pages: money, times, states and reasons as people read them."""
 
 import json
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from tillway.domain.money import MINOR_UNITS
@@ -103,6 +103,7 @@ def readable(code: str) -> str:
     return code.replace("_", " ").replace(".", " ").capitalize()
 
 
+NO_NOUN = "such object"
 NOUNS = {
     "pi": "payment",
     "ch": "charge",
@@ -151,6 +152,18 @@ def zone_at(seconds: float, zone: tzinfo) -> str:
 def date(seconds: float, zone: tzinfo = UTC) -> str:
     """A day as fields for days have it: 2026-11-29."""
     return f"{moment(seconds, zone):%Y-%m-%d}"
+
+
+def seconds_between(first: str, last: str, zone: tzinfo) -> dict[str, int]:
+    """The days from `first` to `last` (ISO 8601) as the bounds of a filter by time; a day that is none is left out."""
+    bounds = {}
+    for name, text, days in (("gte", first, 0), ("lt", last, 1)):
+        try:
+            begin = datetime.fromisoformat(text).replace(tzinfo=zone, hour=0, minute=0, second=0, microsecond=0)
+            bounds[name] = int((begin + timedelta(days=days)).timestamp())
+        except (ValueError, OverflowError):
+            continue
+    return bounds
 
 
 def day(seconds: float, now: float | None = None, zone: tzinfo = UTC) -> str:
@@ -231,7 +244,7 @@ def document(value: Any) -> str:
 
 def noun_of(id: str) -> str:
     """The noun of an object with that id: a payment for pi_…"""
-    return NOUNS.get(id.partition("_")[0], "such object")
+    return NOUNS.get(id.partition("_")[0], NO_NOUN)
 
 
 def iso(seconds: int) -> str:

@@ -2,35 +2,111 @@
 
 from typing import Any
 
+import msgspec
+
 from tillway.web.dashboard import words
-from tillway.web.dashboard.pages.payments import by_day
-from tillway.web.dashboard.visit import Reply, Shown, Visit, page
+from tillway.web.dashboard.visit import File, Reply, Shown, Visit, page
 
 PAGE_ROWS = 50
 
 
 @page("GET", "/audit", place="/audit")
 async def list_audit(visit: Visit) -> Reply:
-    fields = {name: visit.asked(name) for name in ("record", "actor", "after", "owner")}
-    found = await visit.door.get(
-        "/ops/v1/audit",
-        limit=PAGE_ROWS,
-        owner=_owner(visit),
-        record=fields["record"] or None,
-        actor=fields["actor"] or None,
-        starting_after=fields["after"] or None,
-    )
-    rows = [{**entry, "what": told(entry)} for entry in found["data"]]
-    values = {"list": found, "fields": fields, "days": by_day(rows, visit)}
-    return Shown("audit.html", values | {"whole": visit.signed.operator.accounts is None})
+    return await _page(visit)
+
+
+async def _page(visit: Visit, entry: Any = None) -> Shown:
+    """The list beside one of its entries, the newest unless another is chosen."""
+    fields = _fields(visit)
+    found = await visit.door.get("/ops/v1/audit", limit=PAGE_ROWS, **_filters(visit, fields))
+    owner = _owner(visit)
+    values = {
+        "list": found,
+        "rows": [{**one, "what": told(one)} for one in found["data"]],
+        "fields": fields,
+        "areas": AREAS,
+        "chain": await visit.door.get("/ops/v1/audit_chain", owner=owner),
+        "entry": entry,
+        "what": told(entry) if entry else "",
+        "changes": [_change(change) for change in entry["changes"]] if entry else [],
+        "about": _about(visit, entry) if entry else None,
+        "text": words.document(entry) if entry else "",
+        "whole": visit.signed.operator.accounts is None,
+    }
+    return Shown("audit.html", values)
+
+
+AREAS = (("money", "Money"), ("routing", "Routing"), ("keys", "Keys"), ("users", "Users"))
+
+
+def _fields(visit: Visit) -> dict[str, Any]:
+    given = {name: visit.asked(name) for name in ("who", "record", "from", "to", "after", "owner")}
+    return given | {"area": [area for area, _ in AREAS if area in visit.query.get("area", [])]}
+
+
+def _filters(visit: Visit, fields: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the API for the filters."""
+    created = words.seconds_between(fields["from"], fields["to"], visit.zone)
+    return {
+        "owner": _owner(visit),
+        "who": fields["who"] or None,
+        "record": fields["record"] or None,
+        "area": fields["area"] or None,
+        "created": created or None,
+        "starting_after": fields["after"] or None,
+    }
+
+
+@page("GET", "/audit.jsonl", place="/audit")
+async def export_audit(visit: Visit) -> Reply:
+    """The entries that the filters show, one a line, as the API has them."""
+    lines, filters = list[bytes](), _filters(visit, _fields(visit) | {"after": ""})
+    while True:
+        found = await visit.door.get("/ops/v1/audit", **filters, limit=EXPORT_PAGE)
+        lines += [msgspec.json.encode(entry) for entry in found["data"]]
+        if not found["has_more"]:
+            return File(b"\n".join([*lines, b""]), "application/x-ndjson", "audit.jsonl")
+        filters["starting_after"] = found["data"][-1]["id"]
+
+
+EXPORT_PAGE = 100
 
 
 @page("GET", "/audit/{id}", place="/audit")
 async def show_entry(visit: Visit) -> Reply:
-    owner = _owner(visit)
-    entry = await visit.door.get(f"/ops/v1/audit/{visit.id}", owner=owner)
-    values = {"entry": entry, "what": told(entry), "text": words.document(entry), "owner": owner}
-    return Shown("audit-entry.html", values)
+    return await _page(visit, await visit.door.get(f"/ops/v1/audit/{visit.id}", owner=_owner(visit)))
+
+
+def _change(change: dict[str, Any]) -> dict[str, Any]:
+    """A change as lines: the sign, the field, and its value before or after."""
+    before, after = change["before"] or {}, change["after"] or {}
+    lines = []
+    for name in dict.fromkeys((*before, *after)):
+        if name in before:
+            lines.append(("del", words.MINUS, name, _value(before[name])))
+        if name in after:
+            lines.append(("add", "+", name, _value(after[name])))
+    noun = words.noun_of(change["record"])
+    return {**change, "noun": "" if noun == words.NO_NOUN else noun.capitalize(), "lines": lines}
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _about(visit: Visit, entry: dict[str, Any]) -> tuple[str, str] | None:
+    """The page of the object that an entry is about, and its noun; None where it has none."""
+    for begin, path in PLACES:
+        for change in entry["changes"]:
+            if change["record"].startswith(begin):
+                return visit.url(path + change["record"]), words.noun_of(change["record"])
+    return None
+
+
+PLACES = (
+    *(("pi_", "/payments/"), ("po_", "/payouts/"), ("du_", "/disputes/"), ("cus_", "/customers/")),
+    ("plink_", "/links/"),
+)
 
 
 def _owner(visit: Visit) -> str | None:

@@ -1,4 +1,4 @@
-"""Disputes: the list by deadline, one dispute with what wins it, its evidence, and the answer to it."""
+"""Disputes: the list by deadline, one dispute with its evidence, and the answer to it."""
 
 from hashlib import sha256
 from typing import Any

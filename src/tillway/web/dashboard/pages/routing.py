@@ -39,8 +39,8 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
 
 
 def _owner(visit: Visit) -> str | None:
-    """Whose rules the page is about, for operators of the whole installation, who choose; None for others, who have
-    those of their merchant."""
+    """The owner of the rules on the page, for operators of the whole installation, who choose; None for others, who
+    have those of their merchant."""
     if visit.signed.operator.accounts is not None:
         return None
     return "merchant" if "merchant" in (visit.asked("owner"), visit.sent("owner")) else "installation"
@@ -51,7 +51,7 @@ async def _in_force(visit: Visit) -> Any:
 
 
 def _is_own(visit: Visit, routing: Any) -> bool:
-    """Whether the document in force is of the owner whose rules the page is about, and not another's in its place."""
+    """Whether the document in force is the owner's own, and not another's in its place."""
     own = routing["account"] is not None or _owner(visit) == "installation"
     return own and routing["version"] > 0
 
@@ -96,7 +96,7 @@ async def change_routing(visit: Visit) -> Reply:
 
 @page("POST", "/routing/remove", place="/routing")
 async def remove_routing(visit: Visit) -> Reply:
-    """Take the rules out of force, if nobody else has changed them since."""
+    """Take the rules out of force, if no other change came since."""
     await _check_role(visit)
     if (asked := await ask_proof(visit)) is not None:
         return asked

@@ -1,0 +1,127 @@
+"""The audit log at the dashboard: filters, an entry field by field, the state of the chain, and its export."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from dashboard_shop import DashboardShop
+from dashboard_visitor import text
+
+from tillway.domain.account import Scope
+from tillway.domain.audit import TASK_ID, AuditEntry
+from tillway.engine.audit.chain import AuditChain
+from tillway.engine.audit.entries import task_write
+from tillway.store.codec import decode, write_of
+from tillway.testing.in_process import InProcessApp
+
+PAGE = "/dashboard/audit"
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[DashboardShop]:
+    app = await InProcessApp.open(tmp_path)
+    yield DashboardShop(app, await app.merchant())
+    await app.close()
+
+
+async def refunded(shop: DashboardShop) -> str:
+    """A payment that Mara refunded in part."""
+    visitor, id = await shop.visitor(), await shop.pay()
+    action = f"/dashboard/payments/{id}/refund"
+    fields = {"amount": "1.01", "preview": "", "why": "The lid arrived chipped"}
+    assert (await visitor.submit(await visitor.get(action), action, fields)).status == 303
+    return id
+
+
+class EverythingIsSettled:
+    """No commit comes below any id any more."""
+
+    def settled_until(self) -> str:
+        return "z"
+
+
+async def linked(shop: DashboardShop) -> str:
+    """Link all entries so far; the merchant's scope."""
+    scope, store = Scope(account=shop.merchant.account, mode="test").key, shop.app.store
+    if (row := await store.get(f"{scope}/{TASK_ID}")) is None:
+        await store.commit([task_write(scope, 0)])
+        row = await store.get(f"{scope}/{TASK_ID}")
+    assert row is not None
+    await AuditChain(store, shop.app.clock, EverythingIsSettled()).run(row)
+    return scope
+
+
+async def test_entries_are_filtered_by_who_what_and_date(shop: DashboardShop) -> None:
+    await refunded(shop)
+    visitor = await shop.visitor("viewer", name="Tax office")
+    assert "Refunded 1.01 EUR" in text(await visitor.get(PAGE))
+    for query, there in (
+        ("who=mara", True),
+        ("who=nobody", False),
+        ("area=money", True),
+        ("area=routing&area=users", False),
+        (f"from={datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}", True),
+        (f"to={datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}", False),
+        ("from=yesterday", True),
+    ):
+        shown = text(await visitor.get(f"{PAGE}?{query}"))
+        assert ("Refunded 1.01 EUR" in shown) is there, query
+        assert there or "No entry matches" in shown, query
+
+
+async def test_an_entry_is_shown_field_by_field_beside_the_list(shop: DashboardShop) -> None:
+    payment = await refunded(shop)
+    visitor = await shop.visitor("viewer", name="Tax office")
+    entries = (await shop.get("/ops/v1/audit", who="Mara", limit=100))["data"]
+    made = [(one, change["record"]) for one in entries for change in one["changes"] if change["what"] == "made"]
+    entry = next(one for one, record in made if record.startswith("re_"))
+    page = await visitor.get(f"{PAGE}/{entry['id']}?who=Mara")
+    words = text(page)
+    assert "Why “The lid arrived chipped”" in words and "Mara Brandt" in words
+    assert "+ amount_minor 101" in words and "Refund" in words
+    assert f"/dashboard/audit/{entry['id']}?who=Mara" in page.body.decode().replace("&amp;", "&"), "the list stays"
+    changed = (await shop.get("/ops/v1/audit", record=payment))["data"]
+    shown = [text(await visitor.get(f"{PAGE}/{one['id']}")) for one in changed]
+    assert any("\N{MINUS SIGN} status" in words and "+ status" in words for words in shown)
+    assert any("Open the payment" in words for words in shown)
+
+
+async def test_the_chain_is_compared_and_an_edit_is_named(shop: DashboardShop) -> None:
+    await refunded(shop)
+    visitor = await shop.visitor("viewer", name="Tax office")
+    assert "Not linked yet" in text(await visitor.get(f"{PAGE}/{(await shop.get('/ops/v1/audit'))['data'][0]['id']}"))
+    scope = await linked(shop)
+    told = await shop.get("/ops/v1/audit_chain")
+    assert told["damage"] is None and told["compared"] > 0 and told["sequence"] > 0
+    assert "Chain whole, checked " in text(await visitor.get(PAGE))
+    (first,) = [one for one in (await shop.get("/ops/v1/audit", who="Mara"))["data"] if "/refunds" in one["operation"]][
+        :1
+    ]
+    place = (await shop.get(f"/ops/v1/audit/{first['id']}"))["place"]
+    assert f"In batch {place['batch']} at position {place['position']}" in text(
+        await visitor.get(f"{PAGE}/{first['id']}")
+    )
+    row = await shop.app.store.get(f"{scope}/{first['id']}")
+    assert row is not None
+    entry = decode(first["id"], row.body)
+    assert isinstance(entry, AuditEntry)
+    forged = msgspec.structs.replace(entry, hint="Somebody else")
+    await shop.app.store.commit([write_of(scope, forged, row.version)])
+    told = await shop.get("/ops/v1/audit_chain")
+    assert told["damage"] == f"{first['id']} was edited"
+    assert f"Chain damaged: {first['id']} was edited" in text(await visitor.get(PAGE))
+
+
+async def test_the_export_has_what_the_filters_show(shop: DashboardShop) -> None:
+    await refunded(shop)
+    visitor = await shop.visitor("viewer", name="Tax office")
+    whole, some = await visitor.get("/dashboard/audit.jsonl"), await visitor.get("/dashboard/audit.jsonl?who=Mara")
+    lines = [json.loads(line) for line in some.body.decode().splitlines()]
+    assert lines and all(line["hint"] == "Mara Brandt" for line in lines)
+    assert len(whole.body.decode().splitlines()) > len(lines)
+    assert 'filename="audit.jsonl"' in some.headers["content-disposition"]
+    support = await shop.visitor("support", name="Support")
+    assert (await support.get("/dashboard/audit.jsonl")).status == 403
