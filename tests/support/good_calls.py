@@ -441,6 +441,14 @@ async def _drain(objects: MerchantObjects) -> Good:
     return Good(("nordbank",), {"drained": True, "reason": "It is slow."}, statuses=(403,))
 
 
+async def _endpoint_with_an_event(objects: MerchantObjects) -> Good:
+    endpoint = await objects.endpoint()
+    declined = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_chargeDeclined", "confirm": "true"}
+    declined["return_url"] = "https://shop.example"
+    assert (await objects.app.call(objects.merchant, "POST", "/v1/payment_intents", declined)).status == 402
+    return Good((endpoint,))
+
+
 async def _routing(objects: MerchantObjects) -> Good:
     body, key = b'{"otherwise": ["simulator"]}', objects.merchant.key
     put = await objects.app.send("PUT", "/ops/v1/routing", key=key, body=body, content_type="application/json")
@@ -790,6 +798,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/webhook_deliveries": _nothing(),
     "GET /ops/v1/webhook_deliveries/{id}": _on(MerchantObjects.delivery),
     "POST /ops/v1/webhook_deliveries/{id}/resend": _on(MerchantObjects.delivery),
+    "POST /ops/v1/webhook_endpoints/{id}/test": _endpoint_with_an_event,
     "POST /ops/v1/webhook_endpoints/{id}/replay": _on(MerchantObjects.endpoint, since=0),
     "POST /ops/v1/webhook_endpoints/{id}/roll_secret": _on(MerchantObjects.endpoint, expires_in=60),
     "POST /v1/stripecli/sessions": _session,

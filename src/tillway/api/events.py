@@ -10,6 +10,7 @@ from tillway.domain.event_types import EVENT_TYPES
 from tillway.domain.record import NOTHING, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.events import entry_bound, events_of, with_own_rows
+from tillway.engine.ids import made_at
 from tillway.http.lists import LIST_URLS, SCAN_PAGE, AskedPage, Keep, asked_page, collect, page_query
 from tillway.http.params import (
     Array,
@@ -19,6 +20,7 @@ from tillway.http.params import (
     Id,
     Ignored,
     Params,
+    Span,
     Text,
     Unsupported,
     list_params,
@@ -37,6 +39,7 @@ TYPE_LENGTH_MAX = 100
 LIST = list_params(
     created=Created(),
     delivery_success=Boolean(),
+    object_id=Id(),
     type=Text(maximum=TYPE_LENGTH_MAX),
     types=Array(Text(maximum=TYPE_LENGTH_MAX), minimum=1, maximum=TYPES_MAX),
 ).at_most_one("type", "types")
@@ -47,8 +50,13 @@ RETRY = RESEND.extend(account=Unsupported("Connect accounts"), for_stripecli=Ign
 
 @route("GET", "/v1/events", LIST, returns="list", of="event")
 async def list_events(call: Call) -> Answer:
-    """List events, newest first, of any age."""
+    """List events, newest first, of any age. `object_id` selects those about one object."""
     types, pattern = _types(call.params)
+    about = call.params.get("object_id")
+    if about is not None and (since := made_at(about)) is not None:
+        # No event about an object is older than the object.
+        span: Span = call.params.get("created") or Span()
+        call.params["created"] = Span(max(span.first, since), span.last)
     asked, keep = await asked_page(call, "evt", "event"), await _keep(call, pattern)
     found = {event.id: event for event in await _with_own_rows(call, asked, types, keep)}
     found |= {event.id: event for event in await _in_entries(call, asked, types, keep)}
@@ -95,15 +103,21 @@ def _types(params: dict[str, Any]) -> tuple[list[str] | None, str | None]:
 
 
 async def _keep(call: Call, pattern: str | None) -> Keep | None:
-    success = call.params.get("delivery_success")
+    success, about = call.params.get("delivery_success"), call.params.get("object_id")
+
+    def fits(event: Event) -> bool:
+        return (pattern is None or fnmatchcase(event.type, pattern)) and (
+            about is None or _identify(event.object).id == about
+        )
+
     if success is None:
-        return None if pattern is None else lambda event: fnmatchcase(event.type, pattern)
+        return None if pattern is None and about is None else fits
     async with call.platform.scans.begin(call.caller.scope_key) as scan:
         still_open = await call.platform.webhooks.open_events(call.caller.scope_key, scan)
 
     def keep(event: Event) -> bool:
         taken = not event.undelivered and event.id not in still_open
-        return taken is success and (pattern is None or fnmatchcase(event.type, pattern))
+        return taken is success and fits(event)
 
     return keep
 

@@ -23,7 +23,7 @@ LIST = list_params(
     key=Id(),
     method=Enum(*METHODS),
     path=Text(maximum=500),
-    status=Text(maximum=3),
+    status=Text(maximum=40),
 )
 
 Keep = Callable[[LoggedRequest], bool]
@@ -31,7 +31,7 @@ Keep = Callable[[LoggedRequest], bool]
 
 @route("GET", URL, LIST, returns="list")
 async def list_requests(call: Call) -> Answer:
-    """List API requests, newest first, without their bodies. `status` is a code or a class such as `4xx`."""
+    """List API requests, newest first, without their bodies. `status` has codes or classes, as `402` or `4xx,5xx`."""
     await call.platform.request_log.flush()
     return await log_page(call, WRITTEN, "request", _keep(call.params), lambda one: _document(call, one), URL)
 
@@ -53,29 +53,27 @@ async def retrieve(call: Call) -> Answer:
 
 def _keep(params: dict[str, Any]) -> Keep:
     method, path, key, status = (params.get(name) for name in ("method", "path", "key", "status"))
-    low, high = 0, 1000
-    if status is not None:
-        if status in STATUSES:
-            low = int(status[0]) * 100
-            high = low + 99
-        elif len(status) == 3 and status.isascii() and status.isdigit():
-            low = high = int(status)
-        else:
-            raise Refused(
-                "parameter_invalid_string",
-                f"Invalid status: {status}. Send a code such as 402, or 4xx.",
-                param="status",
-            )
+    wanted = [_statuses(one.strip()) for one in status.split(",")] if status is not None else [range(1000)]
 
     def keep(request: LoggedRequest) -> bool:
         return (
-            low <= request.status <= high
+            any(request.status in statuses for statuses in wanted)
             and (method is None or request.method == method)
             and (path is None or request.path.startswith(path))
             and (key is None or request.actor == key)
         )
 
     return keep
+
+
+def _statuses(text: str) -> range:
+    """The codes of a status. Refused if it is neither a code nor a class."""
+    if text in STATUSES:
+        return range(int(text[0]) * 100, int(text[0]) * 100 + 100)
+    if len(text) == 3 and text.isascii() and text.isdigit():
+        return range(int(text), int(text) + 1)
+    told = f"Invalid status: {text}. Send codes such as 402, or classes such as 4xx, with commas between them."
+    raise Refused("parameter_invalid_string", told, param="status")
 
 
 def _document(call: Call, request: LoggedRequest) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """`/ops/v1/webhook_deliveries`: the delivery log; events sent again; signing secrets rolled."""
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import msgspec
 
+from tillway.api.events import TYPES_MAX, list_events
 from tillway.domain.delivery_log import LoggedDelivery
 from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
+from tillway.domain.event_types import EVERYTHING
+from tillway.domain.refusal import Refused
 from tillway.engine.batched_log import began_at
 from tillway.engine.core import Load
 from tillway.engine.webhooks.delivery import CONTENT_TYPE
 from tillway.engine.webhooks.delivery_log import WRITTEN
 from tillway.http.lists import list_page
 from tillway.http.log_pages import log_page, place_of
-from tillway.http.params import Created, Enum, Expand, Id, Integer, Params, Timestamp, list_params
+from tillway.http.params import Array, Created, Enum, Expand, Id, Integer, Params, Text, Timestamp, list_params
 from tillway.http.routes import Answer, Call, Page, route
 
 URL: Final = "/ops/v1/webhook_deliveries"
@@ -22,7 +26,17 @@ OVERLAP_SECONDS: Final = 24 * 60 * 60
 OVERLAP_SECONDS_MAX: Final = 7 * OVERLAP_SECONDS
 """How long the secret before the new one signs too, where the call does not say, and at most."""
 
-LIST = list_params(created=Created(), event=Id(), status=Enum("succeeded", "failed", "pending"), webhook_endpoint=Id())
+EVENTS_MAX: Final = 100
+
+LIST = list_params(
+    answer=Array(Enum("4xx", "5xx", "none"), maximum=3),
+    created=Created(),
+    event=Id(),
+    events=Array(Id(), maximum=EVENTS_MAX),
+    status=Enum("succeeded", "failed", "pending"),
+    type=Text(maximum=100),
+    webhook_endpoint=Id(),
+).at_most_one("status", "answer")
 REPLAY = Params(since=Timestamp(required=True))
 ROLL = Params(expires_in=Integer(minimum=0, maximum=OVERLAP_SECONDS_MAX), expand=Expand())
 
@@ -31,7 +45,11 @@ Keep = Callable[[LoggedDelivery], bool]
 
 @route("GET", "/ops/v1/webhook_deliveries", LIST, returns="list")
 async def list_deliveries(call: Call) -> Answer:
-    """List tries to deliver webhooks, newest first. `pending` are the deliveries that wait for a try."""
+    """List tries to deliver webhooks, newest first. `pending` are the deliveries that wait for a try.
+
+    `answer` selects tries by the endpoint's answer, `none` those without one; `type` those of events of a type or
+    pattern such as `charge.*`; `events` those of several events.
+    """
     if call.params.get("status") == "pending":
         return await _pending(call)
     await call.platform.webhooks.tries.flush()
@@ -78,6 +96,20 @@ async def replay(call: Call) -> Answer:
     }
 
 
+@route("POST", "/ops/v1/webhook_endpoints/{id}/test", returns="event")
+async def test(call: Call) -> Answer:
+    """Send a webhook endpoint the newest event that it subscribes to once more, to see what it answers."""
+    endpoint = await call.platform.engine.load(call.caller.scope_key).get(WebhookEndpoint, call.id, "id")
+    types = [] if EVERYTHING in endpoint.enabled_events else list(endpoint.enabled_events)[:TYPES_MAX]
+    listed = msgspec.structs.replace(call, params={"limit": 1} | ({"types": types} if types else {}))
+    page = await list_events(listed)
+    assert isinstance(page, Page)
+    if not page.records:
+        told = "There is no event yet that this endpoint subscribes to. Take a payment, or use `tillway trigger`."
+        raise Refused("resource_missing", told, param="id")
+    return await call.platform.webhooks.resend(call.caller, page.records[0].event.id, endpoint.id)
+
+
 @route("POST", "/ops/v1/webhook_endpoints/{id}/roll_secret", ROLL, returns="webhook_endpoint")
 async def roll_secret(call: Call) -> Answer:
     """Give a webhook endpoint a new signing secret. The one before it signs too for `expires_in` seconds."""
@@ -91,10 +123,14 @@ async def _find(call: Call) -> LoggedDelivery:
 
 def _keep(params: dict[str, Any]) -> Keep:
     event, endpoint, status = (params.get(name) for name in ("event", "webhook_endpoint", "status"))
+    events, answers, type = (params.get(name) for name in ("events", "answer", "type"))
 
     def keep(one: LoggedDelivery) -> bool:
         return (
             (event is None or one.event == event)
+            and (events is None or one.event in events)
+            and (type is None or fnmatchcase(one.type, type))
+            and (answers is None or _class_of(one.status) in answers)
             and (endpoint is None or one.endpoint == endpoint)
             and (status is None or one.succeeded is (status == "succeeded"))
         )
@@ -102,12 +138,24 @@ def _keep(params: dict[str, Any]) -> Keep:
     return keep
 
 
+def _class_of(status: int | None) -> str:
+    """The class of an answer: 5xx, or none where there was no answer."""
+    return f"{status // 100}xx" if status is not None else "none"
+
+
 async def _pending(call: Call) -> Page:
     """The deliveries that wait for their first or next try."""
-    event, endpoint = call.params.get("event"), call.params.get("webhook_endpoint")
+    event, endpoint, events = (call.params.get(name) for name in ("event", "webhook_endpoint", "events"))
+    if "type" in call.params:
+        told = "A delivery that waits has no type in the log. Leave out type, or status=pending."
+        raise Refused("parameter_unknown", told, param="type")
 
     def keep(one: Delivery) -> bool:
-        return (event is None or one.event == event) and (endpoint is None or one.endpoint == endpoint)
+        return (
+            (event is None or one.event == event)
+            and (events is None or one.event in events)
+            and (endpoint is None or one.endpoint == endpoint)
+        )
 
     page = await list_page(call, "whd", keep=keep, noun="webhook delivery", url=URL)
     load = call.platform.engine.load(call.caller.scope_key)

@@ -55,6 +55,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/keys/{id}/roll": "configure",
     "POST /ops/v1/webhook_deliveries/{id}/resend": "settle",
     "POST /ops/v1/webhook_endpoints/{id}/replay": "settle",
+    "POST /ops/v1/webhook_endpoints/{id}/test": "settle",
     "POST /ops/v1/webhook_endpoints/{id}/roll_secret": "configure",
     "POST /ops/v1/open_items/{id}/close": "settle",
     "POST /ops/v1/operators": "configure",

@@ -81,11 +81,11 @@ async def test_an_entry_is_shown_field_by_field_beside_the_list(shop: DashboardS
     page = await visitor.get(f"{PAGE}/{entry['id']}?who=Mara")
     words = text(page)
     assert "Why “The lid arrived chipped”" in words and "Mara Brandt" in words
-    assert "+ amount_minor 101" in words and "Refund" in words
+    assert "+ After amount_minor 101" in words and "Refund" in words
     assert f"/dashboard/audit/{entry['id']}?who=Mara" in page.body.decode().replace("&amp;", "&"), "the list stays"
     changed = (await shop.get("/ops/v1/audit", record=payment))["data"]
     shown = [text(await visitor.get(f"{PAGE}/{one['id']}")) for one in changed]
-    assert any("\N{MINUS SIGN} status" in words and "+ status" in words for words in shown)
+    assert any("\N{MINUS SIGN} Before status" in words and "+ After status" in words for words in shown)
     assert any("Open the payment" in words for words in shown)
 
 

@@ -59,8 +59,28 @@ async def test_a_failed_delivery_is_shown_and_sent_again(world: World, receiver:
     assert [one["status"] for one in tries] == ["succeeded", "failed"]
     assert "not delivered" not in text(await visitor.get("/dashboard"))
     assert event not in text(await visitor.get("/dashboard/events?delivery=open"))
-    replay = f"/dashboard/webhooks/{endpoint['id']}/replay"
-    assert (await visitor.submit(page, replay)).status == 303
+    replayed = await visitor.submit(page, "/dashboard/webhooks/replay")
+    assert replayed.headers["location"] == "/dashboard/webhooks?replayed=0", "all are taken"
+    test = f"/dashboard/webhooks/{endpoint['id']}/test"
+    assert (await visitor.submit(page, test)).headers["location"] == f"/dashboard/webhooks?event={event}&tested=1"
+    await world.deliver()
+    tries = (await world.ok("GET", "/ops/v1/webhook_deliveries", {"event": event}))["data"]
+    assert [one["status"] for one in tries] == ["succeeded", "succeeded", "failed"]
+    shown = text(await visitor.get("/dashboard/webhooks"))
+    assert "1 of 3 not taken today." in shown and "Healthy" in shown
+    type, object = tried["event_type"], (await world.ok("GET", f"/v1/events/{event}", {}))["data"]["object"]["id"]
+    for query, count in (
+        ("answer=5xx", 1),
+        ("answer=4xx&answer=none", 0),
+        (f"type={type.partition('.')[0]}.*", 3),
+        ("type=refund.*", 0),
+        (f"object={object}", 3),
+        ("object=ch_other", 0),
+    ):
+        listed = (await visitor.get(f"/dashboard/webhooks?{query}")).body.decode()
+        assert len(re.findall(r'<a class="go" href="/dashboard/webhooks/', listed)) == count, query
+    assert event in text(await visitor.get(f"/dashboard/events?object={object}"))
+    assert "No event matches" in text(await visitor.get("/dashboard/events?object=ch_other"))
     viewer = await Visitor.signed_in(app, "viewer", world.account, name="Viewer")
     assert "Resend" not in text(await viewer.get(place))
 

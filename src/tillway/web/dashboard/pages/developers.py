@@ -96,12 +96,13 @@ async def revoke_key(visit: Visit) -> Reply:
 
 @page("GET", "/events", place="/developers")
 async def list_events(visit: Visit) -> Reply:
-    fields = {name: visit.asked(name) for name in ("type", "delivery", "after")}
+    fields = {name: visit.asked(name) for name in ("type", "object", "delivery", "after")}
     found = await visit.door.get(
         "/v1/events",
         limit=PAGE_ROWS,
         starting_after=fields["after"] or None,
         type=fields["type"] or None,
+        object_id=fields["object"] or None,
         delivery_success=False if fields["delivery"] else None,
     )
     return Shown("events.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
@@ -125,25 +126,47 @@ async def resend_event(visit: Visit) -> Reply:
 
 @page("GET", "/requests", place="/developers")
 async def list_requests(visit: Visit) -> Reply:
-    fields = {"status": visit.asked("status"), "path": visit.asked("path"), "after": visit.asked("after")}
-    found = await visit.door.get(
-        "/ops/v1/requests",
-        limit=PAGE_ROWS,
-        status=fields["status"] or None,
-        path=fields["path"] or None,
-        starting_after=fields["after"] or None,
-    )
-    return Shown("requests.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
+    return await _requests(visit)
 
 
 @page("GET", "/requests/{id}", place="/developers")
 async def show_request(visit: Visit) -> Reply:
-    request = await visit.door.get(f"/ops/v1/requests/{visit.id}")
-    return Shown(
-        "request.html",
-        {
-            "asked": request,
-            "body": words.document(request["request_body"]),
-            "answer": words.document(request["response_body"]),
-        },
+    return await _requests(visit, await visit.door.get(f"/ops/v1/requests/{visit.id}"))
+
+
+STATUSES = (("4xx", "4xx"), ("5xx", "5xx"), ("2xx", "2xx"))
+
+
+async def _requests(visit: Visit, asked: Any = None) -> Shown:
+    """The list beside one of its requests."""
+    fields: dict[str, Any] = {name: visit.asked(name) for name in ("key", "path", "after")}
+    fields["status"] = [one for one in visit.query.get("status", []) if one.strip()]
+    found = await visit.door.get(
+        "/ops/v1/requests",
+        limit=PAGE_ROWS,
+        status=",".join(fields["status"]) or None,
+        key=fields["key"] or None,
+        path=fields["path"] or None,
+        starting_after=fields["after"] or None,
     )
+    keys = (await visit.door.get("/ops/v1/keys"))["data"]
+    values = {
+        "list": found,
+        "fields": fields,
+        "statuses": STATUSES,
+        "keys": keys,
+        "key_name": next((one["name"] or one["hint"] for one in keys if one["id"] == fields["key"]), fields["key"]),
+        "asked": asked,
+        "body": words.document(asked["request_body"]) if asked else "",
+        "answer": words.document(asked["response_body"]) if asked else "",
+        "public_url": visit.platform.engine.settings.public_url,
+        "documentation": _documentation(asked) if asked else "",
+    }
+    return Shown("requests.html", values)
+
+
+def _documentation(asked: Any) -> str:
+    """The address of the words about an error; empty where the answer has none."""
+    answer = asked["response_body"]
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("doc_url") or "") if isinstance(error, dict) else ""

@@ -4,7 +4,6 @@ from typing import Any
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.pages.payments import by_day
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
 
@@ -19,6 +18,9 @@ STATUSES = {
     "pending": ("info", "clock", "Waiting"),
 }
 REPLAYED_SECONDS = 24 * 60 * 60
+ANSWERS = (("5xx", "5xx"), ("4xx", "4xx"), ("none", "No answer"))
+SUMMED_MAX, TRIES_MAX = 6, 100
+"""How many endpoints are shown with their tries of today, and how many tries of each."""
 
 
 ENDPOINTS = "/v1/webhook_endpoints"
@@ -29,28 +31,33 @@ async def list_webhooks(visit: Visit) -> Reply:
     return await _list(visit)
 
 
-async def _list(visit: Visit, made: dict[str, Any] | None = None, refused: CallRefused | None = None) -> Shown:
-    """The page; `made` is an endpoint whose secret is shown this once."""
-    fields = {name: visit.asked(name) for name in ("status", "endpoint", "event", "after")}
-    status = fields["status"] if fields["status"] in STATUSES else None
+async def _list(
+    visit: Visit, made: dict[str, Any] | None = None, refused: CallRefused | None = None, tried: Any = None
+) -> Shown:
+    """The page; `made` is an endpoint whose secret is shown this once, `tried` the delivery beside the list."""
+    fields: dict[str, Any] = {
+        name: visit.asked(name) for name in ("status", "type", "object", "endpoint", "event", "after")
+    }
+    fields["answer"] = [one for one, _ in ANSWERS if one in visit.query.get("answer", [])]
     endpoints = (await visit.door.get(ENDPOINTS, limit=100))["data"]
-    found = await visit.door.get(
-        LOG,
-        limit=PAGE_ROWS,
-        status=status,
-        webhook_endpoint=fields["endpoint"] or None,
-        event=fields["event"] or None,
-        starting_after=fields["after"] or None,
-    )
-    now = visit.now
+    failed = (await visit.door.get(LOG, status="pending", limit=100))["data"]
     values = {
-        "endpoints": endpoints,
-        "list": found,
-        "days": by_day(found["data"], visit),
+        "endpoints": [{**one, **await _today(visit, one["id"])} for one in endpoints[:SUMMED_MAX]],
+        "more": endpoints[SUMMED_MAX:],
+        "list": await _log(visit, fields),
         "fields": fields,
         "statuses": STATUSES,
-        "since": now - REPLAYED_SECONDS,
+        "answers": ANSWERS,
+        "since": min((one["created"] for one in failed if one["attempt"] > 1), default=visit.now - REPLAYED_SECONDS),
         "replayed": visit.asked("replayed"),
+        "tested": visit.asked("tested"),
+        "tried": tried,
+        "sent": words.document((tried["request"] or {}).get("body")) if tried else "",
+        "answer": _answer(tried) if tried else "",
+        "about": await _about(visit, tried) if tried else None,
+        "tries": (await visit.door.get(LOG, event=tried["event"], webhook_endpoint=tried["webhook_endpoint"]))["data"]
+        if tried
+        else [],
         "made": made,
         "key": new_form_key() if made is not None else visit.idempotency_key,
         "wrong": refused.message if refused is not None else "",
@@ -98,16 +105,89 @@ async def switch_endpoint(visit: Visit) -> Reply:
     return Redirect(visit.url("/webhooks"))
 
 
+async def _log(visit: Visit, fields: dict[str, Any]) -> Any:
+    """The page of the log that the filters ask for."""
+    asked: dict[str, Any] = {
+        "webhook_endpoint": fields["endpoint"] or None,
+        "event": fields["event"] or None,
+        "starting_after": fields["after"] or None,
+    }
+    if fields["object"]:
+        about = (await visit.door.get("/v1/events", object_id=fields["object"], limit=100))["data"]
+        if not about:
+            return {"data": [], "has_more": False}
+        asked["events"] = [event["id"] for event in about]
+    if fields["answer"]:
+        asked["answer"] = fields["answer"]
+    elif fields["status"] in STATUSES:
+        asked["status"] = fields["status"]
+    if fields["type"] and asked.get("status") != "pending":
+        asked["type"] = fields["type"]
+    return await visit.door.get(LOG, limit=PAGE_ROWS, **asked)
+
+
+async def _today(visit: Visit, endpoint: str) -> dict[str, Any]:
+    """The tries of an endpoint today, the newest TRIES_MAX of them, oldest first, and how many it did not take."""
+    now = words.moment(visit.now, visit.zone)
+    begin = int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
+    found = await visit.door.get(LOG, webhook_endpoint=endpoint, created={"gte": begin}, limit=TRIES_MAX)
+    tries = [one for one in reversed(found["data"]) if one["status"] != "pending"]
+    took = sorted(one["duration_ms"] for one in tries if one["status"] == "succeeded")
+    return {
+        "tries": tries,
+        "failed": sum(one["status"] == "failed" for one in tries),
+        "is_cut": found["has_more"],
+        "median_ms": took[len(took) // 2] if took else None,
+        "is_failing": bool(tries) and tries[-1]["status"] == "failed",
+    }
+
+
+async def _about(visit: Visit, tried: Any) -> dict[str, Any] | None:
+    """The object of a delivery's event, and the request that caused it; None where the event is not kept."""
+    try:
+        event = await visit.door.get(f"/v1/events/{tried['event']}")
+    except CallRefused as refused:
+        if refused.code == "resource_missing":
+            return None
+        raise
+    subject = event["data"]["object"]
+    amount, currency = subject.get("amount"), subject.get("currency")
+    money = f", {words.money(amount, currency)}" if isinstance(amount, int) and isinstance(currency, str) else ""
+    told = f"{subject.get('description') or subject.get('id') or ''}{money}"
+    return {"id": subject.get("id") or "", "told": told, "request": (event["request"] or {}).get("id")}
+
+
 @page("GET", "/webhooks/{id}", place="/developers")
 async def show_delivery(visit: Visit) -> Reply:
-    tried = await visit.door.get(f"{LOG}/{visit.id}")
-    values = {
-        "tried": tried,
-        "statuses": STATUSES,
-        "sent": words.document((tried["request"] or {}).get("body")),
-        "answer": _answer(tried),
-    }
-    return Shown("delivery.html", values)
+    return await _list(visit, tried=await visit.door.get(f"{LOG}/{visit.id}"))
+
+
+@page("POST", "/webhooks/{id}/test", place="/developers")
+async def send_test_event(visit: Visit) -> Reply:
+    """Send an endpoint the newest event that it subscribes to."""
+    path = f"/ops/v1/webhook_endpoints/{visit.id}/test"
+    await visit.check_role("settle", path)
+    try:
+        sent = await visit.door.post(path, {}, reason="A test event, sent at the dashboard")
+    except CallRefused as refused:
+        if refused.code != "resource_missing":
+            raise
+        return await _list(visit, refused=refused)
+    return Redirect(visit.url("/webhooks", event=sent["id"], tested="1"))
+
+
+@page("POST", "/webhooks/replay", place="/developers")
+async def replay_all(visit: Visit) -> Reply:
+    """Send every endpoint that is on each event again that it did not take since the time in the form."""
+    endpoints = (await visit.door.get(ENDPOINTS, limit=100))["data"]
+    await visit.check_role("settle", "/ops/v1/webhook_endpoints/we_any/replay")
+    sent = 0
+    for one in endpoints:
+        if one["status"] == "enabled":
+            path = f"/ops/v1/webhook_endpoints/{one['id']}/replay"
+            told = await visit.door.post(path, {"since": visit.sent("since")}, reason="Sent again at the dashboard")
+            sent += len(told["events"])
+    return Redirect(visit.url("/webhooks", replayed=sent))
 
 
 def _answer(tried: dict[str, Any]) -> str:
@@ -123,12 +203,3 @@ async def resend_delivery(visit: Visit) -> Reply:
     tried = await visit.door.get(f"{LOG}/{visit.id}")
     await visit.door.post(path, {}, reason="Sent again at the dashboard")
     return Redirect(visit.url("/webhooks", event=tried["event"]))
-
-
-@page("POST", "/webhooks/{id}/replay", place="/developers")
-async def replay(visit: Visit) -> Reply:
-    """Send an endpoint every event again that it did not take since the time in the form."""
-    path = f"/ops/v1/webhook_endpoints/{visit.id}/replay"
-    await visit.check_role("settle", path)
-    told = await visit.door.post(path, {"since": visit.sent("since")}, reason="Sent again at the dashboard")
-    return Redirect(visit.url("/webhooks", endpoint=visit.id, replayed=told["events"]))
