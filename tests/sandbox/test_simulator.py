@@ -6,13 +6,16 @@ import msgspec
 import pytest
 from bank_peers import read_at_once
 
-from tillway.connectors.conversation import converse
+from tillway.aws.simulated_bank import StoredBank
+from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     BankAccountData,
     CardData,
     Declined,
+    DisputeReply,
     NeverSeen,
     NoticeRejected,
+    NoticeUndecided,
     NotSent,
     Operation,
     Pending,
@@ -25,6 +28,7 @@ from tillway.sandbox.bank import Bank
 from tillway.sandbox.cards import all_cards
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
+from tillway.testing.memory_store import MemoryStore
 
 
 def operation(reference, kind="authorize", amount_minor=4200, number="4242424242424242", **fields):
@@ -115,6 +119,93 @@ async def test_a_debit_that_never_settles_announces_nothing():
     assert await do(simulator, asked) == Pending("bank-a")
     assert await converse(simulator.look_up(asked), simulator.transport()) == Pending("bank-a")
     assert "000000000009" not in f"{asked!r} {account!r}"
+
+
+@pytest.fixture
+def functions():
+    """Three processes that have the simulated bank in one store."""
+    store = MemoryStore()
+    made = [Simulator() for _ in range(3)]
+    for simulator in made:
+        simulator.memory = StoredBank(store)
+    return made
+
+
+SHOP = "0123456789abcdeft"
+"""The scope key that references of a merchant's operations begin with."""
+
+
+async def heard(simulator, body):
+    return await listen(simulator.notices({}, msgspec.json.encode(body)), simulator.transport())
+
+
+async def status_at(simulator, asked):
+    """The outcome as the bank has it, without a question that would settle it."""
+    found = await simulator.transport().find(asked.reference)
+    return found.status if found is not None else None
+
+
+async def test_a_notice_that_another_process_hears_settles_for_all(functions):
+    first, second, third = functions
+    asked = operation(f"{SHOP}a", amount_minor=24, by_amount=True)
+    outcome = await do(first, asked)
+    assert isinstance(outcome, Pending)
+    [(_, settles)] = outcome.notices
+    [notice] = await heard(second, settles)
+    assert isinstance(notice.outcome, Succeeded)
+    assert [await status_at(each, asked) for each in (first, third)] == ["Accepted", "Accepted"]
+
+
+async def test_a_refund_that_comes_back_elsewhere_is_given_again(functions):
+    first, second, third = functions
+    await do(first, operation(f"{SHOP}a", number="4000000000005126", capture=True))
+    refund = operation(f"{SHOP}b", "refund", parent=f"{SHOP}a")
+    outcome = await do(second, refund)
+    [(_, returned)] = outcome.notices
+    await heard(third, returned)
+    assert await status_at(first, refund) == "Declined"
+    again = operation(f"{SHOP}c", "refund", parent=f"{SHOP}a")
+    assert isinstance(await do(first, again), Succeeded), "the money is the merchant's again"
+
+
+async def test_a_dispute_of_one_process_is_answered_in_another(functions):
+    first, second, third = functions
+    await do(first, operation(f"{SHOP}a", capture=True))
+    report = {"parent": f"{SHOP}a", "reference": f"told-1-{SHOP}a", "status": "Opened"}
+    told = await second.tell_dispute(report)
+    # The bank knows the payment that another process has taken, so its sum need not be told.
+    assert (told.status, told.body["amount"], told.body["status"]) == (200, 4200, "Opened")
+    accepted = DisputeReply(reference=f"told-1-{SHOP}a", stage="chargeback", kind="accept")
+    outcome = await converse(third.answer_dispute(accepted), third.transport())
+    [(_, lost)] = outcome.notices
+    assert lost["status"] == "Accepted"
+    [notice] = await heard(first, lost)
+    assert (notice.kind, notice.reference) == ("dispute", f"{SHOP}a")
+    assert (await second.transport().find(f"told-1-{SHOP}a")).verdict == "Accepted"
+    won = await second.tell_dispute({"reference": f"told-1-{SHOP}a", "status": "Won"})
+    assert (won.status, (await first.transport().find(f"told-1-{SHOP}a")).told) == (200, 3)
+
+
+async def test_a_merchants_faults_hold_for_answers_to_its_disputes_everywhere(functions):
+    first, second, _ = functions
+    await do(first, operation(f"{SHOP}a", capture=True))
+    await first.tell_dispute({"parent": f"{SHOP}a", "reference": f"told-1-{SHOP}a"})
+    await first.set_faults(SHOP, {"rules": [{"fault": "refuse", "operation": "dispute"}]})
+    accepted = DisputeReply(reference=f"told-1-{SHOP}a", stage="chargeback", kind="accept")
+    assert isinstance(await converse(second.answer_dispute(accepted), second.transport()), NotSent)
+
+
+async def test_a_notice_is_undecided_where_the_store_takes_no_writes(functions):
+    first, second, _ = functions
+    outcome = await do(first, operation(f"{SHOP}a", amount_minor=24, by_amount=True))
+
+    class Busy(StoredBank):
+        async def write(self, operations):
+            return False
+
+    second.memory = Busy(second.memory._store)
+    with pytest.raises(NoticeUndecided):
+        await heard(second, outcome.notices[0][1])
 
 
 async def test_ordinary_payments_announce_nothing():

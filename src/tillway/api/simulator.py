@@ -125,7 +125,9 @@ async def tell_dispute(call: Call) -> Answer:
     renamed = {"stage": "dispute"}
     report |= {renamed.get(name, name): params[name] for name in params.keys() - {"charge", "dispute"}}
     await call.platform.engine.note(call.caller, report)
-    told = simulator.bank.tell_dispute(report).response
+    told = await simulator.tell_dispute(report)
+    if told.status == 503:
+        raise Refused("busy")
     assert told.status == 200, f"the simulated bank refuses a report: {told.body}"
     try:
         await notices.receive(

@@ -9,7 +9,7 @@ body, and its answer is read in the same way. The worlds compare both for every 
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, assert_never
 
 import msgspec
@@ -31,8 +31,10 @@ from tillway.connectors.port import (
     Listing,
     LookUp,
     NeverSeen,
+    Notice,
     NoticeRejected,
     Notices,
+    NoticeUndecided,
     Operation,
     Outcome,
     Pending,
@@ -179,21 +181,31 @@ class Simulator:
         """
         if headers:
             raise NoticeRejected("the simulator sends no notices over HTTP")
-        said: dict[str, Any] = msgspec.json.decode(body)
+        if self.memory is not None:
+            return self._hear_shared(body)
+        announce(self.bank, msgspec.json.decode(body))
+        return tell(self._hear(body))
+
+    def _hear_shared(self, body: bytes) -> Notices:
+        """The same with the operations of all processes, which only the transport reads and writes."""
+        done = yield Request("POST", _ANNOUNCED, msgspec.json.decode(body), moves_money=False)
+        if done.status != 200:
+            raise NoticeUndecided("another process keeps changing the operation")
+        return self._hear(body)
+
+    def _hear(self, body: bytes) -> list[Notice]:
         # A notice with a cause opens a dispute. Earlier versions wrote `Accepted` for that.
-        notice = read_notice(body, disputes="cause" not in said)
-        cause = self.bank.find(said.get("cause", notice.reference))
-        for announcement in self.bank.forthcoming(cause) if cause is not None else ():
-            expected = self.bank.foretell(announcement)
-            # The id includes the status: a payout that Tillway asked about has settled before the notice of that, and
-            # the bank's next notice may be its return.
-            if (expected["reference"], expected["status"]) == (said["reference"], said["status"]):
-                self.bank.announce(announcement)
+        notice = read_notice(body, disputes="cause" not in msgspec.json.decode(body))
         if notice.outcome is not None:
             # A settled operation may have a later notice: the dispute of a debit, for example.
             told = self._with_notices(notice.reference, notice.outcome)
             notice = msgspec.structs.replace(notice, outcome=told)
-        return tell([notice])
+        return [notice]
+
+    async def tell_dispute(self, report: Mapping[str, Any]) -> Response:
+        """Let the bank open a dispute, move it or end it: `Bank.tell_dispute`. 503: other processes are faster."""
+        references = _named(report, "reference", "parent")
+        return await self.transport().change(references, lambda: self.bank.tell_dispute(report).response)
 
     def _with_notices(self, reference: str, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, (Succeeded, Pending)):
@@ -212,6 +224,25 @@ def _with_foretold(
         return outcome
     notices = tuple(foretold(bank, operation, faults))
     return msgspec.structs.replace(outcome, notices=notices) if notices else outcome
+
+
+_ANNOUNCED = "/announced"
+"""A request from the simulator to its own transport: perform a notice."""
+
+
+def _named(body: Mapping[str, Any], *members: str) -> tuple[str, ...]:
+    return tuple(reference for member in members if isinstance(reference := body.get(member), str))
+
+
+def announce(bank: Bank, said: Mapping[str, Any]) -> None:
+    """Let the bank perform the notice that it announced in these words."""
+    cause = bank.find(said.get("cause", said["reference"]))
+    for announcement in bank.forthcoming(cause) if cause is not None else ():
+        expected = bank.foretell(announcement)
+        # The id includes the status: a payout that Tillway asked about has settled before the notice of that, and the
+        # bank's next notice may be its return.
+        if (expected["reference"], expected["status"]) == (said["reference"], said["status"]):
+            bank.announce(announcement)
 
 
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
@@ -268,11 +299,13 @@ class CallTransport:
 
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None
+        if request.path == _ANNOUNCED and body is not None:
+            return await self._announce(body)
         operation = operation_of(request.path)
         # A reference begins with the scope key of its merchant, also in the address of a look-up.
         reference = body["reference"] if body is not None else request.path.rpartition("/")[2]
         if operation == "dispute":
-            dispute = self._bank.find(reference)
+            dispute = await self.find(reference)
             reference = dispute.parent or "" if dispute is not None else ""
         scope_key, amount = reference[:SCOPE_KEY_LENGTH], body.get("amount") if body is not None else None
         read = None
@@ -308,15 +341,37 @@ class CallTransport:
         return NOTHING, read
 
     async def _perform(self, request: Request, answer: Status, read: Remembered | None = None) -> Response:
+        return await self.change(references_of(request), lambda: self._bank.handle(request, answer).response, read)
+
+    async def _announce(self, said: dict[str, Any]) -> Response:
+        def act() -> Response:
+            announce(self._bank, said)
+            return Response(200, {})
+
+        return await self.change(_named(said, "reference", "cause", "parent"), act)
+
+    async def find(self, reference: str) -> BankOperation | None:
+        """The operation of that reference, as all processes have it."""
         if self._memory is None:
-            return self._bank.handle(request, answer).response
-        references = references_of(request)
+            return self._bank.find(reference)
+        _, operation = (await self._memory.read((reference,), "")).operations.get(reference, (0, None))
+        return operation
+
+    async def change(
+        self, references: Sequence[str], act: Callable[[], Response], read: Remembered | None = None
+    ) -> Response:
+        """Let the bank act on the operations of these references, as all processes have them, and keep the changes.
+
+        `read` is the first look at them. It acts again where another process was faster; 503 where others always are.
+        """
+        if self._memory is None:
+            return act()
         for _ in range(TRIES_MAX):
             known = (read or await self._memory.read(references, "")).operations
             read = None
             before = {reference: msgspec.json.encode(operation) for reference, (_, operation) in known.items()}
             self._bank.recall(references, [operation for _, operation in known.values()])
-            response = self._bank.handle(request, answer).response
+            response = act()
             after = {reference: self._bank.find(reference) for reference in references}
             changed = [
                 (known[reference][0] if reference in known else 0, operation)
