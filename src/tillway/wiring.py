@@ -207,7 +207,9 @@ def _sender_of_mail(settings: Settings, engine: Engine) -> Work:
 
 async def _check_balances(engine: Engine) -> None:
     from tillway.operations.balance_check import check_slowly
+    from tillway.operations.disputes import repair_deadlines
 
+    await repair_deadlines(engine)
     await check_slowly(engine)
 
 

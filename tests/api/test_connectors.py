@@ -1,5 +1,6 @@
 """Connectors through the API, by those who run the installation: added, changed, asked, breakers held open."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,24 @@ async def test_a_connector_is_added_with_its_secrets_sealed(installation: Instal
     assert b"POST /ops/v1/connectors" in entry.body
     operator = await installation.call(installation.operator, "POST", PATH, {**NEW, "name": "other"})
     assert operator.status == 403, "it takes an admin"
+
+
+async def test_of_two_new_defaults_at_one_moment_one_is_the_default(installation: Installation) -> None:
+    names = ("first", "second", "third")
+    made = await asyncio.gather(
+        *[installation.ok(installation.admin, "POST", PATH, {**NEW, "name": name, "default": True}) for name in names]
+    )
+    assert [one["default"] for one in made] == [True] * 3, "each was the default when it was answered"
+    found = (await installation.ok(installation.admin, "GET", PATH))["data"]
+    assert len(found) == 3 and sum(one["default"] for one in found) == 1
+    changed = [
+        installation.ok(installation.admin, "POST", f"{PATH}/{one['name']}", {"default": True})
+        for one in found
+        if not one["default"]
+    ]
+    await asyncio.gather(*changed)
+    found = (await installation.ok(installation.admin, "GET", PATH))["data"]
+    assert sum(one["default"] for one in found) == 1
 
 
 async def test_the_default_is_one_at_a_time(installation: Installation) -> None:

@@ -11,8 +11,9 @@ from live_bank import LiveMerchant, live_merchant
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.dispute import DisputeTask
 from tillway.operations.closes import movements_of
+from tillway.operations.disputes import UNDECIDED_SECONDS, repair_deadlines
 from tillway.store.codec import write_of
-from tillway.store.port import ABSENT
+from tillway.store.port import ABSENT, Write
 
 FEE = 1500
 LONG_TEXTS = (
@@ -194,10 +195,51 @@ async def test_what_cannot_be_is_refused_with_an_alarm(
     assert await disputed.disputes() == []
 
 
-async def test_an_old_report_is_taken_with_an_alarm(disputed: Disputed, caplog: pytest.LogCaptureFixture) -> None:
-    assert await disputed.told(created=disputed.live.app.clock.now_ms() // 1000 - 7200) == 200
-    assert "a dispute notice is older than an hour" in caplog.messages
+@pytest.mark.parametrize(("age", "why"), [(7200, "older than an hour"), (-7200, "dated in the future")])
+async def test_a_report_of_another_time_is_taken_with_an_alarm(
+    disputed: Disputed, caplog: pytest.LogCaptureFixture, age: int, why: str
+) -> None:
+    assert await disputed.told(created=disputed.live.app.clock.now_ms() // 1000 - age) == 200
+    [alarm] = [one for one in caplog.records if one.message == "a dispute is taken although its notice is no proof"]
+    assert why in vars(alarm)["why"]
     assert (await disputed.only())["status"] == "needs_response"
+
+
+async def test_a_report_waits_a_day_for_a_capture_that_may_explain_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """10.00 are captured, 20.00 may be, and the authorization has 42.00."""
+    async with live_merchant(tmp_path, disputes="yes", multicapture="yes") as live:
+        options = {"card": {"request_multicapture": "if_available"}}
+        held = (await live.pay(capture_method="manual", payment_method_options=options)).json
+        disputed = Disputed(live, held)
+        path = f"/v1/payment_intents/{held['id']}/capture"
+        assert (await live.call(path, {"amount_to_capture": 1000, "final_capture": False})).status == 200
+        assert await disputed.told(amount=1001) == 400, "no capture is under way"
+        live.refuses = 500
+        waiting = (await live.call(path, {"amount_to_capture": 2000, "final_capture": False})).json
+        assert waiting["status"] == "processing"
+        for amount, status in ((3000, 503), (3001, 400), (4201, 400)):
+            assert await disputed.told(amount=amount) == status, amount
+        assert await disputed.told(amount=3000, currency="usd") == 400
+        live.app.clock.ahead_seconds += 1 + UNDECIDED_SECONDS
+        caplog.clear()
+        for _ in range(2):
+            assert await disputed.told(amount=3000) == 200
+        assert "a dispute cannot be booked" in caplog.messages
+        [item] = (await live.get("/ops/v1/open_items"))["data"]
+        assert (item["operation"], item["reference"], item["amount"]) == ("dispute", "d-1", 3000)
+        assert (item["subject"], item["theirs"], len(item["notices"])) == (held["id"], "opened", 1)
+        assert await disputed.disputes() == []
+        # The bank answers again: the capture is booked, and closing the item lets the dispute be heard.
+        live.refuses = None
+        await live.run_due()
+        assert (await live.get(f"/v1/payment_intents/{held['id']}"))["amount_received"] == 3000
+        operator = await live.app.operator("operator", live.merchant.account, mode="live")
+        closing = {"reason": "The capture is booked."}
+        await live.app.ok(operator, "POST", f"/ops/v1/open_items/{item['id']}/close", closing)
+        await live.app.wait(0)
+        assert (await disputed.only())["amount"] == 3000
 
 
 async def test_a_bank_that_knows_no_outcomes(tmp_path: Path) -> None:
@@ -308,6 +350,25 @@ async def test_a_chargeback_has_a_deadline_where_the_same_one_closed_its_inquiry
     assert await disputed.told(evidence_due=due) == 200
     await live.run_due()
     assert (await disputed.only())["status"] == "lost"
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_dispute_that_lost_its_deadline_gets_it_back(disputed: Disputed, waits: bool) -> None:
+    """An earlier version made no deadline for a chargeback whose inquiry had closed at the same one."""
+    live, scope_key = disputed.live, disputed.reference[:SCOPE_KEY_LENGTH]
+    await disputed.told(dispute="inquiry", evidence_due=live.app.clock.now_ms() // 1000 + 86_400)
+    await disputed.told(evidence_due=live.app.clock.now_ms() // 1000 + 86_400)
+    if not waits:
+        await disputed.told(status="Won")
+    for row in await live.app.store.query(None, f"{scope_key}/dut_", limit=10):
+        await live.app.store.commit([Write(row.key, row.version, None)])
+    for _ in range(2):
+        await repair_deadlines(live.app.running.platform.engine)
+    made = await live.app.store.query(None, f"{scope_key}/dut_", limit=10)
+    assert len(made) == (1 if waits else 0)
+    live.app.clock.ahead_seconds += 2 * 86_400
+    await live.run_due()
+    assert (await disputed.only())["status"] == ("lost" if waits else "won")
 
 
 async def test_a_chargeback_is_put_off_to_the_deadline_of_its_inquiry(disputed: Disputed) -> None:

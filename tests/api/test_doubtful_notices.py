@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from live_bank import LiveMerchant, live_merchant
 
+from tillway.engine.ids import SKEW_SECONDS
+
 HOUR = 3600
 
 
@@ -57,8 +59,19 @@ async def test_a_notice_over_something_else_is_asked_about(live: LiveMerchant, c
     assert live.asked == [news["reference"]] and await status(live, payment) == "succeeded"
 
 
-@pytest.mark.parametrize(("age", "believed"), [(0, True), (HOUR - 60, True), (HOUR + 60, False), (None, True)])
-async def test_an_old_notice_is_asked_about(live: LiveMerchant, age: int | None, believed: bool) -> None:
+@pytest.mark.parametrize(
+    ("age", "believed"),
+    [
+        (0, True),
+        (HOUR - 60, True),
+        (HOUR + 60, False),
+        (30 - SKEW_SECONDS, True),
+        (-60 - SKEW_SECONDS, False),
+        (-365 * 24 * HOUR, False),
+        (None, True),
+    ],
+)
+async def test_a_notice_of_another_time_is_asked_about(live: LiveMerchant, age: int | None, believed: bool) -> None:
     payment, news = await pending(live)
     created: dict[str, Any] = {} if age is None else {"created": now(live) - age}
     assert (await live.notice(**news, **created)).status == 200
@@ -79,7 +92,7 @@ async def test_a_refund_returned_by_a_doubtful_notice(live: LiveMerchant) -> Non
     refund = (await live.call("/v1/refunds", {"payment_intent": paid["id"], "amount": 1200})).json
     told = live.told[live.orders[-1]["reference"]]
     returned = {**told, "status": "Declined"}
-    for wrong in ({"amount": 1}, {"created": now(live) - 2 * HOUR}):
+    for wrong in ({"amount": 1}, {"created": now(live) - 2 * HOUR}, {"created": now(live) + 2 * HOUR}):
         assert (await live.notice(**returned | wrong)).status == 200
         assert (await live.get(f"/v1/refunds/{refund['id']}"))["status"] == "succeeded"
     live.told[told["reference"]] = returned

@@ -9,8 +9,13 @@ from good_calls import MerchantObjects
 
 from tillway.domain import test_clock as domain
 from tillway.domain.account import Scope
+from tillway.domain.ledger import Entry
+from tillway.domain.record import Changes, Moment
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
 from tillway.operations import test_clocks
 from tillway.store.codec import decode
+from tillway.store.walk import records_of
 from tillway.testing.in_process import InProcessApp
 
 CLOCKS = "/v1/test_helpers/test_clocks"
@@ -200,3 +205,27 @@ async def test_what_a_clock_refuses(objects: MerchantObjects) -> None:
         assert (answer.status, error["code"], error.get("param")) == (status, code, param), path
     live = await objects.app.send("GET", CLOCKS, key=objects.merchant.live_key)
     assert live.status == 404
+
+
+async def test_money_of_an_advance_that_died_is_told_of_by_the_next_worker(objects: MerchantObjects) -> None:
+    """The first worker released the money, and died before the clock arrived."""
+    clock, customer = await clock_with_customer(objects)
+    await objects.paid(amount=10_000, customer=customer)
+    app, target = objects.app, NOON + 3 * DAY
+    scope = Scope(account=objects.merchant.account, mode="test")
+    caller = Caller.system(scope, "advance")
+    await test_clocks.advance(app.running.platform, caller, clock, target)
+    (entry,) = [one async for one in records_of(app.store, scope.key, Entry) if one.type == "charge"]
+
+    async def release(load: Load, at: Moment) -> Changes[None]:
+        return domain.release(entry, target, at)
+
+    await app.running.platform.engine.run(caller, release)
+    assert (await get(objects, "/v1/events", type="balance.available"))["data"] == []
+    task = await app.store.get(f"{scope.key}/clockt_{clock.partition('_')[2]}.advance")
+    assert task is not None
+    for _ in range(2):
+        await test_clocks.carry(app.running.platform, task)
+        for row in await app.store.claim("expiries", now_ms=app.clock.now_ms(), lease_ms=60_000, limit=9):
+            await app.running.runner.carry(row)
+        assert len((await get(objects, "/v1/events", type="balance.available"))["data"]) == 1

@@ -78,6 +78,42 @@ async def test_a_declined_capture_takes_no_place_of_the_one_that_was_accepted(li
     assert (await live.get("/ops/v1/open_items"))["data"] == []
 
 
+async def test_a_dispute_outlives_the_item_that_kept_it(tmp_path: Path) -> None:
+    """A payment was lost in a restore, and disputed. An operator clears the payment up; the dispute goes on."""
+    async with live_merchant(tmp_path, list="yes", disputes="yes") as live:
+        await live.pay()
+        [known] = live.told.values()
+        taken = lost(known)
+        told = {"kind": "dispute", "reference": "d-1", "parent": taken["reference"], "dispute": "chargeback"}
+        opened = {**told, "status": "Opened", "amount": 4200, "currency": "eur", "reason": "fraudulent"}
+        live.told = {"1": taken, "2": opened}
+        assert [found.verdict for found in (await look(live, book=True)).found] == ["unexplained", "decide"]
+        [item] = (await live.get("/ops/v1/open_items"))["data"]
+        shown = [(one["kind"], one["reference"], one["stage"], one["status"]) for one in item["notices"]]
+        assert shown == [("dispute", "d-1", "chargeback", "opened")]
+        operator = await live.app.operator("operator", live.merchant.account, mode="live")
+
+        async def close(id: str) -> None:
+            await live.app.ok(operator, "POST", f"/ops/v1/open_items/{id}/close", {"reason": "Paid back by hand."})
+            await live.app.wait(0)
+
+        async def still_open() -> list[tuple[Any, ...]]:
+            items = (await live.get("/ops/v1/open_items", {"status": "open"}))["data"]
+            return [(one["operation"], one["reference"], one["amount"], len(one["notices"])) for one in items]
+
+        await close(item["id"])
+        assert await still_open() == [("dispute", "d-1", 4200, 1)]
+        created = (await live.get("/v1/events", {"type": "open_item.created"}))["data"]
+        assert created[0]["data"]["object"]["operation"] == "dispute"
+        assert (await live.notice(**{**opened, "status": "Lost"})).status == 200
+        assert (await live.notice(**{**opened, "reference": "d-2", "amount": 100})).status == 200
+        assert sorted(await still_open()) == [("dispute", "d-1", 4200, 2), ("dispute", "d-2", 100, 1)]
+        for one in (await live.get("/ops/v1/open_items", {"status": "open"}))["data"]:
+            await close(one["id"])
+        assert await still_open() == []
+        assert (await live.get("/v1/disputes"))["data"] == []
+
+
 @pytest.mark.parametrize(
     ("page", "bounds", "why"),
     [

@@ -21,7 +21,7 @@ import msgspec
 from tillway.api import balance as balance_api
 from tillway.connectors.conversation import converse
 from tillway.connectors.port import NeverSeen, Notice
-from tillway.domain import audit, dispute, payment_intent, payout, refund, routing, stored_credit
+from tillway.domain import audit, dispute, open_item, payment_intent, payout, refund, routing, stored_credit
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
@@ -501,6 +501,19 @@ def later_words_about_what_waits_are_dropped() -> AbstractContextManager[None]:
     return replaced(notices, "keep_notice", lambda item, notice: Changes(result=item))
 
 
+def an_item_closed_by_hand_loses_its_disputes() -> AbstractContextManager[None]:
+    return replaced(open_item, "_disputes_in", lambda item: {})
+
+
+def a_notice_of_the_future_is_believed() -> AbstractContextManager[None]:
+    original = notices.doubt_of_age
+
+    def trusting(notice: Notice, now: int) -> str | None:
+        return original(notice, max(now, notice.created or 0))
+
+    return replaced(notices, "doubt_of_age", trusting)
+
+
 def a_repeat_may_fail_although_it_was_performed() -> AbstractContextManager[None]:
     return replaced(RestoreWatch, "may_have_been_sent", lambda self, scope_key, attempt: False)
 
@@ -633,6 +646,8 @@ MUTANTS = (
     Mutant(the_mark_is_not_kept_beside_the_store, ("recovering",)),
     Mutant(what_nothing_explains_is_dropped, ("performed once", "bank", "money", "payouts")),
     Mutant(later_words_about_what_waits_are_dropped, ("disputes",)),
+    Mutant(an_item_closed_by_hand_loses_its_disputes, ("disputes",)),
+    Mutant(a_notice_of_the_future_is_believed, ("contradictions",)),
     Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
     Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),

@@ -45,6 +45,7 @@ def open_item_shape(item: OpenItem, view: View) -> dict[str, Any]:
         "currency": item.currency,
         "kind": item.kind,
         "livemode": view.livemode,
+        "notices": [_notice_shape(notice) for notice in item.notices],
         "operation": item.operation,
         "ours": item.ours,
         "reference": item.reference,
@@ -52,4 +53,19 @@ def open_item_shape(item: OpenItem, view: View) -> dict[str, Any]:
         "status": item.status,
         "subject": item.subject,
         "theirs": item.theirs,
+    }
+
+
+def _notice_shape(notice: dict[str, Any]) -> dict[str, Any]:
+    """A word of the provider that the item keeps."""
+    outcome = notice.get("outcome")
+    return {
+        "amount": notice.get("amount_minor"),
+        "currency": notice.get("currency"),
+        "evidence_due": notice.get("evidence_due"),
+        "kind": notice["kind"],
+        "reason": notice.get("reason"),
+        "reference": notice["id"] if notice["kind"] == "dispute" else notice["reference"],
+        "stage": notice.get("stage") if notice["kind"] == "dispute" else None,
+        "status": notice.get("verdict") if notice["kind"] == "dispute" else (outcome or {}).get("type", "").lower(),
     }

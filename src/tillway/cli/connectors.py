@@ -9,10 +9,11 @@ from tillway.cli.options import AsJson, Options, takes
 from tillway.cli.terminal import Document, WrongUsage, fail, given_value, run, say, show, table
 
 if TYPE_CHECKING:
+    from tillway.domain.account import Mode
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.domain.ledger import Fee
     from tillway.settings import Settings
-    from tillway.store.port import Store
+    from tillway.store.port import Row, Store, Write
     from tillway.vault.port import Vault
 
 app = typer.Typer(help="Banks and providers: add, list, show, test, drain, remove, kinds.", no_args_is_help=True)
@@ -42,7 +43,8 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Change the settings of an existing connector.")] = False,
 ) -> None:
     """Add a connector. A running server uses it within two seconds."""
-    from tillway.domain.connector_config import NAME, NAME_RULE, ConnectorConfig, may_be_added, successor
+    from tillway.domain.account import SYSTEM
+    from tillway.domain.connector_config import NAME, NAME_RULE, ConnectorConfig, guard_id, may_be_added, successor
     from tillway.engine.connections import describe, seal_settings
     from tillway.installation import open_vault
 
@@ -67,6 +69,8 @@ def add(
         sealed = seal_settings(vault, wanted)
 
         async def put() -> "ConnectorConfig":
+            # First: a connector that becomes the default after this moves it.
+            guard = await store.get(f"{SYSTEM}/{guard_id(options.mode)}")
             there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
             before, version = there.get(wanted.id, (None, 0))
             _refuse_directory_of_another(vault, wanted, [config for config, _ in there.values()])
@@ -78,7 +82,8 @@ def add(
             at = await moment_above(store)
             config = successor(sealed, before, at.created)
             others = _unset_other_defaults(there, config)
-            await store.commit(build_writes("connectors add", at, (version, before, config), *others))
+            moved = [_moved_guard(guard, options.mode, at.created)] if config.default else []
+            await store.commit([*build_writes("connectors add", at, (version, before, config), *others), *moved])
             return config
 
         return await repeat_conflicts(put, "Other commands keep changing the connectors. Try again.")
@@ -87,6 +92,18 @@ def add(
     if not added.default:
         _say_what_goes_through(added, files)
     options.show(describe(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}")
+
+
+def _moved_guard(row: "Row | None", mode: "Mode", created: int) -> "Write":
+    """The write that moves the guard of the default, as it was read."""
+    from tillway.domain.account import SYSTEM
+    from tillway.domain.connector_config import DefaultGuard, guard_id, move_guard
+    from tillway.store.codec import decode, write_of
+    from tillway.store.port import ABSENT
+
+    guard = decode(guard_id(mode), row.body) if row is not None else None
+    assert guard is None or isinstance(guard, DefaultGuard)
+    return write_of(SYSTEM, move_guard(guard, mode, created), row.version if row is not None else ABSENT)
 
 
 @app.command("list")

@@ -39,6 +39,23 @@ class ConnectorConfig(Record, frozen=True, kw_only=True):
     fee: Fee | None = None
 
 
+class DefaultGuard(Record, frozen=True, kw_only=True):
+    """Moves with every commit that makes a connector the default of its mode (`dcg_<mode>`): of two at one moment, one
+    conflicts and reads the other's."""
+
+    moves: int = 0
+
+
+def guard_id(mode: Mode) -> str:
+    return f"dcg_{mode}"
+
+
+def move_guard(guard: DefaultGuard | None, mode: Mode, created: int) -> DefaultGuard:
+    """The guard of that mode, with a new version."""
+    before = guard or DefaultGuard(id=guard_id(mode), created=created)
+    return msgspec.structs.replace(before, moves=before.moves + 1)
+
+
 def setting_owner(id: str, name: str) -> str:
     """The owner of a sealed setting: moved to another connector or another name, it does not open."""
     return f"{id}/{name}"

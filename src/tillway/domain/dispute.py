@@ -198,6 +198,15 @@ def objection(charge: Charge, told: Told) -> str | None:
     return None
 
 
+def waits_for_capture(charge: Charge, told: Told) -> bool:
+    """Whether a further capture can make a report true to which there is an `objection`."""
+    amount_minor = told.amount_minor or 0
+    within = charge.captured_minor < amount_minor <= charge.amount_minor
+    of_its_currency = told.currency is None or told.currency.lower() == charge.currency
+    room = told.reference in charge.disputes or len(charge.disputes) < DISPUTES_MAX
+    return not charge.captured and within and of_its_currency and room
+
+
 def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Changes[Record | None]:
     """Book a bank's report. `known` are the charge's disputes. A repeated report changes nothing.
 
@@ -320,12 +329,24 @@ def _withdraw(dispute: Dispute, at: Moment) -> Changes[Dispute]:
     )
 
 
+def deadline_ids(dispute: Dispute) -> tuple[str, str]:
+    """The ids that the task of a dispute's deadline may have: now, and as earlier versions made it."""
+    stage: Stage = "inquiry" if dispute.inquiry else "chargeback"
+    suffix = dispute.id.removeprefix("du_")
+    return f"dut_{suffix}.{stage}.{dispute.due_by}", f"dut_{suffix}.{dispute.due_by}"
+
+
+def repair(dispute: Dispute, at: Moment) -> Changes[Any]:
+    """Give a dispute that waits for an answer the task of its deadline, which it lacks. An earlier version made none
+    for a chargeback whose inquiry had closed at the same deadline."""
+    return _deadline(dispute, at) if dispute.waits else NO_CHANGES
+
+
 def _deadline(dispute: Dispute, at: Moment) -> Changes[None]:
     """The task of a deadline. A chargeback has its own, also where its inquiry had the same deadline: that task may
     have closed the inquiry before the bank told of the chargeback."""
-    stage: Stage = "inquiry" if dispute.inquiry else "chargeback"
     task = DisputeTask(
-        id=f"dut_{dispute.id.removeprefix('du_')}.{stage}.{dispute.due_by}",
+        id=deadline_ids(dispute)[0],
         created=at.created,
         kind="deadline",
         dispute=dispute.id,

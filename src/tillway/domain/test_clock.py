@@ -58,9 +58,10 @@ class TestClock(Record, frozen=True, kw_only=True):
 
 class Release(Record, frozen=True, kw_only=True):
     """The mark that a clock has made the money of a ledger entry available (`rls_…` with the entry's suffix), at
-    `created`."""
+    `created`, on its way to `target`."""
 
     entry: str
+    target: int = 0
 
 
 def release_id(entry: str) -> str:
@@ -122,9 +123,9 @@ def advance(clock: TestClock, target: int, at: Moment) -> Changes[TestClock]:
     return Changes(result=after, records=(after,), tasks=(_task(clock, "advance", at.now),), events=(event,))
 
 
-def release(entry: Entry, at: Moment) -> Changes[None]:
-    """Make the money of an entry available before its time."""
-    mark = Release(id=release_id(entry.id), created=at.created, entry=entry.id)
+def release(entry: Entry, target: int, at: Moment) -> Changes[None]:
+    """Make the money of an entry available before its time, in the advance of a clock to `target`."""
+    mark = Release(id=release_id(entry.id), created=at.created, entry=entry.id, target=target)
     return Changes(result=None, records=(*early_entries(entry, at), mark))
 
 
@@ -132,8 +133,8 @@ def arrive(
     clock: TestClock, task: TestClockTask, target: int, at: Moment, *, released: bool = False
 ) -> Changes[TestClock]:
     """End the advance to `target`: the clock shows it, and the merchant is told of money that was `released`. Do
-    nothing if another worker has ended that advance: the clock
-    may be on the way to a new target by now, and the work that is due until then is not done."""
+    nothing if another worker has ended that advance: the clock may be on the way to a new target by now, and the work
+    that is due until then is not done."""
     if clock.target != target:
         return Changes(result=clock)
     since = at.new_suffix()

@@ -1,7 +1,7 @@
 """Checks of a provider's notices: is this news about our operation, and fresh enough to believe without asking?"""
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -20,12 +20,13 @@ from tillway.connectors.port import (
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.event import NoticeTask
-from tillway.domain.open_item import OpenItem, keep_notice
+from tillway.domain.open_item import OpenItem, dispute_item, keep_notice, open_item
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.settled_operation import SettledOperation
 from tillway.engine.core import Load
+from tillway.engine.ids import SKEW_SECONDS
 
 BELIEVED_SECONDS = 60 * 60
 """A notice that says it was made longer ago is no proof: it may be one that was recorded and sent again."""
@@ -52,7 +53,7 @@ def objection(notice: Notice, about: Attempt | Settled, now: int) -> str | None:
             return "the notice names another amount"
         if notice.currency is not None and notice.currency.lower() != about.currency:
             return "the notice names another currency"
-    return "the notice is older than an hour" if is_stale(notice, now) else None
+    return doubt_of_age(notice, now)
 
 
 def announced(outcome: Succeeded | Pending, connector: str, at: Moment, *, lease_ms: int = 0) -> tuple[NoticeTask, ...]:
@@ -94,22 +95,48 @@ def word_of(outcome: Outcome | None) -> str:
             assert_never(outcome)
 
 
-async def keep_until_explained(load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
+async def keep_until_explained(
+    load: Load, items: Sequence[str], notice: Notice, at: Moment
+) -> Changes[Record | None] | None:
     """Keep a later word about an operation that nothing explains since a restore, with each of these open items that is
-    still unexplained: the first that is explained lets it be heard. None where none is. Raises `NoticeUndecided` if
-    requests have just explained all."""
-    told = msgspec.to_builtins(msgspec.structs.replace(notice, created=None))
+    still unexplained: the first that is explained lets it be heard. A dispute of one that a person has closed has an
+    item of its own. None where no item keeps it. Raises `NoticeUndecided` if requests have just explained all."""
+    told = notice_to_keep(notice)
     kept: Changes[Record | None] | None = None
-    explained = False
+    explained, closed = False, None
     for id in items:
         item = await load.maybe(OpenItem, id)
         if item is not None and item.status == "open" and item.kind == "unexplained":
             keeps = keep_notice(item, told)
             kept = kept.then(keeps) if kept is not None else keeps
-        explained = explained or (item is not None and item.closed_by == "system")
+        elif item is not None and item.kind == "unexplained":
+            explained = explained or item.closed_by == "system"
+            closed = item if item.closed_by != "system" else closed
     if kept is None and explained:
         raise NoticeUndecided("the operation has just been explained")
+    if kept is None and closed is not None and notice.kind == "dispute":
+        return await keep_dispute(load, notice, closed.connector, closed.subject, at)
     return kept
+
+
+async def keep_dispute(
+    load: Load, notice: Notice, connector: str, payment: str | None, at: Moment
+) -> Changes[Record | None] | None:
+    """Keep a dispute that cannot be booked, with an open item of its own. None if that was closed before."""
+    told = notice_to_keep(notice)
+    fresh = dispute_item((told,), connector, payment, at)
+    item = await load.maybe(OpenItem, fresh.id)
+    if item is None:
+        return open_item(fresh)
+    if item.status == "open" or told in item.notices:
+        return keep_notice(item, told)
+    return None
+
+
+def notice_to_keep(notice: Notice) -> dict[str, Any]:
+    """The notice as an open item keeps it: when it is heard, it is not old, although it has waited."""
+    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(notice, created=None))
+    return told
 
 
 def kind_of(about: Attempt | Settled) -> OperationKind:
@@ -124,6 +151,13 @@ def amounts_of(about: Attempt | Settled) -> tuple[int, ...]:
     return (about.amount_minor,)
 
 
-def is_stale(notice: Notice, now: int) -> bool:
-    """Whether the notice says that it is too old. One without a time is from a bank that tells none, and is not."""
-    return notice.created is not None and now - notice.created > BELIEVED_SECONDS
+def doubt_of_age(notice: Notice, now: int) -> str | None:
+    """Why the notice's own time makes it no proof at `now` (epoch seconds); None where it does not. One without a time
+    is from a bank that tells none."""
+    if notice.created is None:
+        return None
+    if now - notice.created > BELIEVED_SECONDS:
+        return "the notice is older than an hour"
+    if notice.created - now > SKEW_SECONDS:
+        return "the notice is dated in the future"
+    return None

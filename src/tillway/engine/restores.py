@@ -19,7 +19,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.generation import GENERATION_ID, Generation, recovered, recovering
 from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Entry
-from tillway.domain.open_item import OpenItem, explain, tail_of
+from tillway.domain.open_item import OpenItem, explain, successors, tail_of
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.time_mark import MARK_ID, TimeMark
@@ -135,8 +135,11 @@ class RestoreWatch:
         was repeated after the restore."""
         if attempt.id not in changes.deletes:
             return changes
-        for item_id in self.unexplained.of(load.scope_key, attempt.reference):
+        waiting = [*self.unexplained.of(load.scope_key, attempt.reference)]
+        for item_id in waiting:
             item = await load.find(item_id)
+            if isinstance(item, OpenItem):
+                waiting += [id for id in successors(item) if id not in waiting]
             if isinstance(item, OpenItem) and item.status == "open" and item.kind == "unexplained":
                 # The result and the refusal stay the attempt's.
                 explained = explain(item, attempt.subject, ours, at)

@@ -18,7 +18,16 @@ from tillway.connectors import registry
 from tillway.connectors.port import Capabilities, NeverSeen, NotSent, Unknown
 from tillway.connectors.settings import Setting, SettingInvalid, SettingMissing
 from tillway.domain.account import SYSTEM, Mode
-from tillway.domain.connector_config import NAME, NAME_RULE, ConnectorConfig, may_be_added, successor
+from tillway.domain.connector_config import (
+    NAME,
+    NAME_RULE,
+    ConnectorConfig,
+    DefaultGuard,
+    guard_id,
+    may_be_added,
+    move_guard,
+    successor,
+)
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import ask_nothing
@@ -243,12 +252,13 @@ async def _put(
     except SettingInvalid as invalid:
         raise Refused("parameter_invalid_string", _sentence(invalid), param=_param(invalid.name)) from None
     after = successor(seal_settings(platform.cards.vault, wanted), before, at.created)
-    others: list[ConnectorConfig] = []
-    if after.default:
-        ids = [one.id async for one in records_of(platform.store, SYSTEM, ConnectorConfig) if _is_other(one, after)]
-        found = [await load.maybe(ConnectorConfig, id) for id in ids]
-        others = [as_default(one, False) for one in found if one is not None and one.default]
-    return Changes(result=after, records=(after, *others))
+    if not after.default or (before is not None and before.default):
+        return Changes(result=after, records=(after,))
+    guard = move_guard(await load.maybe(DefaultGuard, guard_id(after.mode)), after.mode, at.created)
+    ids = [one.id async for one in records_of(platform.store, SYSTEM, ConnectorConfig) if _is_other(one, after)]
+    found = [await load.maybe(ConnectorConfig, id) for id in ids]
+    others = [as_default(one, False) for one in found if one is not None and one.default]
+    return Changes(result=after, records=(after, *others, guard))
 
 
 def _is_other(one: ConnectorConfig, config: ConnectorConfig) -> bool:

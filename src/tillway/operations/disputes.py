@@ -12,6 +12,7 @@ from tillway.connectors.port import DisputeReply, Notice, NoticeImpossible, Noti
 from tillway.domain import dispute as domain
 from tillway.domain import early_fraud_warning
 from tillway.domain.account import Scope, scope_of
+from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.dispute import Dispute, DisputeTask, Told
@@ -23,17 +24,22 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load
-from tillway.engine.notices import announced, is_stale, keep_until_explained
+from tillway.engine.notices import announced, doubt_of_age, keep_dispute, keep_until_explained
 from tillway.engine.platform import Platform
 from tillway.engine.references import Known, find_by_tail
 from tillway.engine.settlers import revoke_mandate
 from tillway.operations import files
 from tillway.store.codec import by_dispute, decode
 from tillway.store.port import Row
+from tillway.store.walk import merchant_scopes, records_of
 
 R = TypeVar("R", bound=Record | None)
 
 log = logging.getLogger(__name__)
+
+UNDECIDED_SECONDS = 24 * 60 * 60
+"""How long a dispute waits for the outcome of an operation that may have taken its money, if no transfer between banks
+takes longer. Then it becomes an open item."""
 
 
 # Calls of the merchant.
@@ -129,6 +135,31 @@ async def _expire(engine: Engine, caller: Caller, task: DisputeTask) -> None:
     await engine.run(caller, work)
 
 
+async def repair_deadlines(engine: Engine) -> None:
+    """Give disputes that wait for ever a task that ends them. The check of balances in the
+    background begins with it."""
+    for scope_key in await merchant_scopes(engine.store):
+        async for found in records_of(engine.store, scope_key, Dispute):
+            if found.waits and not await _has_deadline(engine.load(scope_key), found):
+                await _repair(engine, scope_key, found.id)
+
+
+async def _repair(engine: Engine, scope_key: str, id: str) -> None:
+    async def work(load: Load, at: Moment) -> Changes[Record | None]:
+        found = await load.get(Dispute, id)
+        return NO_CHANGES if await _has_deadline(load, found) else domain.repair(found, at)
+
+    await engine.run(Caller.system(scope_of(scope_key), "repair a deadline"), work)
+    log.warning("a dispute had no task for its deadline, and has one now", extra={"dispute": id})
+
+
+async def _has_deadline(load: Load, dispute: Dispute) -> bool:
+    for id in domain.deadline_ids(dispute):
+        if await load.maybe(DisputeTask, id) is not None:
+            return True
+    return False
+
+
 async def end_at_deadline(engine: Engine, caller: Caller, dispute: Dispute) -> None:
     """End a dispute whose deadline has come by a test clock. Its task, which comes later, finds it ended."""
 
@@ -167,8 +198,11 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
     Raises `NoticeUndecided` while the outcome of the payment is not known, and `NoticeImpossible` if the report cannot
     be true.
     """
-    if is_stale(notice, engine.clock.moment().now):
-        log.error("a dispute notice is older than an hour", extra={"reference": notice.reference})
+    doubt = doubt_of_age(notice, engine.clock.moment().now)
+    if doubt is not None:
+        log.error(
+            "a dispute is taken although its notice is no proof", extra={"reference": notice.reference, "why": doubt}
+        )
     reused: list[str] = []
 
     async def work(load: Load, at: Moment) -> Changes[Record | None]:
@@ -176,7 +210,7 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
         found = await find_by_tail(load, tail)
         charge = found.charge
         if charge is None or not charge.captured_minor:
-            return await _keep_without_charge(engine, load, tail, notice, found)
+            return await _keep_without_charge(engine, load, tail, notice, found, connector, at)
         if charge.connector != connector:
             raise NoticeImpossible("the payment was taken through another connector")
         if notice.stage == "warning":
@@ -192,11 +226,11 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
             evidence_due=notice.evidence_due,
         )
         impossible = domain.objection(charge, told)
-        if impossible is not None and not charge.captured:
-            # A further capture, which is under way or of before a restore, may explain it.
-            return await _keep_without_charge(engine, load, tail, notice, found)
-        if impossible is not None:
+        if impossible is not None and not domain.waits_for_capture(charge, told):
             raise NoticeImpossible(impossible)
+        if impossible is not None:
+            # A further capture, which is under way or of before a restore, may explain it.
+            return await _keep_without_charge(engine, load, tail, notice, found, connector, at, impossible)
         ids = charge.disputes.values() or ((charge.dispute,) if charge.dispute is not None else ())
         known = [await load.get(Dispute, id) for id in ids]
         reused = await _of_other_payments(load, charge, told.reference)
@@ -215,6 +249,8 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
             "a bank uses one reference for disputes of several payments",
             extra={"dispute": notice.id, "reference": notice.reference, "others": ", ".join(reused)},
         )
+    if isinstance(done.record, OpenItem) and done.record.operation == "dispute":
+        log.error("a dispute cannot be booked", extra={"open_item": done.record.id, "reference": notice.reference})
     if isinstance(done.record, OpenItem) and done.record.kind == "contradiction":
         log.error(
             "a provider contradicts what is booked of a dispute",
@@ -223,18 +259,33 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
 
 
 async def _keep_without_charge(
-    engine: Engine, load: Load, tail: str, notice: Notice, found: Known
+    engine: Engine,
+    load: Load,
+    tail: str,
+    notice: Notice,
+    found: Known,
+    connector: str,
+    at: Moment,
+    impossible: str = "no payment of that reference was taken",
 ) -> Changes[Record | None]:
-    """Keep a dispute of a payment that was taken before a restore. Raises `NoticeUndecided` if the payment may have
-    been taken, and `NoticeImpossible` if it was not."""
+    """Keep a dispute of a payment that was taken before a restore, or that may be taken by an operation without a
+    known outcome for a day. Raises `NoticeUndecided` while such an outcome is fresh, and `NoticeImpossible`, with the
+    reason, if there is none."""
     charge = found.charge
     payment = found.subject if isinstance(found.subject, PaymentIntent) else None
     if charge is not None and payment is None:
         payment = await load.maybe(PaymentIntent, charge.payment)
-    if found.attempt is not None or (payment is not None and payment.attempt is not None):
-        raise NoticeUndecided("the outcome of the payment is not known yet")
+    attempt = found.attempt
+    if attempt is None and payment is not None:
+        attempt = await load.maybe(Attempt, payment.attempt)
     items = engine.restores.unexplained.before_dispute(load.scope_key, tail, charge)
-    kept = await keep_until_explained(load, items, notice)
+    kept: Changes[Record | None] | None = None
+    if attempt is not None and _may_take(attempt, charge, notice):
+        patience_seconds = max(UNDECIDED_SECONDS, attempt.patience_seconds)
+        if at.now < attempt.created + patience_seconds:
+            raise NoticeUndecided("the outcome of the payment is not known yet")
+        kept = await keep_dispute(load, notice, connector, attempt.subject, at)
+    kept = kept or await keep_until_explained(load, items, notice, at)
     # The commit that settled the payment, or a capture of it, may have come between the reads of its records.
     if (await find_by_tail(engine.load(load.scope_key), tail)).charge != charge:
         raise NoticeUndecided("the payment has just been settled")
@@ -242,7 +293,14 @@ async def _keep_without_charge(
         return kept
     if engine.restores.reason:
         raise NoticeUndecided("the payment is not known here, and the store is being recovered")
-    raise NoticeImpossible("no payment of that reference was taken")
+    raise NoticeImpossible(impossible)
+
+
+def _may_take(attempt: Attempt, charge: Charge | None, notice: Notice) -> bool:
+    """Whether the attempt, if it succeeds, takes the money that the notice disputes."""
+    taken_minor = (charge.captured_minor if charge is not None else 0) + attempt.amount_minor
+    takes = attempt.kind == "capture" or (attempt.kind == "authorize" and attempt.capture)
+    return takes and (notice.amount_minor or 0) <= taken_minor
 
 
 async def _of_other_payments(load: Load, charge: Charge, reference: str) -> list[str]:

@@ -208,8 +208,9 @@ async def _confirm(
     unconfirmed: bool,
     heard: int | None,
 ) -> Outcome | None:
-    """The provider's answer about a settled operation whose notice is not believed; None if there is nothing more to
-    book. A word that nobody can confirm moves no money. If it contradicts what is booked, it becomes an open item: at
+    """The provider's answer about a settled operation after a doubtful notice; None if there is nothing more to book.
+
+    A word without a confirmation moves no money. If it contradicts the booked outcome, it becomes an open item: at
     once, or when the provider could not be asked for a day (`unconfirmed`).
 
     Raises `NoticeUndecided` while the provider cannot be asked.
@@ -239,6 +240,6 @@ async def _keep_until_explained(engine: Engine, scope: Scope, tail: str, notice:
 
     async def work(load: Load, at: Moment) -> Changes[Record | None]:
         items = engine.restores.unexplained.of(scope.key, tail)
-        return await keep_until_explained(load, items, notice) or NO_CHANGES
+        return await keep_until_explained(load, items, notice, at) or NO_CHANGES
 
     await engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)

@@ -33,7 +33,7 @@ OVERLAP_SECONDS: Final = 3600
 PAGES_MAX: Final = 100_000
 OPERATIONS_MAX: Final = 1_000_000
 LIST_SECONDS_MAX: Final = 3600.0
-"""Bounds of one list. A bank that tells more is taken for one whose list does not end: `--since` asks for less."""
+"""Bounds of one list. A longer list counts as one without an end: `--since` asks for less."""
 
 _TAIL = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_LENGTH},{TAIL_LENGTH}}}")
 
@@ -124,8 +124,8 @@ class Recovery:
         """Compare a list with the store, and book its news if this pass books. Operations of the other mode are left
         out.
 
-        Those that the store has by their references come first, so that no other is taken for them. Then what is left
-        of each charge explains the accepted ones, then the declined ones. Disputes are last: they may have to wait for
+        Those that the store has by their references come first, so that no other is taken for them. Then the rest of
+        each charge explains the accepted ones, then the declined ones. Disputes are last: they may have to wait for
         a capture that nothing explains.
         """
         left: tuple[list[Notice], list[Notice], list[Notice]] = ([], [], [])

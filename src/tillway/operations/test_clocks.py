@@ -82,10 +82,10 @@ async def carry(platform: Platform, row: Row) -> None:
         return  # Another worker has ended the advance.
     target = clock.target
     due = [(clock.due(record, deadline), record) async for record, deadline in _deadlines(platform, scope_key, clock)]
-    released = False
+    released = await _has_released(platform, scope_key, clock, target)
     for time, record in sorted(due, key=lambda each: each[0]):
         if time <= target:
-            await _end(platform, caller, record)
+            await _end(platform, caller, record, target)
             released = released or isinstance(record, Entry)
     async for card in _expiring(platform, scope_key, clock, target):
         await customers.tell_expiring(platform.engine, caller, card)
@@ -111,8 +111,7 @@ async def _deadlines(platform: Platform, scope_key: str, clock: TestClock) -> As
             charge = await load.maybe(Charge, payment.latest_charge)
             if charge is None:
                 continue
-            ids: list[str | None] = [part.entry for part in charge.captures]
-            for id in ids or [charge.entry]:
+            for id in _entries_of(charge):
                 entry = await load.maybe(Entry, id)
                 if entry is None or entry.available_on <= now:
                     continue
@@ -130,6 +129,27 @@ async def _deadlines(platform: Platform, scope_key: str, clock: TestClock) -> As
                 yield session, session.expires_at
 
 
+async def _has_released(platform: Platform, scope_key: str, clock: TestClock, target: int) -> bool:
+    """Whether a worker that died has released money in the advance to `target`, and told nobody."""
+    store, load = platform.store, platform.engine.load(scope_key)
+    for customer in clock.customers:
+        async for row in rows_of(store, by_customer(scope_key, "pi", customer), index="customer"):
+            payment = decode(row.key.partition("/")[2], row.body)
+            charge = await load.maybe(Charge, payment.latest_charge) if isinstance(payment, PaymentIntent) else None
+            for id in _entries_of(charge):
+                release = await load.maybe(Release, release_id(id))
+                if release is not None and release.target == target:
+                    return True
+    return False
+
+
+def _entries_of(charge: Charge | None) -> list[str]:
+    """The ledger entries of a charge's captures."""
+    if charge is None:
+        return []
+    return [part.entry for part in charge.captures] or ([charge.entry] if charge.entry is not None else [])
+
+
 async def _expiring(platform: Platform, scope_key: str, clock: TestClock, target: int) -> AsyncIterator[PaymentMethod]:
     """The cards of the older API whose last month begins in the time of the clock until `target`."""
     for customer in clock.customers:
@@ -141,7 +161,7 @@ async def _expiring(platform: Platform, scope_key: str, clock: TestClock, target
                 yield method
 
 
-async def _end(platform: Platform, caller: Caller, record: Record) -> None:
+async def _end(platform: Platform, caller: Caller, record: Record, target: int) -> None:
     """End a hold, a session or a dispute as its own task would, unless it has ended since."""
     match record:
         case Entry():
@@ -150,7 +170,7 @@ async def _end(platform: Platform, caller: Caller, record: Record) -> None:
                 # A worker before this one may have done it.
                 if await load.maybe(Release, release_id(record.id)) is not None:
                     return NO_CHANGES
-                return domain.release(record, at)
+                return domain.release(record, target, at)
 
             await platform.engine.run(caller, release)
         case Dispute():

@@ -14,11 +14,14 @@ import msgspec
 from tillway.connectors.port import NoticeUndecided
 from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
-from tillway.domain.open_item import OpenItem
+from tillway.domain.open_item import OpenItem, tail_of
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.settled_operation import settled_id
 from tillway.engine.audit.entries import Author
+from tillway.engine.caller import Caller
 from tillway.engine.restores import find_generation, recovered_writes
 from tillway.http.messages import Request
+from tillway.operations import open_items as operations
 from tillway.operations.recovery import OVERLAP_SECONDS, Recovery, survey
 from tillway.sandbox.bank import BankOperation
 from tillway.simulation.clients import DEBITS, HOLDER, Client
@@ -31,6 +34,9 @@ from tillway.testing.memory_store import MemoryStore
 REQUESTS_MAX = 8
 COMES_BACK = 0.8
 """How likely a trader is to repeat a request after the restore."""
+
+CLEARED_UP = 0.3
+"""How likely an operator closes an item that keeps words of the bank, before clients repeat their requests."""
 
 FOLLOWED_UP = 0.5
 """How likely a payment by a trader is followed by a capture, cancellation or refund of it."""
@@ -197,6 +203,18 @@ async def recover(world: World) -> None:
     await asyncio.sleep(3.0)
 
 
+async def close_by_hand(world: World) -> None:
+    """An operator clears up some of the items that keep words of the bank, whether or not a client comes back."""
+    for merchant in world.merchants:
+        for item in (await _open_items(world, merchant.scope.key)).values():
+            if item.notices and world.random.random() < CLEARED_UP:
+                process = await world.reachable()
+                caller = Caller.system(merchant.scope, "close", actor="cli:world")
+                await operations.close(process.platform, caller, item.id, "It was cleared up.")
+                world.met["item closed by hand"] += 1
+                world.tell("operator", f"closes {item.id}")
+
+
 def check_performed(before: dict[str, tuple[str, int]], world: World) -> None:
     """Raises Violation where a repeat was performed."""
     for reference, told in performed(world).items():
@@ -212,7 +230,8 @@ async def explained_by_items(
     is not kept. One of more than is booked of several captures is kept too, with the item of a lost capture."""
     if not world.restored:
         return operations
-    items = await _open_items(world, scope_key)
+    waiting = await _open_items(world, scope_key, booked=booked)
+    items = {reference: item for reference, item in waiting.items() if item.operation != "dispute"}
     kept = {
         one.reference: msgspec.structs.replace(one)
         for one in operations
@@ -229,7 +248,12 @@ async def explained_by_items(
                 parent.refunded -= lost.amount
             case _:
                 pass
-    told = {(notice["id"], notice["amount_minor"]) for item in items.values() for notice in item.notices}
+    told = {
+        (notice["id"], notice["amount_minor"])
+        for item in waiting.values()
+        if item.status == "open"
+        for notice in item.notices
+    }
     for dispute in [one for one in kept.values() if one.kind == "dispute"]:
         parent = kept.get(dispute.parent or "")
         waits = (dispute.reference, dispute.amount) in told
@@ -240,15 +264,23 @@ async def explained_by_items(
     return list(kept.values())
 
 
-async def _open_items(world: World, scope_key: str) -> dict[str, OpenItem]:
-    """The open items of a merchant about unexplained operations, by their references."""
+async def _open_items(world: World, scope_key: str, *, booked: Collection[str] | None = None) -> dict[str, OpenItem]:
+    """The open items of a merchant about unexplained operations, by their references. With the references that are
+    `booked`, those too of others that an operator has closed."""
     rows = await world.store.query(None, f"{scope_key}/oi_", limit=PAGE_MAX)
-    items = [decode(row.key.partition("/")[2], row.body) for row in rows]
-    return {
-        item.reference: item
-        for item in items
-        if isinstance(item, OpenItem) and item.status == "open" and item.kind == "unexplained"
-    }
+    found = {}
+    for row in rows:
+        item = decode(row.key.partition("/")[2], row.body)
+        if not isinstance(item, OpenItem) or item.kind != "unexplained":
+            continue
+        if item.status == "closed":
+            if booked is None or item.reference in booked:
+                continue
+            # A capture that was repeated leaves its outcome.
+            if await world.store.get(f"{scope_key}/{settled_id(tail_of(item.id))}") is not None:
+                continue
+        found[item.reference] = item
+    return found
 
 
 async def _payments(world: World, scope_key: str) -> list[PaymentIntent]:

@@ -166,6 +166,9 @@ ROUTED_FAULTS = 0.02
 CONTRADICTING, CONTRADICTED = 0.3, 0.3
 """In this part of the worlds that are not restored, the banks contradict this part of the settled operations."""
 
+OF_THE_FUTURE, FUTURE_SECONDS = 0.2, 40 * 86_400
+"""This part of the contradicting words is dated so far ahead: further than any clock of a world goes."""
+
 STUBBORN = 0.06
 """In this part of the worlds, a client makes more operations on a payment than the payment keeps references of."""
 
@@ -397,7 +400,7 @@ class World:
         if self.strikes("notice"):
             self._tell(connector, operation)
         if self.contradicts and reference not in self.words and self._can_contradict(operation):
-            self.words[reference] = Word()
+            self.words[reference] = Word(of_the_future=self.contradicting_random.random() < OF_THE_FUTURE)
             self.notices_under_way += 1
             self.later(self.contradicting_random.choice((0.1, 2.0, 8.0)), self._contradict, connector, reference, 0)
 
@@ -461,6 +464,9 @@ class World:
                 if known.settled is not None:
                     # The bank would be asked about an authorization that was increased since.
                     said["amount"] = known.settled.amount_minor
+                if word.of_the_future:
+                    # No process may believe it: the bank, when it is asked, repeats its first answer.
+                    word.theirs, said["created"] = "", self.time_ns() // 1_000_000_000 + FUTURE_SECONDS
                 process, heard = await self.reachable(), self.loop.create_future()
                 process.hear(connector, msgspec.json.encode(said), heard)
                 word.heard = bool(await heard)
@@ -486,10 +492,12 @@ class World:
 
 
 class Word(msgspec.Struct):
-    """A bank's word against the outcome of an operation. `heard`: a process has taken it."""
+    """A bank's word against the outcome of an operation. `heard`: a process has taken it. One `of_the_future` is a
+    made-up notice, dated so that it never grows old: the bank does not say so."""
 
     theirs: str = ""
     heard: bool = False
+    of_the_future: bool = False
 
 
 class BesideStore:

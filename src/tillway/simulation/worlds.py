@@ -116,6 +116,7 @@ async def _put_the_store_back(world: World, store: MemoryStore) -> None:
     for trader in traders:
         await trader.probe()
     await restores.recover(world)
+    await restores.close_by_hand(world)
     if world.random.random() < BANK_IS_AWAY:
         world.weather["refused"] = 0.9
     await _weather(world, [trader.repeat() for trader in traders])

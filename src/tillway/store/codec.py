@@ -30,7 +30,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.checkout import CheckoutExpiry, CheckoutSession, PaymentLink
 from tillway.domain.close import Close
 from tillway.domain.confirmation_token import ConfirmationToken
-from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.connector_config import ConnectorConfig, DefaultGuard
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
 from tillway.domain.customer_session import CustomerSession
@@ -536,6 +536,7 @@ _ROWS: Final = (
     ),
     RecordType(kind=Payout, prefixes=("po",), object="payout", entries=_payout),
     RecordType(kind=PayoutGuard, prefixes=("pog",)),
+    RecordType(kind=DefaultGuard, prefixes=("dcg",)),
     RecordType(kind=PaymentLink, prefixes=("plink",), object="payment_link", noun="payment_link"),
     RecordType(
         kind=Price,

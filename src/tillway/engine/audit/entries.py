@@ -33,6 +33,7 @@ from tillway.domain.audit import (
     redact,
 )
 from tillway.domain.card_tries import CardTries
+from tillway.domain.connector_config import DefaultGuard
 from tillway.domain.dashboard import DashboardSession, IdentityLink, SignInLink
 from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.event import Event
@@ -66,6 +67,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         Balances,
         CardTries,
         DashboardSession,
+        DefaultGuard,
         Event,
         FiledOperation,
         FileSeries,
