@@ -1,5 +1,6 @@
 """Payment intents: parameters, calls and shape."""
 
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from msgspec import UNSET
@@ -189,12 +190,19 @@ _FIELDS = {
 }
 """The parameters that are fields of the commands, with the names that they have there."""
 
+_CONVERTED = frozenset(("excluded_types", "method_data", "method_types"))
+"""The fields that are not as they were read."""
+
 
 def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a command; None where a parameter was unset."""
     fields: dict[str, Any] = {}
     for name, value in params.items():
-        if name in _FIELDS:
-            fields[_FIELDS[name]] = value
+        field = _FIELDS.get(name)
+        if field is not None:
+            fields[field] = value
+    if fields.keys().isdisjoint(_CONVERTED):
+        return fields
     for name in ("method_types", "excluded_types"):
         if name in fields and fields[name] is not None:
             fields[name] = tuple(fields[name])
@@ -220,6 +228,8 @@ def _parse_update(params: dict[str, Any]) -> UpdatePayment | None:
 
 
 def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Confirm:
+    if params.keys().isdisjoint(_OF_CONFIRMATION):
+        return Confirm(update=update)
     return Confirm(
         update=update,
         client_secret=params.get("client_secret"),
@@ -230,6 +240,20 @@ def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Conf
         acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
         token=params.get("confirmation_token"),
     )
+
+
+_OF_CONFIRMATION = frozenset(
+    (
+        "amount_to_confirm",
+        "client_secret",
+        "confirmation_token",
+        "error_on_requires_action",
+        "mandate",
+        "mandate_data",
+        "off_session",
+    )
+)
+"""The parameters that are fields of `Confirm`."""
 
 
 async def _params_in_minor(call: Call, *more: str) -> dict[str, Any]:
@@ -275,21 +299,30 @@ def _check_create(params: dict[str, Any]) -> None:
 
 
 @route("POST", "/v1/payment_intents", CREATE, returns="payment_intent")
-async def create(call: Call) -> Answer:
+def create(call: Call) -> Awaitable[Answer]:
     """Create a payment, and with `confirm` take it at once."""
     params = in_minor(call, call.params, call.params["currency"])
     _check_create(params)
     if "payment_method_types" in params or "allowed_payment_method_types" in params:
-        await check_types(call)
+        return _create_of_types(call, params)
+    return _create(call, params)
+
+
+async def _create_of_types(call: Call, params: dict[str, Any]) -> Answer:
+    await check_types(call)
+    return await _create(call, params)
+
+
+def _create(call: Call, params: dict[str, Any]) -> Awaitable[Answer]:
     confirm = _parse_confirm(params, None) if params.get("confirm") else None
     command = parse_create(params, call.caller.source_api, confirm=confirm)
-    return await payment_intents.create(call.platform, call.caller, command)
+    return payment_intents.create(call.platform, call.caller, command)
 
 
 @route("GET", "/v1/payment_intents/{id}", RETRIEVE, returns="payment_intent", access="publishable")
-async def retrieve(call: Call) -> Answer:
+def retrieve(call: Call) -> Awaitable[Answer]:
     """Retrieve a payment; with a publishable key, by its client secret."""
-    return await payment_intents.retrieve(call.platform, call.caller, call.id, call.params.get("client_secret"))
+    return payment_intents.retrieve(call.platform, call.caller, call.id, call.params.get("client_secret"))
 
 
 @route("POST", "/v1/payment_intents/{id}", UPDATE, returns="payment_intent")

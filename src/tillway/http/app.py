@@ -26,6 +26,7 @@ from tillway.http.authentication import (
     UNAUTHENTICATED_BODY_BYTES_MAX,
     Authenticator,
     check_named,
+    identify_at_once,
     identify_caller,
     refuse_large_body_without_header,
 )
@@ -239,19 +240,18 @@ class Api:
         refused: Refused | None = None
         try:
             methods, ids = self._find_routes(request)
-            pattern = next(iter(methods.values())).path
-            dialect = next(iter(methods.values())).dialect
+            first = next(iter(methods.values()))
+            pattern, dialect = first.path, first.dialect
             if request.method == "OPTIONS":
                 answer: Answer = answer_options(request, methods)
             else:
                 route = route_for(request, methods)
                 if route.access == "publishable":
                     headers += browser_headers(request, route)
-                raw = None
-                if route.access != "anyone" or dialect is not None:
-                    raw = await self._identify(request, route, caller)
+                unknown = self._identify(request, route, caller)
+                raw = await unknown if unknown is not None else None
                 answer = await self._call_handler(request, route, ids, caller, headers, raw)
-            if isinstance(answer, Plain):
+            if type(answer) is Plain:
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
                 if status == 401:
@@ -259,17 +259,19 @@ class Api:
                     self.platform.engine.security.authentication_failed(address, "client_invalid")
                     self.throttle.count_failure(request.client_ip)  # Throttled is answered in place of the 401.
             else:
-                if isinstance(answer, Done):
-                    status, body = answer.status, answer.body
+                if type(answer) is Done:
+                    status, body, refused = answer.status, answer.body, answer.refusal
+                    note_record(answer.record)
+                    if refused is not None:
+                        note("code", refused.code)
+                elif isinstance(answer, Record):
+                    shown = self.renderer.at_once(caller, answer, None)
+                    status, body = shown or await self._render_record(caller, answer)
+                    note_record(answer)
                 else:
                     status, body = await self._render_answer(route, caller, answer)
                 if caller.role is not None and "personal" not in MAY[caller.role]:
                     body = encode(mask_personal(msgspec.json.decode(body)))
-                if isinstance(answer, (Done, Record)):
-                    note_record(answer.record if isinstance(answer, Done) else answer)
-                if isinstance(answer, Done) and answer.refusal is not None:
-                    refused = answer.refusal
-                    note("code", refused.code)
         except (Refused, Unavailable, RecordDamaged) as stopped:
             if isinstance(stopped, Refused):
                 refused = self._count_failure(request, caller, stopped)
@@ -290,18 +292,23 @@ class Api:
         _add_common(headers, caller, dialect, content_type)
         return Response(status, headers, body, refused), pattern
 
-    async def _identify(self, request: Request, route: Route, caller: Caller) -> dict[str, Any] | None:
-        """Authenticate the caller, and return the parameters of a dialect's request.
+    def _identify(self, request: Request, route: Route, caller: Caller) -> Awaitable[dict[str, Any] | None] | None:
+        """Authenticate the caller. Return the rest of that work if something must be read for it. Its result are the
+        parameters of a dialect's request."""
+        if route.access != "anyone":
+            refuse_large_body_without_header(request)
+        if route.dialect is not None:
+            return self._identify_in(route.dialect, request, route, caller)
+        if route.access == "anyone" or identify_at_once(self.authenticator, self.throttle, request, route, caller):
+            return None
+        return identify_caller(self.authenticator, self.throttle, request, route, caller, None)
+
+    async def _identify_in(self, dialect: Dialect, request: Request, route: Route, caller: Caller) -> dict[str, Any]:
+        """Authenticate the caller of a dialect, and return the parameters of the request.
 
         A header is authenticated before the body is parsed. Only a small body is parsed first: one that may hold the
         key, or, in a dialect with `types_first`, a value of the wrong type.
         """
-        dialect = route.dialect
-        if route.access != "anyone":
-            refuse_large_body_without_header(request)
-        if dialect is None:
-            await identify_caller(self.authenticator, self.throttle, request, route, caller, None)
-            return None
         caller.source_api, caller.presenter = dialect.source_api, route.presenter
         small = len(request.body) <= UNAUTHENTICATED_BODY_BYTES_MAX
         body_first = small and (dialect.types_first or not request.headers.get("authorization"))
@@ -382,7 +389,7 @@ class Api:
             )
         return found
 
-    async def _call_handler(
+    def _call_handler(
         self,
         request: Request,
         route: Route,
@@ -390,7 +397,7 @@ class Api:
         caller: Caller,
         headers: list[tuple[str, str]],
         raw: dict[str, Any] | None,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         if route.access == "anyone":
             if route.params is NO_PARAMS:
                 params = {}
@@ -398,8 +405,7 @@ class Api:
                 params = route.params.validate(raw if raw is not None else self._parse_parameters(request, None))
             caller.client_ip = request.client_ip
             is_head = request.method == "HEAD"
-            call = Call(self.platform, caller, params, ids, request.headers, request.body, self, is_head)
-            return await route.handler(call)
+            return route.handler(Call(self.platform, caller, params, ids, request.headers, request.body, self, is_head))
         if raw is None:
             version = check_version(request.headers.get("stripe-version"))
             caller.api_version = caller.api_version or version  # That of an ephemeral key goes before the header.
@@ -413,9 +419,16 @@ class Api:
             check_expansions(route.returns, caller.expand, of=route.of)
         call = Call(self.platform, caller, params, ids, {}, request.body)
         if caller.kind == "ephemeral":
-            await refuse_others_things(call, route)
-        elif caller.publishable and request.method == "POST":
-            return await self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))
+            return self._handle_own(request, route, call, raw, headers)
+        if caller.publishable and request.method == "POST":
+            return self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))
+        return self._handle_once(request, route, call, raw, headers)
+
+    async def _handle_own(
+        self, request: Request, route: Route, call: Call, raw: dict[str, Any], headers: list[tuple[str, str]]
+    ) -> Answer:
+        """Handle a call with an ephemeral key, which is about its customer's things alone."""
+        await refuse_others_things(call, route)
         return await self._handle_once(request, route, call, raw, headers)
 
     def _handle_once(
@@ -450,9 +463,10 @@ class Api:
             body = {**parse_query(request.query), **body}
         return body
 
+    def _render_record(self, caller: Caller, record: Record) -> Awaitable[tuple[int, bytes]]:
+        return self.renderer(caller, self.platform.engine.load(caller.scope_key), record, None)
+
     async def _render_answer(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
-        if isinstance(answer, Record):
-            return await self.renderer(caller, self.platform.engine.load(caller.scope_key), answer, None)
         view = self.renderer.view(caller)
         if isinstance(answer, Page):
             document: dict[str, Any] = {

@@ -260,8 +260,12 @@ class Authenticator:
 
     async def account(self, id: str) -> Account | None:
         """Return the account of that id as it was at most two seconds ago; None if there is none."""
-        known = self._accounts.fresh(id)
+        known = self.known_account(id)
         return known[1] if known is not None else await self._accounts.get(id)
+
+    def known_account(self, id: str) -> tuple[int, Account | None] | None:
+        """The account, and until when it is known; None where it must be read."""
+        return self._accounts.fresh(id)
 
     def forget(self) -> None:
         """Drop the cache, here and in the other processes of this server. This process calls it after it has changed a
@@ -341,6 +345,27 @@ def mask(secret: str) -> str:
     return f"{secret[:8]}{'*' * 12}{secret[-4:]}"
 
 
+def identify_at_once(
+    authenticator: Authenticator, throttle: Throttle, request: Request, route: Route, caller: Caller
+) -> bool:
+    """Do the same as `identify_caller` for a merchant's credential that is known, with its account. Return whether it
+    was: nothing had to be read. Raises Refused."""
+    header = request.headers.get("authorization")
+    if not header or request.grant is not None or route.whole:
+        return False
+    now = time.time()
+    known = authenticator.recall(header, now=now)
+    if known is None or known[0].kind == "operator":
+        return False
+    key, scope = known
+    account = authenticator.known_account(scope.account)
+    if account is None:
+        return False
+    _name(request, route, caller, key, scope)
+    _admit(throttle, request, route, caller, key, scope, account[1], now)
+    return True
+
+
 async def identify_caller(
     authenticator: Authenticator,
     throttle: Throttle,
@@ -365,10 +390,7 @@ async def identify_caller(
     else:
         known = authenticator.recall(header, now=now)
         key, scope = known or await authenticator.authenticate_header(header, now=now)
-    # Who it is is known from here on, also to the audit trail, and also where the request is refused.
-    caller.client_ip, caller.actor = request.client_ip, key.id
-    caller.hint, caller.operation = key.token or key.hint, route.name
-    caller.scope_key = scope.key
+    _name(request, route, caller, key, scope)
     if key.kind == "operator":
         caller.scope_key = SYSTEM  # Until it is known for which merchant.
         refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
@@ -377,9 +399,30 @@ async def identify_caller(
             scope = await authenticator.scope_of_operator(key, named)
         caller.reason = _reason_in(request.headers.get(REASON_HEADER))
         caller.expects = _versions_in(request.headers.get(EXPECT_HEADER))
-    elif route.access == "operator":
-        raise Refused("operator_required")
     account = None if route.whole else await authenticator.account(scope.account)
+    _admit(throttle, request, route, caller, key, scope, account, now)
+
+
+def _name(request: Request, route: Route, caller: Caller, key: Grant, scope: Scope) -> None:
+    """Say who the caller is: from here on the audit trail knows it, also where the request is refused."""
+    caller.client_ip, caller.actor = request.client_ip, key.id
+    caller.hint, caller.operation = key.token or key.hint, route.name
+    caller.scope_key = scope.key
+
+
+def _admit(
+    throttle: Throttle,
+    request: Request,
+    route: Route,
+    caller: Caller,
+    key: Grant,
+    scope: Scope,
+    account: Account | None,
+    now: float,
+) -> None:
+    """Admit a caller with a good credential to the call, and fill `caller` in. Raises Refused."""
+    if route.access == "operator" and key.kind != "operator":
+        raise Refused("operator_required")
     if account is not None and account.disabled_at is not None and key.kind != "operator":
         raise Refused("account_disabled")
     scope_key = scope.key
@@ -390,14 +433,15 @@ async def identify_caller(
         refuse_other_calls(route)
         caller.api_version = key.api_version
     caller.scope, caller.scope_key = scope, scope_key
-    caller.kind, caller.role = key.kind, key.role
-    caller.expires_at = key.expires_at
+    caller.kind, caller.expires_at = key.kind, key.expires_at
+    caller.customer, caller.scopes = key.customer, key.scopes
+    if key.kind == "operator":
+        caller.role, caller.works_for = key.role, key.accounts
+        caller.whole_installation = key.accounts is None
+    caller.publishable = key.kind == "publishable"
     caller.in_minor_units = request.grant is not None or (account is not None and account.has_stored_amounts(now))
-    caller.whole_installation = key.kind == "operator" and key.accounts is None
-    caller.works_for = key.accounts
     caller.original_answers = account is not None and account.online_platform_answers == "original"
-    caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
-    if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
+    if key.audience != "api" and (route.dialect is None or key.audience != route.dialect.audience):
         raise Refused("access_token_invalid", "This access token is for the calls of another contract.")
     if key.scopes is not None:
         key.needs(scope_of(route.method, route.path))
@@ -424,9 +468,9 @@ async def check_named(authenticator: Authenticator, dialect: Dialect, caller: Ca
 
 def refuse_large_body_without_header(request: Request) -> None:
     """Refuse a large body where no header authenticates the request: the key would only be found by reading it."""
-    if max(len(request.body), request.unread) > UNAUTHENTICATED_BODY_BYTES_MAX and not request.headers.get(
-        "authorization"
-    ):
+    if len(request.body) <= UNAUTHENTICATED_BODY_BYTES_MAX and request.unread <= UNAUTHENTICATED_BODY_BYTES_MAX:
+        return
+    if not request.headers.get("authorization"):
         raise Refused(
             "body_too_large",
             f"A request body of more than {UNAUTHENTICATED_BODY_BYTES_MAX} bytes needs its key in the Authorization "

@@ -100,7 +100,7 @@ async def _replay(
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
 
-_CODES = ("cvc", "cvv")
+_CODES = frozenset(("cvc", "cvv"))
 
 
 def _without_codes(value: Any) -> Any:

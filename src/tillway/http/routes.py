@@ -154,43 +154,74 @@ def route(
     return declare
 
 
+class _Node:
+    """A segment of a path: the routes of the path that ends here, with the places of the ids in it, and the nodes of
+    the next segment, by its word."""
+
+    __slots__ = ("below", "id_below", "methods", "places")
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Route] | None = None
+        self.places: tuple[int, ...] = ()
+        self.below: dict[str, _Node] = {}
+        self.id_below: _Node | None = None
+
+    def take_in(self, other: "_Node") -> None:
+        """Lead also to the routes of `other`, except where this one has a route of its own."""
+        if self.methods is None:
+            self.methods, self.places = other.methods, other.places
+        for word, node in other.below.items():
+            self.below.setdefault(word, _Node()).take_in(node)
+        if other.id_below is not None:
+            self.id_below = self.id_below or _Node()
+            self.id_below.take_in(other.id_below)
+
+    def let_words_be_ids(self) -> None:
+        """Where an id may stand, a word of another path may be one: `/a/b` and `/a/{id}/c` make `/a/b/c` a path."""
+        for node in self.below.values():
+            if self.id_below is not None:
+                node.take_in(self.id_below)
+            node.let_words_be_ids()
+        if self.id_below is not None:
+            self.id_below.let_words_be_ids()
+
+
 class Router:
-    """Finds the routes of a path by its segments, with `*` for ids."""
+    """Finds the routes of a path by its segments. A word in a path goes before an id in its place."""
 
     def __init__(self, routes: list[Route]) -> None:
-        self._table: dict[tuple[str, ...], dict[str, Route]] = {}
+        self._root = _Node()
+        self._plain: dict[str, dict[str, Route]] = {}
         for entry in routes:
-            segments = tuple("*" if part.startswith("{") else part for part in entry.path.strip("/").split("/"))
-            methods = self._table.setdefault(segments, {})
-            assert entry.method not in methods, f"{entry.method} {entry.path} is declared twice"
-            methods[entry.method] = entry
-        self._plain = {
-            "/" + "/".join(segments): methods for segments, methods in self._table.items() if "*" not in segments
-        }
-        self._wild: dict[int, list[tuple[int, ...]]] = {}
-        """Where ids stand in paths, by the number of their segments; the fewest ids first."""
-        for segments in self._table:
-            places = tuple(i for i, part in enumerate(segments) if part == "*")
-            known = self._wild.setdefault(len(segments), [])
-            if places and places not in known:
-                known.append(places)
-                known.sort(key=len)
+            node, parts = self._root, entry.path.strip("/").split("/")
+            for part in parts:
+                if part.startswith("{"):
+                    node.id_below = node.id_below or _Node()
+                    node = node.id_below
+                else:
+                    node = node.below.setdefault(part, _Node())
+            node.places = tuple(i for i, part in enumerate(parts) if part.startswith("{"))
+            node.methods = node.methods or {}
+            assert entry.method not in node.methods, f"{entry.method} {entry.path} is declared twice"
+            node.methods[entry.method] = entry
+            if not node.places:
+                self._plain[entry.path] = node.methods
+        self._root.let_words_be_ids()
 
     def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
         """Return the routes of `path` by method, and the ids in it; None if there is no route."""
         methods = self._plain.get(path)
         if methods is not None:
             return methods, ()
-        parts = path.strip("/").split("/")
-        if "*" in parts:
-            return None  # In the table it stands for an id; no id is a `*`.
-        if (path.endswith("/") or path.startswith("//")) and (methods := self._table.get(tuple(parts))) is not None:
-            return methods, ()
-        for places in self._wild.get(len(parts), ()):
-            segments = list(parts)
-            for place in places:
-                segments[place] = "*"
-            methods = self._table.get(tuple(segments))
-            if methods is not None:
-                return methods, tuple([parts[place] for place in places])
-        return None
+        parts, node = path.strip("/").split("/"), self._root
+        for part in parts:
+            below = node.below.get(part) or (node.id_below if part != "*" else None)  # No id is a `*`.
+            if below is None:
+                return None
+            node = below
+        if node.methods is None:
+            return None
+        ids: tuple[str, ...] = ()
+        for place in node.places:
+            ids += (parts[place],)
+        return node.methods, ids
