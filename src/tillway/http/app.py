@@ -20,7 +20,7 @@ from tillway.engine.platform import Platform
 from tillway.engine.restores import RETRY_AFTER_SECONDS
 from tillway.engine.siblings import Siblings
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
-from tillway.http import late
+from tillway.http import late, plain_params
 from tillway.http.authentication import (
     NOBODY,
     UNAUTHENTICATED_BODY_BYTES_MAX,
@@ -413,7 +413,7 @@ class Api:
             raw = self._parse_parameters(request, None)
             check_parameters(raw, caller.api_version)
         caller.sent, caller.ids = raw, ids
-        params = route.params.validate(raw)
+        params = plain_params.validate(route.params, raw)
         caller.expand = tuple(params.get("expand") or ())
         if caller.expand:
             check_expansions(route.returns, caller.expand, of=route.of)

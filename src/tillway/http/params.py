@@ -19,7 +19,7 @@ once, when a definition is made at import.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -63,8 +63,13 @@ LIMIT_DEFAULT: Final = 10
 TIME_MAX: Final = 253_402_300_799
 """The last second of the year 9999, in epoch seconds."""
 
-_DIGITS_MAX = 19
+DIGITS_MAX: Final = 19
+"""The longest integer that is read, in characters."""
+
 _UNKNOWN_SHOWN_MAX = 5
+
+Reader = Callable[[dict[str, Any]], dict[str, Any] | None]
+"""From parameters of the names that it was written for, in their order, to typed values; None if one is not plain."""
 
 
 class Parameter:
@@ -118,7 +123,7 @@ class Integer(Parameter):
         self.maximum = maximum
 
     def read(self, value: Any, name: str) -> int | None:
-        if type(value) is str and value.isdecimal() and value.isascii() and len(value) <= _DIGITS_MAX:
+        if type(value) is str and value.isdecimal() and value.isascii() and len(value) <= DIGITS_MAX:
             number = int(value)
         elif type(value) is int:
             number = value
@@ -260,13 +265,13 @@ class ProviderText(Text):
 class Id(Text):
     """The id of an object, Tillway's or the caller's own. The handler checks that the object exists."""
 
-    _FORM = re.compile(r"[A-Za-z0-9_.:-]+")
+    FORM = re.compile(r"[A-Za-z0-9_.:-]+")
 
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(maximum=ID_MAX, required=required, unsettable=unsettable)
 
     def _check(self, text: str, name: str) -> str:
-        if self._FORM.fullmatch(text) is None:
+        if self.FORM.fullmatch(text) is None:
             raise Refused("resource_missing", f"No such {_last_step(name)}: '{quote(text)}'", param=quote(name))
         return text
 
@@ -811,19 +816,21 @@ class Params(Object):
 
     def __init__(self, **members: Parameter) -> None:
         super().__init__(required=False, unsettable=False, **members)
-        self._exclusive: tuple[tuple[str, ...], ...] = ()
+        self.exclusive: tuple[tuple[str, ...], ...] = ()
+        self.readers: dict[tuple[str, ...], Reader | None] = {}
+        """By the names that a request sent, of `plain_params`: its reader; None where there is none, or none yet."""
 
     def at_most_one(self, *names: str) -> "Params":
         """Return these parameters with the rule that at most one of `names` may have a value."""
         assert self.members.keys() >= set(names)
         params = Params(**self.members)
-        params._exclusive = (*self._exclusive, names)
+        params.exclusive = (*self.exclusive, names)
         return params
 
     def extend(self, **members: Parameter) -> "Params":
         """Return these parameters with others added or replaced, for a similar route or an older version."""
         params = Params(**{**self.members, **members})
-        params._exclusive = self._exclusive
+        params.exclusive = self.exclusive
         return params
 
     def check_types(self, raw: dict[str, Any]) -> None:
@@ -843,7 +850,7 @@ class Params(Object):
         if not raw and not self._required:
             return {}
         values = self._read_members(raw, "")
-        for names in self._exclusive:
+        for names in self.exclusive:
             sent = [name for name in names if values.get(name) is not None]
             if len(sent) > 1:
                 raise Refused(
@@ -948,7 +955,7 @@ def _one_of(words: Sequence[str]) -> str:
 
 
 def _parse_integer(value: Any, name: str) -> int:
-    if isinstance(value, str) and value[:1] == "-" and len(value) <= _DIGITS_MAX:
+    if isinstance(value, str) and value[:1] == "-" and len(value) <= DIGITS_MAX:
         digits = value[1:]
         if digits.isdecimal() and digits.isascii():
             return -int(digits)

@@ -136,6 +136,7 @@ def _parse_form(text: str) -> dict[str, Any]:
     root: dict[str, Any] = {}
     nested = False
     escaped, long = "%" in text or "+" in text, len(text) > NAME_MAX
+    bracketed = "[" in text or "]" in text or "%" in text
     for pair in text.split("&"):
         name, equals, value = pair.partition("=")
         if not equals:
@@ -147,7 +148,7 @@ def _parse_form(text: str) -> dict[str, Any]:
             value = _unescape(value, name)
         if long and len(name) > NAME_MAX:
             _refuse_malformed(f"The name of parameter {quote(name)} is longer than {NAME_MAX} characters.", name)
-        if name.isidentifier():
+        if name and not (bracketed and ("[" in name or "]" in name)):
             # Almost every parameter is a plain word.
             if name in root:
                 _refuse_malformed(f"Parameter {quote(name)} was sent twice.", name)

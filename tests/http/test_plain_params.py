@@ -1,0 +1,126 @@
+"""A reader that was written for some names gives what the general way gives, or nothing."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tillway.api import handlers
+from tillway.dialects import handlers as dialects
+from tillway.domain.refusal import Refused
+from tillway.http.params import Boolean, Currency, Enum, Id, Ignored, Integer, Parameter, Params, Text
+from tillway.http.plain_params import NAMES_MAX, READERS_MAX, validate, write_reader
+from tillway.http.routes import DIALECT_ROUTES, ROUTES
+
+_REGISTERED = handlers, dialects
+DECLARED = [route.params for route in (*ROUTES, *DIALECT_ROUTES) if route.params.members]
+
+WORDS = sorted(
+    {word for params in DECLARED for member in params.members.values() for word in getattr(member, "words", ())}
+)
+PLAIN = [
+    *("1", "0", "-1", "00", "+1", "1_0", "٣", "100", "99999999999", "1" * 19, "1" * 20, " 1", "true", "false", "True"),
+    *(
+        "usd",
+        "USD",
+        "xxx",
+        "isk",
+        "pm_card_visa",
+        "4242424242424242",
+        "cus_4242424242424242",
+        "a b",
+        " ",
+        "",
+        "x" * 5001,
+    ),
+    *("x" * 255, "x" * 256, "Ä", "a@b.de", "https://example.com/", "https://4242424242424242.com", "DE", "\ud800"),
+]
+BOUNDS = {
+    bound
+    for params in DECLARED
+    for member in params.members.values()
+    if isinstance(member, Integer)
+    for bound in (member.minimum, member.maximum)
+}
+VALUES = st.one_of(
+    st.sampled_from([*PLAIN, *WORDS]),
+    st.sampled_from(sorted(BOUNDS)).flatmap(
+        lambda bound: st.sampled_from([str(bound - 1), str(bound), str(bound + 1)])
+    ),
+    st.text(max_size=30),
+    st.sampled_from([None, True, False, 1, -1, 10**12, [], ["a"], {}, {"a": "b"}, {"enabled": "true"}]),
+)
+Outcome = tuple[Any, ...]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Params, dict[str, Any]]:
+    params = draw(st.sampled_from(DECLARED))
+    names = draw(st.lists(st.sampled_from(sorted(params.members)), min_size=1, max_size=6, unique=True))
+    required = [name for name, member in params.members.items() if member.required and name not in names]
+    return params, {name: draw(VALUES) for name in draw(st.permutations([*names, *required]))[:NAMES_MAX]}
+
+
+def outcome(read: Any, raw: dict[str, Any]) -> Outcome:
+    try:
+        values = read(raw)
+    except Refused as refused:
+        return refused.code, refused.message, refused.param
+    return "read", repr(values)  # In their order, and True is not 1.
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests())
+def test_a_reader_reads_and_refuses_as_the_general_way_does(request: tuple[Params, dict[str, Any]]) -> None:
+    params, raw = request
+    if any(member.required and name not in raw for name, member in params.members.items()):
+        return
+    reader = write_reader(params.members, tuple(raw))
+    expected = outcome(lambda raw: params._read_members(raw, ""), raw)
+    given = outcome(reader, raw)
+    assert given == expected or given == ("read", "None")
+
+
+def test_the_values_of_a_shop_are_plain() -> None:
+    (create,) = (route.params for route in ROUTES if route.name == "POST /v1/payment_intents")
+    raw = {"amount": "2000", "currency": "usd", "payment_method": "pm_card_visa", "confirm": "true", "description": "x"}
+    read = write_reader(create.members, tuple(raw))(raw)
+    assert read == {**raw, "amount": 2000, "confirm": True}
+
+
+@pytest.mark.parametrize(
+    ("member", "texts"),
+    [
+        (Integer(minimum=3, maximum=12), ["2", "3", "12", "13"]),
+        (Text(maximum=3), ["", " ", "x", "xxx", "xxxx"]),
+        (Id(), ["x" * 255, "x" * 256, "cus_4242424242424242", "4242424242424242", "a/b"]),
+        (Enum("a", "b"), ["a", "b", "c", "A"]),
+        (Boolean(), ["true", "false", "True", "yes"]),
+        (Currency(), ["usd", "USD", "xyz"]),
+    ],
+)
+def test_a_reader_has_the_bounds_of_its_parameter(member: Parameter, texts: list[str]) -> None:
+    reader = write_reader({"p": member}, ["p"])
+    for text in texts:
+        expected = outcome(lambda raw: {"p": member.read(raw["p"], "p")}, {"p": text})
+        assert outcome(reader, {"p": text}) in (expected, ("read", "None")), text
+    assert reader({"p": "4242424242424242"}) is None
+
+
+@example(["a", "b"], ["x", "y"])
+@given(st.lists(st.sampled_from("abcdz"), max_size=4, unique=True), st.lists(VALUES, min_size=4, max_size=4))
+def test_a_route_answers_the_first_request_and_the_third_alike(names: list[str], values: list[Any]) -> None:
+    params = Params(a=Text(), b=Id(unsettable=True), c=Boolean(required=True), d=Ignored()).at_most_one("a", "b")
+    raw = dict(zip(names, values, strict=False))
+    first, _, third, fourth = (outcome(partial(validate, params), raw) for _ in range(4))
+    assert first == third == fourth == outcome(params.validate, raw)
+
+
+@pytest.mark.parametrize("names", range(READERS_MAX - 1, READERS_MAX + 2))
+def test_names_that_never_return_hold_no_memory(names: int) -> None:
+    params = Params(**{f"p{i}": Text() for i in range(names)})
+    for i in range(names):
+        validate(params, {f"p{i}": "x"})
+    assert len(params.readers) <= READERS_MAX
