@@ -38,7 +38,7 @@ LIST = list_params(
 async def list_entries(call: Call) -> Answer:
     """List audit entries, newest first. `record` and `actor` select those about one record or by one actor.
 
-    `who` selects those whose actor, or the name or key of the actor, has this text in it; `area` those that changed
+    `who` selects those by an actor with this text in the id, the name or the key; `area` those that changed
     money, routing, keys or users. With `owner=installation` they are those of keys, operators, settings, connectors and
     routing, for an operator of the whole installation.
     """

@@ -14,6 +14,7 @@ from tillway.http.params import (
     Enum,
     Expand,
     Id,
+    Integer,
     Metadata,
     Params,
     StatementDescriptor,
@@ -24,8 +25,8 @@ from tillway.http.params import (
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
-from tillway.operations import payouts
-from tillway.store.codec import by_customer, by_parent
+from tillway.operations import payout_contents, payouts
+from tillway.store.codec import by_customer, by_parent, decode
 
 CREATE = Params(
     amount=Amount(maximum=AMOUNT_LARGEST, required=True),
@@ -42,6 +43,10 @@ CREATE = Params(
 UPDATE = Params(expand=Expand(), metadata=Metadata())
 EXPAND_ONLY = Params(expand=Expand())
 REVERSE = Params(expand=Expand(), metadata=Metadata())
+TRANSACTIONS_MAX = 1000
+"""Most movements of one payout in an answer, the newest of them."""
+
+RECENT = Params(limit=Integer(minimum=1, maximum=50))
 LIST = list_params(
     arrival_date=Created(),
     created=Created(),
@@ -63,6 +68,69 @@ async def create(call: Call) -> Answer:
         **pick(params, "destination", "method", "description", "statement_descriptor", "metadata"),
     )
     return await payouts.create(call.platform, call.caller, command)
+
+
+@route("GET", "/ops/v1/payouts/contents", RECENT, returns="list")
+async def list_contents(call: Call) -> Answer:
+    """List the newest payouts with the number of movements that each took, and its line in a statement."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    rows = await load.store.query(None, f"{load.scope_key}/po_", limit=call.params.get("limit", 10))
+    records = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    found = [record for record in records if isinstance(record, Payout)]
+    contents = await payout_contents.contents_of(load.store, load.scope_key, found)
+    stated = await payout_contents.stated_of(load, found)
+    return {
+        "object": "list",
+        "data": [_contents_row(payout, contents.get(payout.id), stated[payout.id]) for payout in found],
+        "has_more": False,
+        "url": "/ops/v1/payouts/contents",
+    }
+
+
+@route("GET", "/ops/v1/payouts/{payout}/contents", EXPAND_ONLY, returns="payout_contents")
+async def retrieve_contents(call: Call) -> Answer:
+    """Retrieve the movements of the balance that a payout took, newest last, and its line in a statement.
+
+    They became available since the payout before it in its currency. Together with `from_before` they are its amount.
+    """
+    load = call.platform.engine.load(call.caller.scope_key)
+    payout = await load.get(Payout, call.id, "payout")
+    contents = (await payout_contents.contents_of(load.store, load.scope_key, [payout])).get(payout.id)
+    stated = (await payout_contents.stated_of(load, [payout]))[payout.id]
+    entries = contents.entries[-TRANSACTIONS_MAX:] if contents is not None else ()
+    return _contents_row(payout, contents, stated) | {
+        "transactions": [
+            {
+                "id": entry.id,
+                "amount": entry.amount_minor,
+                "available_on": entry.available_on,
+                "created": entry.created,
+                "currency": entry.currency,
+                "description": entry.description,
+                "fee": entry.fee_minor,
+                "net": entry.net_minor,
+                "source": entry.source,
+                "status": "available",
+                "type": entry.type,
+            }
+            for entry in entries
+        ],
+        "has_more": contents is not None and len(contents.entries) > len(entries),
+    }
+
+
+def _contents_row(
+    payout: Payout, contents: payout_contents.Contents | None, stated: payout_contents.Stated
+) -> dict[str, Any]:
+    return {
+        "object": "payout_contents",
+        "amount": payout.amount_minor,
+        "connector": payout.connector,
+        "contents": contents.document() if contents is not None else None,
+        "currency": payout.currency,
+        "payout": payout.id,
+        "statement": stated.document(),
+    }
 
 
 @route("GET", "/v1/payouts", LIST, returns="list", of="payout")

@@ -98,7 +98,7 @@ async def replay(call: Call) -> Answer:
 
 @route("POST", "/ops/v1/webhook_endpoints/{id}/test", returns="event")
 async def test(call: Call) -> Answer:
-    """Send a webhook endpoint the newest event that it subscribes to once more, to see what it answers."""
+    """Send a webhook endpoint the newest event that it subscribes to once more, to see its answer."""
     endpoint = await call.platform.engine.load(call.caller.scope_key).get(WebhookEndpoint, call.id, "id")
     types = [] if EVERYTHING in endpoint.enabled_events else list(endpoint.enabled_events)[:TYPES_MAX]
     listed = msgspec.structs.replace(call, params={"limit": 1} | ({"types": types} if types else {}))

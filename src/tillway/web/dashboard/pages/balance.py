@@ -1,11 +1,12 @@
 """The balance, payouts and the accounts of the ledger; pay out."""
 
 from typing import Any
+from urllib.parse import quote
 
 from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.pages.payments import whole_csv
+from tillway.web.dashboard.pages.payments import as_csv, whole_csv
 from tillway.web.dashboard.pages.refunds import read_amount
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
@@ -39,7 +40,8 @@ async def show_balance(visit: Visit) -> Reply:
     ]
     values = {
         "rows": rows,
-        "payouts": (await door.get("/v1/payouts", limit=20))["data"],
+        "payouts": await _payouts(visit, accounts := await _accounts(visit)),
+        "paid_out_to": accounts,
         "movements": (await door.get("/v1/balance_transactions", limit=20))["data"],
         "ledger": ledger,
         "accounts": _by_currency(ledger["accounts"]),
@@ -48,6 +50,75 @@ async def show_balance(visit: Visit) -> Reply:
         "can_pay": visit.may("settle"),
     }
     return Shown("balance.html", values)
+
+
+PAYOUTS = 20
+STATED = {
+    "not_due": ("", "minus", "Not due"),
+    "none": ("", "minus", "None"),
+    "not_closed": ("", "minus", "Not given yet"),
+    "matches": ("ok", "check", "Matches"),
+    "missing": ("warn", "warning", "Missing"),
+    "booked": ("ok", "check", "Booked"),
+    "explained": ("ok", "check", "Explained"),
+}
+COUNTED = (
+    ("payment", "payments", ("charge", "payment")),
+    ("refund", "refunds", ("refund", "payment_refund")),
+    ("dispute", "disputes", ("adjustment",)),
+)
+
+
+async def _accounts(visit: Visit) -> list[dict[str, Any]]:
+    """The accounts that payouts go to."""
+    found: list[dict[str, Any]] = (await visit.door.get("/v1/account"))["external_accounts"]["data"]
+    return [{**one, "told": _account_words(one)} for one in found]
+
+
+def _account_words(one: dict[str, Any]) -> str:
+    """An account as people know it: DE ···· 3000."""
+    return f"{one.get('bank_name') or one.get('brand') or one.get('country') or ''} ···· {one['last4']}".strip()
+
+
+async def _payouts(visit: Visit, accounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest payouts, with their contents and what statements show of them."""
+    names = {one["id"]: one["told"] for one in accounts}
+    payouts = (await visit.door.get("/v1/payouts", limit=PAYOUTS))["data"]
+    rows = (await visit.door.get("/ops/v1/payouts/contents", limit=PAYOUTS))["data"]
+    contents = {row["payout"]: row for row in rows}
+    found = []
+    for one in payouts:
+        row = contents.get(one["id"])
+        failed = f"{words.readable(one['failure_code']).lower()}, money is back" if one["failure_code"] else ""
+        found.append(
+            {
+                **one,
+                "to": names.get(one["destination"]) or one["destination"] or "",
+                "told": failed or (_counted(row["contents"]) if row else ""),
+                "stated": stated_badge(row["statement"], one["currency"]) if row else None,
+            }
+        )
+    return found
+
+
+def _counted(contents: Any) -> str:
+    """How many payments, refunds and disputes a payout took; empty where that is not known."""
+    if contents is None:
+        return ""
+    told = []
+    for one, several, types in COUNTED:
+        count = sum(contents["counts"].get(type, 0) for type in types)
+        if count:
+            told.append(f"{count} {one if count == 1 else several}")
+    return ", ".join(told) or "from before"
+
+
+def stated_badge(statement: Any, currency: str) -> tuple[str, str, str]:
+    """The badge of a payout's line in a statement: 0.40 less."""
+    if statement["state"] != "differs":
+        return STATED[statement["state"]]
+    excess = statement["excess"] or 0
+    return "warn", "warning", f"{words.figures(abs(excess), currency)} {'less' if excess > 0 else 'more'}"
 
 
 @page("GET", "/balance.csv", place="/balance")
@@ -158,12 +229,65 @@ async def _form(
 
 @page("GET", "/payouts/{id}", place="/balance")
 async def show_payout(visit: Visit) -> Reply:
+    return await _payout_page(visit)
+
+
+async def _payout_page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
     payout = await visit.door.get(f"/v1/payouts/{visit.id}")
-    moved = [
-        await visit.door.get(f"/v1/balance_transactions/{payout[name]}")
-        for name in ("balance_transaction", "failure_balance_transaction")
-        if payout.get(name)
-    ]
-    return Shown(
-        "payout.html", {"payout": payout, "moved": moved, "statuses": STATUSES, "text": words.document(payout)}
-    )
+    found = await visit.door.get(f"/ops/v1/payouts/{visit.id}/contents")
+    accounts = await _accounts(visit)
+    values = {
+        "payout": payout,
+        "found": found,
+        "named": MOVEMENTS,
+        "counted": _counted(found["contents"]),
+        "to": next((one["told"] for one in accounts if one["id"] == payout["destination"]), payout["destination"]),
+        "moved": [
+            await visit.door.get(f"/v1/balance_transactions/{payout[name]}")
+            for name in ("balance_transaction", "failure_balance_transaction")
+            if payout.get(name)
+        ],
+        "stated": stated_badge(found["statement"], payout["currency"]),
+        "statuses": STATUSES,
+        "maker": await _maker(visit, payout["id"]),
+        "can_book": visit.may("settle") and found["statement"]["state"] == "differs",
+        "wrong": wrong,
+        "reason": visit.sent("reason"),
+        "text": words.document(payout),
+    }
+    return Shown("payout.html", values, status)
+
+
+async def _maker(visit: Visit, payout: str) -> str:
+    """The name of who made a payout, for those who may read the audit trail; empty where it is not known."""
+    if not visit.may("export_audit"):
+        return ""
+    trail = (await visit.door.get("/ops/v1/audit", record=payout, limit=100))["data"]
+    made = [entry for entry in trail for one in entry["changes"] if one["record"] == payout and one["what"] == "made"]
+    return str(made[0]["hint"] or made[0]["actor"]) if made else ""
+
+
+@page("GET", "/payouts/{id}/contents.csv", place="/balance")
+async def payout_csv(visit: Visit) -> Reply:
+    """The movements that a payout took."""
+    found = await visit.door.get(f"/ops/v1/payouts/{visit.id}/contents")
+    return as_csv("payout.csv", CSV_COLUMNS, [_csv_row(one) for one in found["transactions"]])
+
+
+@page("POST", "/payouts/{id}/book", place="/balance")
+async def book_difference(visit: Visit) -> Reply:
+    """Book the difference between a payout and its line in the statement."""
+    day, difference = visit.sent("day"), visit.sent("difference")
+    path = f"/ops/v1/closes/{quote(day, safe='')}/differences/{quote(difference, safe='')}"
+    await visit.check_role("settle", path)
+    reason = visit.sent("reason")
+    if not reason:
+        return await _payout_page(visit, "Say why the bank has another amount, such as its fee for the transfer.", 422)
+    try:
+        await visit.door.post(path, {"decision": "difference", "reason": reason}, reason=reason)
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        if refused.code != "difference_decided":
+            return await _payout_page(visit, refused.message, refused.status)
+    return Redirect(visit.url(f"/payouts/{visit.id}"))
