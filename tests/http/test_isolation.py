@@ -155,7 +155,7 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return await objects.charge()
         case "dispute":
             return await objects.dispute()
-        case "payment_intent":
+        case "payment_intent" | "object_id":
             return (await objects.paid())["id"]
         case "setup_intent":
             return (await objects.setup())["id"]

@@ -676,7 +676,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/payments/{payment}/route": _on(MerchantObjects.paid),
     "GET /ops/v1/disputes/{dispute}": _on(MerchantObjects.dispute),
     "GET /ops/v1/payouts/contents": _nothing(),
-    "GET /ops/v1/payouts/{payout}/contents": _payout,
+    "GET /ops/v1/payouts/{payout}/contents": _on(MerchantObjects.payout),
     "GET /ops/v1/routing": _nothing(),
     "PUT /ops/v1/routing": _nothing(otherwise=["simulator"]),
     "DELETE /ops/v1/routing": _routing,

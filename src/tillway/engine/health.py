@@ -12,6 +12,7 @@ rates are each process's own.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, get_args
@@ -27,6 +28,9 @@ BLIND_PROBES = 3
 
 RECENT_MAX = 200
 """How many of the last exchanges the success rate and the latency are counted over."""
+
+MINUTES = 60
+"""How many minutes are told apart."""
 
 BREAKER_OPENS = "a connector cannot be reached; others go first"
 """The line of the log."""
@@ -48,6 +52,8 @@ class ConnectorHealth:
         self.name = name
         self._marks = own_marks() if marks is None else marks
         self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT_MAX)
+        self._minutes: deque[list[int]] = deque(maxlen=MINUTES)
+        """The minutes with exchanges, each with how many were answered, and how many were not."""
         self._watch: asyncio.Task[None] | None = None
         self._probe: Probe | None = None
 
@@ -62,6 +68,10 @@ class ConnectorHealth:
     def tell(self, outcome: str, seconds: float, probe: Probe) -> None:
         """Count an exchange that moves money. `probe` is used if the breaker opens."""
         self._recent.append((outcome, seconds))
+        minute = int(time.monotonic() // 60)
+        if not self._minutes or self._minutes[-1][0] != minute:
+            self._minutes.append([minute, 0, 0])
+        self._minutes[-1][1 if outcome not in ("not_sent", "unknown") else 2] += 1
         if outcome == "not_sent" or outcome == "unknown":
             self._marks[_FAILED] += 1
             if self._marks[_FAILED] >= OPEN_AFTER and not self.open:
@@ -95,7 +105,15 @@ class ConnectorHealth:
             "answer_rate": round(sent / len(told), 4) if told else None,
             "latency_ms": _percentile(seconds, 0.5),
             "latency_p95_ms": _percentile(seconds, 0.95),
+            "minutes": self._last_minutes(),
         }
+
+    def _last_minutes(self) -> list[dict[str, int]]:
+        """The exchanges of each of the last MINUTES, oldest first."""
+        told = {minute: (answered, failed) for minute, answered, failed in self._minutes}
+        now, none = int(time.monotonic() // 60), (0, 0)
+        last = [told.get(minute, none) for minute in range(now - MINUTES + 1, now + 1)]
+        return [{"answered": answered, "not_answered": failed} for answered, failed in last]
 
     def close_now(self) -> None:
         """Close the breaker, as an operator says: the next failures are counted anew."""

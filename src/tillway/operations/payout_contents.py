@@ -1,7 +1,8 @@
 """The movements of the balance that a payout took, and its line in the statements of banks and providers.
 
 A payout takes the balance as it stands, not single payments. Its contents are the movements that became available since
-the payout before it in its currency; the rest of their sum stays in the balance, or was left in there before. Statements are those of the daily close.
+the payout before it in its currency; the rest of their sum stays in the balance, or was left in there before.
+Statements are those of the daily close.
 """
 
 # Without this, each call would evaluate the annotations of its inner functions anew.

@@ -120,3 +120,33 @@ async def test_the_system_is_for_those_who_run_it_all(shop: DashboardShop, every
         token = form_of(page, "/dashboard/sign-out")["csrf"]
         for action in ("doctor", "backup"):
             assert (await visitor.post(f"/dashboard/settings/system/{action}", {"csrf": token})).status == 403
+
+
+async def test_live_mode_before_its_first_bank_is_a_checklist(shop: DashboardShop) -> None:
+    admin = await Visitor.signed_in(shop.app, "admin", name="Ines Castro")
+    page = text(await admin.get("/dashboard/live"))
+    steps = ("Two people can sign in with a passkey", "Connect a bank", "Make a live key", "Take one euro")
+    places = [page.index(step) for step in steps]
+    assert places == sorted(places) and "Four things are missing" in page, page
+    assert "Before real cards" in page and "PCI DSS" in page and "TLS" in page and "none in live mode yet" in page
+    await shop.app.ok(await shop.app.operator("admin", mode="live"), "GET", "/ops/v1/connectors")
+    token = form_of(await admin.get("/dashboard/live/developers"), "/dashboard/live/developers")
+    made = await admin.post("/dashboard/live/developers", token | {"name": "Shop server", "kind": "secret"})
+    assert made.status == 200 and "shown this once" in text(made)
+    assert "Three things are missing" in text(await admin.get("/dashboard/live"))
+    viewer = await shop.visitor("viewer", name="Viewer")
+    seen = text(await viewer.get("/dashboard/live"))
+    assert "Connect a bank" in seen and "passkey" not in seen.partition("Before real cards")[0]
+
+
+async def test_a_connector_tells_its_exchanges_minute_by_minute(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        await shop.pay()
+        (told,) = [
+            one for one in (await shop.app.ok(shop.merchant, "GET", "/ops/v1/connectors"))["data"] if one["default"]
+        ]
+        assert len(told["minutes"]) == 60 and sum(one["answered"] for one in told["minutes"][-2:]) == 1
+        visitor = await Visitor.signed_in(shop.app, "viewer", shop.merchant.account, name="Viewer")
+        assert (
+            "the last hour: 0 of 1 exchanges not answered" in (await visitor.get("/dashboard/connectors")).body.decode()
+        )

@@ -11,6 +11,7 @@ from tillway.domain.money import MINOR_UNITS
 from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import charts, words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.live_checklist import show_checklist
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 DAYS = 30
@@ -29,7 +30,7 @@ SATURDAY: Final = 5
 @page("GET", "/", place="")
 async def home(visit: Visit) -> Reply:
     if visit.mode == "live" and not (await visit.door.get("/ops/v1/connectors"))["data"]:
-        return Shown("live.html", {"title": "Live mode takes no payments yet"})
+        return await show_checklist(visit)
     now, zone = visit.now, visit.zone
     today = day_begin(now, zone)
     days = [day_begin(now, zone, place - DAYS + 1) for place in range(DAYS)]
