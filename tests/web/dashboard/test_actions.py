@@ -309,7 +309,13 @@ async def test_every_list_has_its_detail(shop: DashboardShop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "offered"), [("viewer", []), ("operator", ["Payout"]), ("admin", ["Payment link", "Payout", "API key"])]
+    ("role", "offered"),
+    [
+        ("viewer", []),
+        ("support", ["Customer"]),
+        ("operator", ["Customer", "Payout"]),
+        ("admin", ["Payment link", "Customer", "Payout", "API key"]),
+    ],
 )
 async def test_the_menu_of_new_things_offers_what_the_role_may(
     shop: DashboardShop, role: Role, offered: list[str]
