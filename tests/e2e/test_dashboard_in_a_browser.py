@@ -84,11 +84,22 @@ SCHEMES = [
     pytest.param("dark", 320, id="dark-narrow", marks=pytest.mark.soak),
 ]
 STATIC_PAGES = (
-    *("", "/payments", "/customers", "/balance", "/balance/payout", "/disputes", "/doubts", "/links", "/links/new"),
+    *(
+        "",
+        "/payments",
+        "/customers",
+        "/customers/new",
+        "/balance",
+        "/balance/payout",
+        "/disputes",
+        "/doubts",
+        "/links",
+        "/links/new",
+    ),
     *("/connectors", "/connectors/new", "/connectors/new?kind=http_bank", "/routing", "/routing/draft", "/developers"),
     *("/webhooks", "/events", "/requests", "/audit", "/audit?owner=installation", "/settings", "/settings/checkout"),
     *("/settings/system", "/settings/users", "/security", "/search?q=4242", "/live", "/live/payments", "/nothing"),
-    "/payments?status=declined&min=1",
+    *("/payments?status=declined&min=1", "/customers/new"),
 )
 FIRST_OF_LIST = {
     "/customers": "/customers/cus_",
@@ -127,7 +138,12 @@ def make_objects(server: TillwayServer) -> str:
 
 async def every_page(page: Page, base: str, payment: str) -> AsyncIterator[str]:
     """Open each page of the dashboard in turn, and those of the first row of each list."""
-    own = (f"/payments/{payment}", f"/payments/{payment}/refund", f"/payments/refunds?id={payment}")
+    own = (
+        f"/payments/{payment}",
+        f"/payments/{payment}/refund",
+        f"/payments/refunds?id={payment}",
+        f"/payments/{payment}/metadata",
+    )
     paths = (*STATIC_PAGES[:2], *own, *STATIC_PAGES[2:])
     for path in paths:
         await page.open(base + path)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -344,3 +345,42 @@ async def test_home_stands_a_day_that_begins_while_it_is_made(shop: DashboardSho
     clock.ahead_seconds -= 60
     home = await visitor.get("/dashboard")
     assert home.status == 200 and "Volume, 30 days" in text(home), text(home)
+
+
+async def test_metadata_is_changed_for_the_payment_as_shown(shop: DashboardShop) -> None:
+    id = await shop.pay(9900, **{"metadata[order]": "TEA-1", "metadata[old]": "x"})
+    visitor, action = await shop.visitor("operator"), f"/dashboard/payments/{id}/metadata"
+    form, stale = await visitor.get(action), await visitor.get(action)
+    fields = {"name": ["order", "old", "<b>new</b>", ""], "value": ["TEA-2", "", "1 & 2", "lost"], "reason": "Misread"}
+    for _ in range(2):
+        assert (await visitor.submit(form, action, fields)).status == 303
+    changed = await shop.get(f"/v1/payment_intents/{id}")
+    assert changed["metadata"] == {"order": "TEA-2", "<b>new</b>": "1 & 2"}
+    shown = text(await visitor.get(f"/dashboard/payments/{id}"))
+    assert "order TEA-2" in shown and "<b>new</b> 1 & 2" in shown
+    assert "Misread" in str((await shop.get("/ops/v1/audit", record=id))["data"])
+    later = await visitor.submit(stale, action, {"name": ["order"], "value": ["TEA-3"]})
+    assert later.status == 409 and "nothing was done" in text(later)
+    long = await visitor.submit(await visitor.get(action), action, {"name": ["n" * 41], "value": ["1"]})
+    assert long.status == 400 and "n" * 41 in long.body.decode()
+    support = await shop.visitor("support", name="S")
+    assert (await support.get(action)).status == 403 and "Metadata Edit" not in text(
+        await support.get(f"/dashboard/payments/{id}")
+    )
+
+
+async def test_the_page_of_a_payment_has_its_refund_as_a_dialog(shop: DashboardShop) -> None:
+    id = await shop.pay(9900, receipt_email="barbara@shop.example")
+    visitor = await shop.visitor("support")
+    page = await visitor.get(f"/dashboard/payments/{id}")
+    dialog = re.search(r'<dialog id="refund".*?</dialog>', page.body.decode(), re.DOTALL)
+    assert dialog is not None and f'action="/dashboard/payments/{id}/refund"' in dialog[0]
+    assert "Above 500.00 EUR you confirm" in dialog[0] and 'data-left="9900"' in dialog[0]
+    receipt = (await shop.get(f"/v1/payment_intents/{id}", **{"expand[0]": "latest_charge"}))["latest_charge"]
+    found = re.search(r'href="(mailto:[^"]*)">.*?Send receipt', page.body.decode())
+    assert found is not None
+    link = urlsplit(unescape(found[1]))
+    assert unquote(link.path) == "barbara@shop.example" and parse_qs(link.query)["body"] == [receipt["receipt_url"]]
+    viewer = await shop.visitor("viewer", name="V")
+    theirs = (await viewer.get(f"/dashboard/payments/{id}")).body.decode()
+    assert '<dialog id="refund"' not in theirs and "Send receipt" not in theirs

@@ -16,6 +16,7 @@ NOUNS = (
     "home",
     "links",
     "own_sign_in",
+    "payment",
     "payments",
     "refunds",
     "routing",

@@ -1,4 +1,4 @@
-"""Payments: the list with its filters, and one payment with its story."""
+"""Payments: the list with its filters, and its CSV."""
 
 import asyncio
 import csv
@@ -296,57 +296,7 @@ def safe_cell(text: str) -> str:
     return text
 
 
-@page("GET", "/payments/{id}", place="/payments")
-async def show_payment(visit: Visit) -> Reply:
-    door, path = visit.door, f"/v1/payment_intents/{visit.id}"
-    text = await door.get_text(path)
-    payment, timeline, route = (
-        msgspec.json.decode(text),
-        await door.get(f"/ops/v1/payments/{visit.id}/timeline"),
-        await door.get(f"/ops/v1/payments/{visit.id}/route"),
-    )
-    charge = await door.get(f"/v1/charges/{payment['latest_charge']}") if payment["latest_charge"] else None
-    customer = await _customer(visit, payment["customer"])
-    row = await overview(visit, visit.id)
-    values = {
-        "payment": payment,
-        "row": row,
-        "charge": charge,
-        "customer": customer,
-        "timeline": timeline,
-        "ledger": _ledger(timeline["ledger"]),
-        "route": route,
-        "json": words.document(payment),
-        "captured_at": next((step["at_ms"] for step in timeline["steps"] if step["kind"] == "authorized"), None),
-        "public_url": visit.platform.engine.settings.public_url,
-    }
-    return Shown("payment.html", values)
-
-
 async def overview(visit: Visit, id: str) -> dict[str, Any]:
     """The payment of that id in one row. Raises `CallRefused` if there is none."""
     row: dict[str, Any] = await visit.door.get(f"/ops/v1/payments/{id}")
     return row
-
-
-async def _customer(visit: Visit, id: str | None) -> dict[str, Any] | None:
-    if id is None:
-        return None
-    try:
-        customer: dict[str, Any] = await visit.door.get(f"/v1/customers/{id}")
-        return customer
-    except CallRefused as refused:
-        if refused.code == "resource_missing":
-            return None
-        raise
-
-
-def _ledger(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The lines with their sums, by currency: of one payment there is one at most."""
-    debits = sum(line["amount"] for line in lines if line["amount"] > 0)
-    return {
-        "lines": lines,
-        "debits": debits,
-        "credits": -sum(line["amount"] for line in lines if line["amount"] < 0),
-        "currency": lines[0]["currency"] if lines else "",
-    }

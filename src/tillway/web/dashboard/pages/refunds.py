@@ -87,6 +87,14 @@ def read_amount(text: str, currency: str, left: int, most: str) -> tuple[int, st
     return minor, ""
 
 
+async def refund_dialog(visit: Visit, payment: dict[str, Any]) -> dict[str, Any]:
+    """The values of the form in a dialog on the page of its payment; without a preview if nothing can be refunded."""
+    if not visit.may("refund") or left_of(payment) <= 0:
+        return {"refundable": False}
+    given = Given(words.plain(left_of(payment), payment["currency"]))
+    return {"refundable": True, **(await _values(visit, payment, given))}
+
+
 async def _form(
     visit: Visit,
     payment: dict[str, Any],
@@ -97,22 +105,28 @@ async def _form(
     changed: bool = False,
     status: int = 200,
 ) -> Shown:
+    values = await _values(visit, payment, given)
+    values |= {"payment": payment, "wrong": wrong, "changed": changed, "previewed": previewed}
+    return Shown("refund.html", values, 422 if wrong and status == 200 else status)
+
+
+async def _values(visit: Visit, payment: dict[str, Any], given: Given) -> dict[str, Any]:
+    """The values of the form: the amount as it was written, and its effect."""
     currency, left = payment["currency"], left_of(payment)
     balance = await visit.door.get("/v1/balance")
     available = next((one["amount"] for one in balance["available"] if one["currency"] == currency), 0)
     minor, unfit = read_amount(given.amount, currency, left, "can still be refunded")
-    values = {
-        "payment": payment,
+    return {
+        "refund": payment,
         "given": given,
-        "wrong": wrong,
-        "changed": changed,
-        "previewed": previewed,
+        "wrong": "",
+        "previewed": False,
         "minor": left if unfit else minor,
         "left": left,
         "available": available,
         "decimals": MINOR_UNITS[currency],
-        "version": versions_of(payment),
+        "limit_minor": visit.platform.engine.settings.refund_limit_reauth * 10 ** MINOR_UNITS[currency],
+        "expected": versions_of(payment),
         "key": visit.idempotency_key,
         "reasons": words.REFUND_REASONS,
     }
-    return Shown("refund.html", values, 422 if wrong and status == 200 else status)

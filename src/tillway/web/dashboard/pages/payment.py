@@ -1,0 +1,111 @@
+"""One payment: its story, its refund in a dialog, and its metadata."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.payments import overview
+from tillway.web.dashboard.pages.refunds import refund_dialog, versions_of
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+EMPTY_ROWS = 3
+"""The rows for new metadata in its form."""
+
+
+@page("GET", "/payments/{id}", place="/payments")
+async def show_payment(visit: Visit) -> Reply:
+    door, path = visit.door, f"/v1/payment_intents/{visit.id}"
+    text = await door.get_text(path)
+    payment, timeline, route = (
+        msgspec.json.decode(text),
+        await door.get(f"/ops/v1/payments/{visit.id}/timeline"),
+        await door.get(f"/ops/v1/payments/{visit.id}/route"),
+    )
+    charge = await door.get(f"/v1/charges/{payment['latest_charge']}") if payment["latest_charge"] else None
+    customer = await _customer(visit, payment["customer"])
+    row = await overview(visit, visit.id)
+    values = {
+        **(await refund_dialog(visit, row)),
+        "payment": payment,
+        "row": row,
+        "charge": charge,
+        "customer": customer,
+        "paid": await visit.door.get(f"/ops/v1/customers/{customer['id']}") if customer is not None else None,
+        "timeline": timeline,
+        "ledger": _ledger(timeline["ledger"]),
+        "route": route,
+        "json": words.document(payment),
+        "captured_at": next((step["at_ms"] for step in timeline["steps"] if step["kind"] == "authorized"), None),
+        "public_url": visit.platform.engine.settings.public_url,
+    }
+    return Shown("payment.html", values)
+
+
+async def _customer(visit: Visit, id: str | None) -> dict[str, Any] | None:
+    if id is None:
+        return None
+    try:
+        customer: dict[str, Any] = await visit.door.get(f"/v1/customers/{id}")
+        return None if customer.get("deleted") else customer
+    except CallRefused as refused:
+        if refused.code == "resource_missing":
+            return None
+        raise
+
+
+def _ledger(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The lines with their sums, by currency: of one payment there is one at most."""
+    debits = sum(line["amount"] for line in lines if line["amount"] > 0)
+    return {
+        "lines": lines,
+        "debits": debits,
+        "credits": -sum(line["amount"] for line in lines if line["amount"] < 0),
+        "currency": lines[0]["currency"] if lines else "",
+    }
+
+
+@page("GET", "/payments/{id}/metadata", place="/payments")
+async def ask_metadata(visit: Visit) -> Reply:
+    await visit.check_role("settle", f"/v1/payment_intents/{visit.id}")
+    payment = await visit.door.get(f"/v1/payment_intents/{visit.id}")
+    return await _metadata_form(visit, list(payment["metadata"].items()))
+
+
+@page("POST", "/payments/{id}/metadata", place="/payments")
+async def change_metadata(visit: Visit) -> Reply:
+    """Replace the metadata of a payment by the pairs of the form; a pair without a value goes."""
+    path = f"/v1/payment_intents/{visit.id}"
+    await visit.check_role("settle", path)
+    names, given = visit.form.get("name", []), visit.form.get("value", [])
+    pairs = [(name.strip(), value.strip()) for name, value in zip(names, given, strict=False) if name.strip()]
+    before = (await visit.door.get(path))["metadata"]
+    metadata = dict.fromkeys(before, "") | dict(pairs)
+    key, reason, version = visit.idempotency_key, visit.sent("reason"), visit.sent("version")
+    try:
+        if metadata != before:
+            await visit.door.post(path, {"metadata": metadata}, key=key, reason=reason, expect=version)
+    except CallRefused as refused:
+        if refused.code == "operator_forbidden":
+            raise
+        if refused.code == "record_changed":
+            return await _metadata_form(visit, list(before.items()), changed=True, status=409)
+        return await _metadata_form(visit, pairs, refused.message, status=refused.status)
+    return Redirect(visit.url(f"/payments/{visit.id}"))
+
+
+async def _metadata_form(
+    visit: Visit, pairs: list[tuple[str, str]], wrong: str = "", *, changed: bool = False, status: int = 200
+) -> Shown:
+    payment = await overview(visit, visit.id)
+    values = {
+        "payment": payment,
+        "pairs": [*pairs, *[("", "")] * EMPTY_ROWS],
+        "wrong": wrong,
+        "changed": changed,
+        "reason": visit.sent("reason"),
+        "expected": versions_of(payment),
+        "key": visit.idempotency_key,
+    }
+    return Shown("metadata.html", values, status)
