@@ -1,5 +1,6 @@
 """Operators: what each role may do, for which merchants, and what a merchant's own keys may not."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,25 @@ async def test_support_refunds_up_to_its_limit_of_a_day(objects: MerchantObjects
     assert await refund(support, 1) == (403, "refund_limit_exceeded")
     assert await refund(operator, 10_001) == (200, None)
     await app.wait(86_400)
-    assert await refund(support, 1) == (200, None)
+    assert await refund(support, 1) == (403, "refund_limit_exceeded"), "of a payment, on any day"
+    assert await refund(await app.operator("support", account), 1) == (403, "refund_limit_exceeded")
+    paid = await objects.paid(amount=50_000)
+    assert await refund(support, 10_000) == (200, None), "of another payment, on another day"
+
+
+@pytest.mark.parametrize("payments", [1, 4])
+async def test_refunds_at_one_moment_do_not_pass_the_limit_of_support(objects: MerchantObjects, payments: int) -> None:
+    """One person on several payments, or several people on one."""
+    app, account = objects.app, objects.merchant.account
+    people = [await app.operator("support", account) for _ in range(1 if payments > 1 else 4)]
+    paid = [await objects.paid(amount=50_000) for _ in range(payments)]
+    answers = await asyncio.gather(
+        *[
+            app.call(people[n % len(people)], "POST", "/v1/refunds", {"payment_intent": id["id"], "amount": 4_000})
+            for n, id in enumerate(paid if payments > 1 else paid * 4)
+        ]
+    )
+    assert sorted(answer.status for answer in answers) == [200, 200, 403, 403]
 
 
 async def test_a_viewer_sees_personal_data_masked(objects: MerchantObjects) -> None:

@@ -104,5 +104,12 @@ def test_the_end_of_an_account(tmp_path: Path) -> None:
     assert (listed["account"], listed["name"], listed["handle"], listed["status"]) == (account, "Kettle", "", "deleted")
     assert {key["state"] for key in invoked_json("keys", "list", *data)} == {"revoked"}
     trail = invoked("audit", "export", *data).stdout
+    for command in (
+        ("keys", "create", "--account", account),
+        ("oauth", "clients", "add", "--account", account, "--scope", "payments:read"),
+        ("operators", "add", "late", "--role", "viewer", "--account", account),
+    ):
+        refused = invoked(*command, *data)
+        assert refused.returncode == 1 and "is deleted" in refused.stderr, command
     assert trail.count("The contract ended.") == 4 and '"operation":"tillway accounts delete"' in trail
     assert invoked("audit", "verify", *data).returncode == 0

@@ -16,11 +16,11 @@ from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, invoke
 from tillway.domain.account import SYSTEM, Scope
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.event import WebhookEndpoint
+from tillway.domain.record import SEALED_PREFIX
 from tillway.installation import open_store
 from tillway.settings import Settings
 from tillway.store.codec import decode, encode, write_of
 from tillway.store.port import ABSENT
-from tillway.vault.envelope import SEALED_PREFIX
 
 FORMS = re.compile(
     r"(?:sk|pk|rk|ok)_(?:test|live)_[0-9A-Za-z]{20,}|whsec_\w+|ocs_[0-9A-Za-z]+|eyJ[\w-]+\.[\w-]+\.[\w-]+"

@@ -260,6 +260,19 @@ async def find_account_id(store: "Store", named: str | None) -> str:
     return accounts[0]
 
 
+async def find_living_account_id(store: "Store", named: str | None) -> str:
+    """The same for a command that gives access to the account: one that is deleted gets no more."""
+    from tillway.domain.account import SYSTEM, Account
+    from tillway.store.codec import decode
+
+    id = await find_account_id(store, named)
+    row = await store.get(f"{SYSTEM}/{id}")
+    account = decode(id, row.body) if row is not None else None
+    if isinstance(account, Account) and account.deleted_at is not None:
+        raise fail(f"{id} is deleted, and gets no new access. Its books stay as they are.")
+    return id
+
+
 async def scope_of_merchant(store: "Store", options: Options) -> "Scope":
     """The scope of a command: the merchant of `--account`, or the only one, in the mode of `--mode`."""
     from tillway.domain.account import Scope

@@ -10,7 +10,7 @@ from tillway.cli.installation import (
     alter_record,
     author,
     build_writes,
-    find_account_id,
+    find_living_account_id,
     last_uses,
     list_records_of,
     moment_above,
@@ -84,7 +84,7 @@ def create(
         raise WrongUsage("--scope is for secret keys; every publishable key has the same few permissions")
 
     async def work(store: "Store") -> Document:
-        owner = await find_account_id(store, options.account)
+        owner = await find_living_account_id(store, options.account)
         at = await moment_above(store)
         expires_at = at.now + expires_in_days * 86_400 if expires_in_days is not None else until
         made = new_key(owner, options.mode, kind, created=at.created, name=name, expires_at=expires_at, scopes=scopes)

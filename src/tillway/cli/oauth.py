@@ -9,7 +9,7 @@ import typer
 from tillway.cli.installation import (
     alter_record,
     build_writes,
-    find_account_id,
+    find_living_account_id,
     list_records_of,
     moment_above,
     with_store,
@@ -47,7 +47,7 @@ def add(
     scopes = checked_scopes(scope)
 
     async def work(store: "Store") -> Document:
-        owner = await find_account_id(store, options.account)
+        owner = await find_living_account_id(store, options.account)
         at = await moment_above(store)
         made = new_client(owner, options.mode, scopes, created=at.created, name=name)
         await store.commit(build_writes("oauth clients add", at, (ABSENT, None, made.record)))

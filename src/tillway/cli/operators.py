@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, find_account_id, moment_above, records, show_keys_once, with_store
+from tillway.cli.installation import (
+    build_writes,
+    find_living_account_id,
+    moment_above,
+    records,
+    show_keys_once,
+    with_store,
+)
 from tillway.cli.options import Options, takes
 from tillway.cli.terminal import Document, WrongUsage, day, fail, given_value, say, table
 
@@ -44,7 +51,7 @@ def add(
     async def work(store: "Store") -> Document:
         if any(known.name == name for known, _ in await records(store, Operator)):
             raise fail(f"There is an operator {name!r} already. `tillway operators list` shows them.")
-        accounts = (await find_account_id(store, account),) if account is not None else None
+        accounts = (await find_living_account_id(store, account),) if account is not None else None
         at = await moment_above(store)
         made = new_operator(name, role, accounts, created=at.created)
         keys = new_operator_keys(made.id, created=at.created)

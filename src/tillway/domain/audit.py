@@ -19,7 +19,7 @@ from tillway.domain.event import JournalEvent, WebhookEndpoint
 from tillway.domain.file import FileChunk
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import NOTHING, Record, SealedRecord, Value
+from tillway.domain.record import NOTHING, Record, SealedRecord, Value, is_sealed
 from tillway.domain.settled_operation import SettledOperation
 from tillway.domain.setup_intent import SetupIntent
 
@@ -250,10 +250,17 @@ def hidden(kind: type[Record], value: Any) -> str:
     """The trail's text for a secret value: HIDDEN, and a digest that shows another value in its place.
 
     The digest gives nothing away, because stored secrets are sealed, digests themselves, or random. A number of the
-    vault has none: it is sealed for its own record, so that no other fits, and each payment would pay for a digest.
+    vault has none: it is sealed for its own record, so that no other fits, and each payment would pay for a digest. A
+    connector's setting that an earlier version stored in the clear has none either: a person chose it, and a guess
+    could be compared with the digest.
     """
-    if kind is SealedRecord:
+    if kind is SealedRecord or (kind is ConnectorConfig and not all(map(is_sealed, value.values()))):
         return HIDDEN
+    return with_digest(value)
+
+
+def with_digest(value: Any) -> str:
+    """HIDDEN and the digest of a secret value. Entries of earlier versions have it of values in the clear, too."""
     return HIDDEN + hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:HIDDEN_DIGEST_CHARACTERS]
 
 

@@ -44,6 +44,9 @@ MAY: Final[dict[Role, frozenset[Capability]]] = {
 
 SECONDS_PER_DAY: Final = 24 * 60 * 60
 
+PAYMENT_TALLY_DAYS: Final = 400
+"""How long support's refunds of a payment are counted after the last one: cards are refunded within a year."""
+
 NAME_MAX: Final = 100
 
 REASON_MAX: Final = 500
@@ -81,7 +84,8 @@ class OperatorKey(Record, frozen=True, kw_only=True):
 
 
 class RefundTally(Record, frozen=True, kw_only=True):
-    """The refunds of one operator on one day in one currency (`opt_…`), in minor units.
+    """The refunds of one operator on one day in one currency, or of one payment by all of support (`opt_…`), in minor
+    units.
 
     It moves in the commit of each refund, so that two refunds at the same time cannot pass the limit together.
     """
@@ -114,28 +118,46 @@ def tally_id(operator: str, currency: str, now: int) -> str:
     return f"opt_{operator.removeprefix('opr_')}.{now // SECONDS_PER_DAY}.{currency}"
 
 
-def count_refund(
-    tally: RefundTally | None, operator: str, currency: str, amount_minor: int, at: Moment, *, limit_major: int
-) -> RefundTally:
-    """Add a refund by support to the day's tally; a day is one of UTC.
+def payment_tally_id(payment: str) -> str:
+    return f"opt_{payment}"
 
-    Raises Refused `refund_limit_exceeded` above the limit of a payment or a day; the same refund by a role that may
-    refund any amount is not limited.
+
+def count_refund(
+    of_day: RefundTally | None,
+    of_payment: RefundTally | None,
+    operator: str,
+    payment: str,
+    currency: str,
+    amount_minor: int,
+    at: Moment,
+    *,
+    limit_major: int,
+) -> tuple[RefundTally, RefundTally]:
+    """Add a refund by support to the tallies of the day, which is one of UTC, and of the payment.
+
+    Raises Refused `refund_limit_exceeded` above the limit of either; the same refund by a role that may refund any
+    amount is not limited.
     """
     limit_minor: int = limit_major * 10 ** MINOR_UNITS[currency]
-    before = tally or RefundTally(
+    day = of_day or RefundTally(
         id=tally_id(operator, currency, at.now), created=at.created, expires_at=at.now + 2 * SECONDS_PER_DAY
     )
-    after = msgspec.structs.replace(before, amount_minor=before.amount_minor + amount_minor)
-    if after.amount_minor > limit_minor:
-        raise Refused(
-            "refund_limit_exceeded",
-            f"Support may refund {spell(limit_minor, currency)} of a payment and in a day; "
-            f"{spell(max(limit_minor - before.amount_minor, 0), currency)} are left today. Ask an operator or an "
-            "admin.",
-            param="amount",
-        )
-    return after
+    whole = of_payment or RefundTally(id=payment_tally_id(payment), created=at.created)
+    for before, where in ((day, "today"), (whole, "of this payment")):
+        if before.amount_minor + amount_minor > limit_minor:
+            raise Refused(
+                "refund_limit_exceeded",
+                f"Support may refund {spell(limit_minor, currency)} of a payment and in a day; "
+                f"{spell(max(limit_minor - before.amount_minor, 0), currency)} are left {where}. Ask an operator or an "
+                "admin.",
+                param="amount",
+            )
+    counted = msgspec.structs.replace(day, amount_minor=day.amount_minor + amount_minor)
+    return counted, msgspec.structs.replace(
+        whole,
+        amount_minor=whole.amount_minor + amount_minor,
+        expires_at=at.now + PAYMENT_TALLY_DAYS * SECONDS_PER_DAY,
+    )
 
 
 def check_reason(reason: str | None) -> str:

@@ -36,6 +36,14 @@ class SealedRecord(Record, frozen=True, kw_only=True):
     expires_at: int | None = None
 
 
+SEALED_PREFIX = "sealed:"
+"""Begins a text that the vault has sealed. No secret that was stored in the clear begins so."""
+
+
+def is_sealed(stored: str) -> bool:
+    return stored.startswith(SEALED_PREFIX)
+
+
 class Reading(Record, frozen=True, kw_only=True):
     """A record as one answer shows it, made of others for that answer. It is never stored."""
 

@@ -10,7 +10,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, CreateRefund, UpdateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.method_types import METHOD_TYPES
-from tillway.domain.operator import MAY, RefundTally, count_refund, tally_id
+from tillway.domain.operator import MAY, RefundTally, count_refund, payment_tally_id, tally_id
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
@@ -64,9 +64,17 @@ async def limit_refund(
     made = changes.result
     if caller.role is None or "refund_large" in MAY[caller.role]:
         return changes
-    tally = await load.maybe(RefundTally, tally_id(caller.actor, made.currency, at.now))
-    counted = count_refund(tally, caller.actor, made.currency, made.amount_minor, at, limit_major=limit_major)
-    return msgspec.structs.replace(changes, records=(*changes.records, counted))
+    counted = count_refund(
+        await load.maybe(RefundTally, tally_id(caller.actor, made.currency, at.now)),
+        await load.maybe(RefundTally, payment_tally_id(made.payment)),
+        caller.actor,
+        made.payment,
+        made.currency,
+        made.amount_minor,
+        at,
+        limit_major=limit_major,
+    )
+    return msgspec.structs.replace(changes, records=(*changes.records, *counted))
 
 
 async def _charge(load: Load, command: CreateRefund) -> Charge:

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tillway.domain.cards import Secret
+from tillway.domain.record import SEALED_PREFIX, is_sealed
 from tillway.vault.port import (
     AccountContents,
     CardContents,
@@ -38,9 +39,6 @@ _CARD = "card"
 _CVC = "cvc"
 _ACCOUNT = "account"
 _TEXT = "text"
-
-SEALED_PREFIX = "sealed:"
-"""Begins a sealed text. No secret that was stored in the clear begins so."""
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FINGERPRINT_CHARACTERS = 16
@@ -189,7 +187,7 @@ def _text_of(sealed: SealedText) -> str:
 
 def sealed_text(owner_id: str, stored: str) -> SealedText | None:
     """The sealed text in a field; None where it is in the clear still. Raises `VaultTampered` where it is damaged."""
-    if not stored.startswith(SEALED_PREFIX):
+    if not is_sealed(stored):
         return None
     try:
         return _unpack_text(base64.urlsafe_b64decode(stored[len(SEALED_PREFIX) :]))

@@ -10,7 +10,7 @@ from tillway.aws.simulated_bank import StoredBank
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
-from tillway.domain.audit import HIDDEN, Change
+from tillway.domain.audit import HIDDEN, Change, redact, with_digest
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import ClientSecret, OAuthClient
 from tillway.domain.customer import Customer
@@ -21,7 +21,7 @@ from tillway.domain.record import Record
 from tillway.engine.audit.entries import Author, build_writes, entry_write, rewrap_write
 from tillway.engine.audit.records import SUSPECTS_MAX, compare
 from tillway.engine.clock import Clock
-from tillway.store.codec import write_of
+from tillway.store.codec import encode, write_of
 from tillway.store.port import ABSENT, Row, Store, Write
 from tillway.testing.memory_store import MemoryStore
 
@@ -150,7 +150,9 @@ async def test_secret_values_edited_by_hand_are_named() -> None:
     store, clock = EditedStore(), Clock()
     account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
     secret = ClientSecret(digest="a" * 64, hint="…aaaa", created=1)
-    connector = ConnectorConfig(id="con_1", created=1, name="b", kind="b", mode="live", settings={"base_url": "one"})
+    connector = ConnectorConfig(
+        id="con_1", created=1, name="b", kind="b", mode="live", settings={"base_url": "sealed:one"}
+    )
     client = OAuthClient(id="oac_1", created=1, account=account.id, mode="live", scopes=(), secrets=(secret,))
     endpoint = WebhookEndpoint(
         id="we_1", created=1, url="https://shop.example", enabled_events=("*",), secret="sealed:1"
@@ -161,7 +163,7 @@ async def test_secret_values_edited_by_hand_are_named() -> None:
     await store.commit(build_writes(SCOPE, BY, clock.moment(), (ABSENT, None, endpoint)))
     renewed = msgspec.structs.replace(endpoint, secret="sealed:2")
     await store.commit(build_writes(SCOPE, BY, clock.moment(), (1, endpoint, renewed)))
-    resealed = write_of(SYSTEM, msgspec.structs.replace(connector, settings={"base_url": "two"}), 1)
+    resealed = write_of(SYSTEM, msgspec.structs.replace(connector, settings={"base_url": "sealed:two"}), 1)
     await store.commit([resealed, rewrap_write(SYSTEM, BY, clock.moment(), [resealed])])
     for scope in (SYSTEM, SCOPE):
         assert (await compare(store, scope)).differences == ()
@@ -190,6 +192,29 @@ async def test_an_entry_that_tells_no_digest_proves_that_there_is_a_secret() -> 
     store.edit(SYSTEM, msgspec.structs.replace(connector, settings={}))
     [found] = (await compare(store, SYSTEM)).differences
     assert found.text == "con_1 was edited: its settings was taken out"
+
+
+async def test_a_digest_of_a_secret_in_the_clear_still_proves_it() -> None:
+    """Entries of earlier versions have a digest of settings that were not sealed. New ones have none: such a secret may
+    be weak, and a guess could be compared with its digest."""
+    settings = {"notice_secret": "bank"}
+    connector = ConnectorConfig(id="con_1", created=1, name="b", kind="b", mode="test", settings=settings)
+    digest = with_digest(settings).removeprefix(HIDDEN)
+    for told in (with_digest(settings), HIDDEN):
+        store, clock = EditedStore(), Clock()
+        change = Change(
+            id=connector.id,
+            version=1,
+            new=msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(connector, settings=told))),
+        )
+        entry = entry_write(SYSTEM, BY, clock.moment(), [change])
+        await store.commit([write_of(SYSTEM, connector, ABSENT), entry])
+        assert (await compare(store, SYSTEM)).differences == ()
+    sealed = msgspec.structs.replace(connector, settings={"notice_secret": "sealed:abc"})
+    for before, after in ((connector, sealed), (sealed, connector), (None, connector), (connector, None)):
+        writes = build_writes(SYSTEM, BY, Clock().moment(), (1 if before else ABSENT, before, after))
+        assert digest not in (writes[-1].body or b"").decode()
+    assert with_digest(sealed.settings) in encode(redact(sealed)).decode()
 
 
 def _attempt(id: str, subject: str) -> Attempt:

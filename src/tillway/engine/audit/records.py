@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.attempt import Attempt
-from tillway.domain.audit import HIDDEN, REDACTED, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, hidden, redact
+from tillway.domain.audit import HIDDEN, REDACTED, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, redact, with_digest
 from tillway.domain.dashboard import SESSION_SECONDS, STRONG_SECONDS, DashboardSession
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
@@ -380,7 +380,7 @@ def _find_edit(
         if not value:
             return Difference(record=id, kind="edited", text=f"{id} was edited: its {name} was taken out")
         # Entries of earlier versions tell that there is a value, and no more.
-        if told != HIDDEN and told != hidden(kind, value):
+        if told not in (HIDDEN, with_digest(value)):
             return Difference(record=id, kind="edited", text=f"{id} was edited: another value stands in {name}")
         fields[name] = value
         seen_alike.add(name)
