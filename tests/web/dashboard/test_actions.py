@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from dashboard_shop import DashboardShop
@@ -250,6 +251,14 @@ async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
     page = await visitor.get(made.headers["location"])
     link = re.search(r'href="(http[^"]*)"[^>]*rel="noreferrer"', page.body.decode())
     assert link is not None and "<b>Tea</b>" in text(page) and "<b>Tea" not in page.body.decode()
+    assert "At most 3 payments, 3 left" in text(page) and "Opened 0 Began to pay 0 Paid 0" in text(page)
+    address = urlsplit(unescape(link[1])).path
+    for _ in range(2):
+        assert (await shop.app.send("GET", address)).status in (302, 303)
+    visited = text(await visitor.get(made.headers["location"]))
+    assert "Opened 2 Began to pay 0 Paid 0" in visited and "Paid not yet" in visited
+    picture = await visitor.get(f"{made.headers['location']}/qr.svg")
+    assert picture.headers["content-type"] == "image/svg+xml" and b"<path stroke" in picture.body
     await visitor.submit(page, made.headers["location"], {"active": "false"})
     assert "Closed" in text(await visitor.get(made.headers["location"]))
 

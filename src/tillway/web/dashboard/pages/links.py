@@ -1,14 +1,18 @@
 """Payment links: the list, a new one, and one with its address."""
 
+from typing import Any
+
 from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.refunds import read_amount
 from tillway.web.dashboard.qr_code import qr_path
-from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
 
 AMOUNT_MOST = 99_999_999
 PAGE_ROWS = 50
+SESSIONS_MAX = 100
+"""The newest visits of a link that are counted."""
 
 
 @page("GET", "/links", place="/links")
@@ -67,8 +71,46 @@ async def make_link(visit: Visit) -> Reply:
 async def show_link(visit: Visit) -> Reply:
     link = await visit.door.get(f"/v1/payment_links/{visit.id}")
     lines = (await visit.door.get(f"/v1/payment_links/{visit.id}/line_items"))["data"]
-    values = {"link": link, "lines": lines, "key": visit.idempotency_key, "text": words.document(link)}
-    return Shown("link.html", values | {"code": qr_path(link["url"])})
+    sessions = await visit.door.get("/v1/checkout/sessions", payment_link=visit.id, limit=SESSIONS_MAX)
+    values = {
+        "link": link,
+        "lines": lines,
+        "amount": sum(line["amount_total"] for line in lines),
+        "limit": link["restrictions"]["completed_sessions"] if link["restrictions"] else None,
+        "funnel": _funnel(sessions["data"]),
+        "more": sessions["has_more"],
+        "paid": [one for one in sessions["data"] if one["payment_status"] == "paid"],
+        "key": visit.idempotency_key,
+        "text": words.document(link),
+        "code": qr_path(link["url"]),
+    }
+    return Shown("link.html", values)
+
+
+def _funnel(sessions: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
+    """How many of a link's visits went how far, each with its share of all in per cent."""
+    counts = (
+        ("Opened", len(sessions)),
+        ("Began to pay", sum(one["payment_intent"] is not None for one in sessions)),
+        ("Paid", sum(one["payment_status"] == "paid" for one in sessions)),
+    )
+    return [(word, count, round(100 * count / max(len(sessions), 1), 2)) for word, count in counts]
+
+
+@page("GET", "/links/{id}/qr.svg", place="/links")
+async def qr_svg(visit: Visit) -> Reply:
+    """The QR code of a link's address as a picture to print, with the quiet zone of four modules around it."""
+    link = await visit.door.get(f"/v1/payment_links/{visit.id}")
+    code = qr_path(link["url"])
+    if code is None:
+        raise CallRefused(404, {"code": "resource_missing", "message": "The address is too long for a code."}, "")
+    strokes, width = code
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {width + 8} {width + 8}" '
+        f'shape-rendering="crispEdges"><path fill="#fff" d="M-4-4h{width + 8}v{width + 8}h-{width + 8}z"/>'
+        f'<path stroke="#000" d="{strokes}"/></svg>'
+    )
+    return File(picture.encode(), "image/svg+xml", f"{visit.id}.svg")
 
 
 @page("POST", "/links/{id}", place="/links")

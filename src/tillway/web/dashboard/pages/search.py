@@ -33,9 +33,12 @@ async def search(visit: Visit) -> Reply:
             return Redirect(visit.url(place))
         return Shown("not-found.html", {"wanted": wanted, "message": ""}, 404)
     values: dict[str, Any] = {"wanted": wanted, "read": "", "payments": [], "customers": [], "listed": LISTED}
+    values |= {"filters": {}, "other": ""}
     if wanted:
         read, params = _read(wanted)
         values["read"] = read
+        values["filters"] = _filters(params)
+        values["other"] = f"{wanted[:2]}.{wanted[2:]}" if "last4" in params else ""
         values["payments"] = await _payments(visit, params)
         values["customers"] = await _customers(visit, wanted)
     return Shown("search.html", values)
@@ -72,6 +75,12 @@ def _read(wanted: str) -> tuple[str, dict[str, Any]]:
     if "@" in wanted:
         return f"customers with the e-mail {wanted}", {"customer": wanted}
     return f"descriptions, metadata, customers and the bank’s references with “{wanted}”", {"text": wanted}
+
+
+def _filters(params: dict[str, Any]) -> dict[str, Any]:
+    """The same filters as the list of payments has them in its address."""
+    names = {"amount_min": "min", "amount_max": "max"}
+    return {names.get(name, name): value for name, value in params.items()}
 
 
 async def _payments(visit: Visit, params: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ document.addEventListener("click", (e) => {
   const d = t.dataset;
   if ("copy" in d) return copy(t, d.copy);
   if ("copyPre" in d) return copy(t, $("pre", t.parentElement).textContent);
-  if ("open" in d) { const dialog = document.getElementById(d.open); if (dialog) { e.preventDefault(); dialog.showModal(); } return; }
+  if ("open" in d) { const dialog = document.getElementById(d.open); if (dialog) { e.preventDefault(); dialog.showModal(); $("[name=amount]", dialog)?.select(); } return; }
   if ("close" in d) return t.closest("dialog")?.close();
   if ("say" in d) { const was = t.innerHTML; t.textContent = d.say; say(d.say); setTimeout(() => (t.innerHTML = was), 2400); return; }
   if ("print" in d) return print();
