@@ -24,6 +24,7 @@ from tillway.domain.ledger import Fee
 from tillway.domain.retention import Retention
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
+from tillway.engine.audit.baseline import tell_of_proofs
 from tillway.engine.audit.chain import AuditChain
 from tillway.engine.caller import Settings as EngineSettings
 from tillway.engine.card_vault import CardVault
@@ -128,6 +129,7 @@ async def look_for_restore(settings: Settings, engine: Engine) -> None:
     from tillway.data_directory import GenerationFile
 
     await engine.restores.begin(GenerationFile(settings.data_dir), is_file=not settings.store)
+    await tell_of_proofs(engine.store)
 
 
 def webhook_reach(settings: Settings) -> dict[Mode, Reach]:

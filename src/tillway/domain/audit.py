@@ -22,6 +22,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Record, SealedRecord, Value, is_sealed
 from tillway.domain.settled_operation import SettledOperation
 from tillway.domain.setup_intent import SetupIntent
+from tillway.domain.sign_in_proofs import SignInProofs
 
 BATCH_MAX = 500
 """Most entries in one batch."""
@@ -42,6 +43,7 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
     FileChunk: ("content",),
     SigningKey: ("sealed",),
     OAuthClient: ("secrets",),
+    SignInProofs: ("password", "totp", "pending", "recovery"),
 }
 """Fields whose values never enter the trail: `hidden` replaces them, before and after."""
 

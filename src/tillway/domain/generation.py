@@ -21,6 +21,8 @@ class Generation(Record, frozen=True, kw_only=True):
 
     `form` is the form of new records: `before` while processes of the version before may run, which do not find those
     of this version; `now` when all run this one. Empty: the store never had records of the version before.
+
+    `proofs_told` says that the audit trail tells of the records that operators sign in by: `engine/audit/baseline.py`.
     """
 
     lineage: str = ""
@@ -32,6 +34,7 @@ class Generation(Record, frozen=True, kw_only=True):
     recovered_at: int = 0
     relied_on: tuple[str, ...] = ()
     form: Literal["", "before", "now"] = ""
+    proofs_told: bool = False
 
 
 def recovering(generation: Generation, reason: str, *, since: int, now: int) -> Generation:

@@ -602,7 +602,7 @@ class Engine:
         return await self.render(asked, load, shown, None)
 
     async def reader(self, scope: Scope, api_version: str | None = None) -> Caller:
-        """A caller that only reads what `/v1` shows to a merchant now, such as an event for an endpoint."""
+        """A caller that only reads from `/v1` as a merchant does now, such as an event for an endpoint."""
         stored = await self.has_stored_amounts(scope, self.clock.now_ms() / 1000)
         return Caller(scope=scope, scope_key=scope.key, api_version=api_version, in_minor_units=stored)
 

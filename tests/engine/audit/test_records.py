@@ -4,24 +4,31 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import pytest
 from every_store import any_store, any_store_url
 
 from tillway.aws.simulated_bank import StoredBank
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
-from tillway.domain.audit import HIDDEN, Change, redact, with_digest
+from tillway.domain.audit import HIDDEN, AuditEntry, Change, redact, with_digest
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import ClientSecret, OAuthClient
 from tillway.domain.customer import Customer
+from tillway.domain.dashboard import IdentityLink, SignInLink
 from tillway.domain.event import WebhookEndpoint
+from tillway.domain.generation import GENERATION_ID, Generation
 from tillway.domain.ledger import Entry, Posting
+from tillway.domain.passkey import Passkey
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
+from tillway.domain.sign_in_proofs import SignInProofs
+from tillway.engine.audit.baseline import BASELINE, tell_of_proofs
 from tillway.engine.audit.entries import Author, build_writes, entry_write, rewrap_write
 from tillway.engine.audit.records import SUSPECTS_MAX, compare
 from tillway.engine.clock import Clock
-from tillway.store.codec import encode, write_of
+from tillway.engine.restores import find_generation, set_form
+from tillway.store.codec import decode, encode, write_of
 from tillway.store.port import ABSENT, Row, Store, Write
 from tillway.testing.memory_store import MemoryStore
 
@@ -143,6 +150,83 @@ class EditedStore(MemoryStore):
         body = write_of(scope_key, record, row.version).body
         assert body is not None
         self._rows[row.key] = msgspec.structs.replace(row, body=body)
+
+
+PASSKEY = Passkey(id="dpk_1", created=1, operator="opr_1", name="Key", credential="AAAA")
+PROOFS = SignInProofs(id="dsp_1", created=1, operator="opr_1", email="ada@example.com", password="$argon2id$one")
+LINK = SignInLink(id="dsl_1", created=1, operator="opr_1", expires_at=1 << 40)
+IDENTITY = IdentityLink(id="dil_1", created=1, operator="opr_1", issuer="https://id.example.com")
+
+
+async def _store_with_proofs(*, baseline: bool = True) -> tuple[EditedStore, Clock]:
+    """A store in which an earlier version has left proofs, at their second version."""
+    store, clock = EditedStore(), Clock()
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    await store.commit(build_writes(SYSTEM, BY, clock.moment(), (ABSENT, None, account)))
+    proofs = (PASSKEY, PROOFS, LINK, IDENTITY)
+    for version in (0, 1):
+        await store.commit([write_of(SYSTEM, record, version) for record in proofs])
+    await store.commit([write_of(SYSTEM, Generation(id=GENERATION_ID, created=1), ABSENT)])
+    if baseline:
+        await tell_of_proofs(store)
+    return store, clock
+
+
+async def _differences(store: Store) -> list[str]:
+    return [one.text for one in (await compare(store, SYSTEM)).differences]
+
+
+async def test_proofs_of_an_earlier_version_are_told_once() -> None:
+    store, clock = await _store_with_proofs(baseline=False)
+    compared = await compare(store, SYSTEM)
+    assert compared.differences == () and compared.older == 4, "nothing proves them yet"
+    await tell_of_proofs(store)
+    await tell_of_proofs(store)
+    entries = [decode(row.key.partition("/")[2], row.body) for row in await store.query(None, f"{SYSTEM}/aud_")]
+    [told] = [one for one in entries if isinstance(one, AuditEntry) and one.operation == BASELINE]
+    assert len(told.changes) == 4 and b"argon2id" not in encode(told)
+    compared = await compare(store, SYSTEM)
+    assert compared.differences == () and compared.older == 0
+    changed = msgspec.structs.replace(PASSKEY, count=7)
+    await store.commit(build_writes(SYSTEM, BY, clock.moment(), (2, PASSKEY, changed), (2, LINK, None)))
+    assert await _differences(store) == []
+
+
+@pytest.mark.parametrize("kept", [PASSKEY, PROOFS, LINK, IDENTITY], ids=lambda record: type(record).__name__)
+async def test_proofs_put_in_or_edited_by_hand_are_named(kept: Record) -> None:
+    store, _ = await _store_with_proofs()
+    put_in = msgspec.structs.replace(kept, id=f"{kept.id}9", operator="opr_2")
+    await store.commit([write_of(SYSTEM, put_in, ABSENT)])
+    assert await _differences(store) == [f"{put_in.id} was put in: the trail does not tell of it"]
+    # Even where the store is made to say that nothing was told yet, and a second baseline follows.
+    held, version = await find_generation(store)
+    assert held is not None and held.proofs_told
+    await store.commit([write_of(SYSTEM, msgspec.structs.replace(held, proofs_told=False), version)])
+    await tell_of_proofs(store)
+    assert await _differences(store) == [f"{put_in.id} was put in: the trail does not tell of it"]
+
+
+async def test_another_password_in_its_place_is_named() -> None:
+    store, _ = await _store_with_proofs()
+    store.edit(SYSTEM, msgspec.structs.replace(PROOFS, password="$argon2id$two"))
+    assert await _differences(store) == ["dsp_1 was edited: another value stands in password"]
+
+
+async def test_a_link_that_was_put_in_and_used_is_named() -> None:
+    store, clock = await _store_with_proofs()
+    used = msgspec.structs.replace(LINK, id="dsl_2")
+    await store.commit([write_of(SYSTEM, used, ABSENT)])
+    await store.commit(build_writes(SYSTEM, BY, clock.moment(), (1, used, None)))
+    [told] = await _differences(store)
+    assert told.startswith("dsl_2 was put in and used")
+
+
+async def test_the_version_before_may_still_make_proofs() -> None:
+    store, _ = await _store_with_proofs(baseline=False)
+    await set_form(store, "before")
+    await tell_of_proofs(store)
+    held, _ = await find_generation(store)
+    assert held is not None and not held.proofs_told
 
 
 async def test_secret_values_edited_by_hand_are_named() -> None:

@@ -34,7 +34,7 @@ from tillway.domain.audit import (
 )
 from tillway.domain.card_tries import CardTries
 from tillway.domain.connector_config import DefaultGuard
-from tillway.domain.dashboard import DashboardSession, IdentityLink, SignInLink
+from tillway.domain.dashboard import DashboardSession
 from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.event import Event
 from tillway.domain.generation import Generation
@@ -43,14 +43,14 @@ from tillway.domain.key_binding import KeyBinding
 from tillway.domain.key_use import KeyUse
 from tillway.domain.ledger import Balances
 from tillway.domain.operator import RefundTally
-from tillway.domain.passkey import Passkey, UsedChallenge
+from tillway.domain.passkey import UsedChallenge
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.redaction import Redacted
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived
-from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
+from tillway.domain.sign_in_proofs import SignInTicket
 from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedFaults, SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
@@ -74,11 +74,9 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         DeliveryBatch,
         Generation,
         IdempotencyRecord,
-        IdentityLink,
         KeyBinding,
         KeyRequest,
         KeyUse,
-        Passkey,
         PayoutGuard,
         Redacted,
         RefundTally,
@@ -86,8 +84,6 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         SentFile,
         SimulatedFaults,
         SimulatedOperation,
-        SignInLink,
-        SignInProofs,
         SignInTicket,
         SignInTries,
         TimeMark,

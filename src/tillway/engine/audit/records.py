@@ -20,8 +20,10 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.engine.audit.archive import Archive, base_of
+from tillway.engine.audit.baseline import BASELINE, TOLD_SINCE_BASELINE
 from tillway.engine.audit.chain import Unreadable, last_batch, readable
 from tillway.engine.audit.entries import LEFT_OUT, change_document
+from tillway.engine.restores import find_generation
 from tillway.store.codec import TYPES, decode_unchecked
 from tillway.store.port import Row, Store
 from tillway.store.walk import rows_of
@@ -111,6 +113,10 @@ class _Comparison:
         self._scope_key = scope_key
         self._exports = exports
         self._records = 0
+        self._proofs_told = False
+        """Whether the trail tells of the records of TOLD_SINCE_BASELINE."""
+        self._baseline = ""
+        """The entry of the baseline. A later one, which a changed store may have led to, counts for nothing."""
         self._begun: int | None = None
         """The time of the first entry, for a trail that began after its scope; None if it tells of all records."""
         self._file = sqlite3.connect("", isolation_level=None)
@@ -128,6 +134,8 @@ class _Comparison:
         # Below the last batch nothing can be committed any more, so later looks read on from there.
         settled = await self._latest_settled()
         self._begun = await self._beginning()
+        held, _ = await find_generation(self._store)
+        self._proofs_told = held is not None and held.proofs_told
         await self._read_trail("")
         found: list[Difference] = []
         suspects: list[str] = []
@@ -195,6 +203,11 @@ class _Comparison:
             if entry.operation in SIGN_INS and "session" in entry.detail:
                 opened = (entry.detail["session"], entry.actor, entry.at_ms // 1000)
                 self._file.execute("INSERT OR IGNORE INTO opened VALUES (?, ?, ?)", opened)
+            if entry.operation == BASELINE:
+                self._baseline = self._baseline or entry.id
+                self._proofs_told = True
+                if entry.id != self._baseline:
+                    continue
             epoch = sum(export < entry.id for export in self._exports)
             for change in map(change_document, entry.changes):
                 self._file.execute(
@@ -302,6 +315,9 @@ class _Comparison:
     def _difference(self, id: str, kind: type[Record], row: Row | None) -> Difference | None:
         history = self._history(id)
         if row is None:
+            if kind in TOLD_SINCE_BASELINE and self._proofs_told and history and history[0].what != "made":
+                text = f"{id} was put in and used: the trail tells of its end, and not of its beginning"
+                return Difference(record=id, kind="inserted", text=text)
             return _missing(id, kind, history)
         record = readable(row, kind)
         if record is None or record.id != id:
@@ -316,8 +332,9 @@ class _Comparison:
             return Difference(
                 record=id, kind="inserted", text=f"{id} was put in again: the trail tells of its deletion"
             )
-        whole = bool(current) and current[0].version == 1
-        if not whole and self._begun is not None and record.created <= self._begun:
+        whole = bool(current) and (current[0].version == 1 or current[0].what == "made")
+        before = self._begun is not None and record.created <= self._begun
+        if not whole and (before or (kind in TOLD_SINCE_BASELINE and not self._proofs_told)):
             self._file.execute("INSERT OR IGNORE INTO older VALUES (?)", (id,))
             return _find_edit(id, kind, row, record, current, partly=True)
         if not history:
@@ -350,7 +367,8 @@ def _gap(version: int, history: list[_Change], exports: int) -> str:
     """How the versions that the trail tells do not lead to `version`; empty if they do."""
     reached, epoch = 0, 0
     for change in history:
-        anew = change.epoch > epoch and change.version == 2
+        # In a new store versions begin anew, and a baseline tells of a record at the version that it has by then.
+        anew = (change.epoch > epoch and change.version == 2) or (not reached and change.what == "made")
         if change.version != reached + 1 and not anew:
             missing = f"version {reached + 1}" if change.version > reached else f"one version {change.version} only"
             return f"is at version {version}, and the trail does not tell of {missing}"
