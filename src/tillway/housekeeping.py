@@ -95,9 +95,12 @@ class Housekeeping:
             try:
                 told, errors = await asyncio.wait_for(process.communicate(), within)
             except TimeoutError:
-                process.kill()
-                await process.wait()
                 raise CommandFailed(f"tillway {arguments[0]} did not end within {within:.0f} seconds.") from None
+            finally:
+                # Also where the request was cancelled: the next command would run beside this one.
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
         try:
             # The doctor's exit code is 1 where a check fails, and its findings are the answer all the same.
             return msgspec.json.decode(told)
