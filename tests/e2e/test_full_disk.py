@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -28,18 +29,24 @@ BACK_WITHIN_SECONDS = 5.0
 """It took a lease, 12 s, and longer."""
 
 
+DATABASE_DISK_BYTES = 192 << 20
+"""Room for a server of PostgreSQL with its log."""
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of DISK_BYTES."""
-    place = tmp_path / "disk"
-    place.mkdir()
+def small_disk(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of DISK_BYTES, or as many as the test names, where the user of PostgreSQL can reach it."""
+    place = Path(tempfile.mkdtemp(prefix="tillway-disk-"))
+    size = getattr(request, "param", DISK_BYTES)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", str(place)], capture_output=True, text=True
     )
     if mounted.returncode:
+        place.rmdir()
         pytest.skip(f"a small disk needs leave to mount one: {mounted.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
+    place.rmdir()
 
 
 def pay(server: TillwayServer, key: str) -> tuple[int, str]:
@@ -107,6 +114,57 @@ def test_a_full_disk_refuses_payments_until_there_is_room(small_disk: Path, star
         check_paid_once(server, len(keys) + 1)
     finally:
         server.stop()
+
+
+def fill(disk: Path, left: int) -> None:
+    """Leave so many bytes of room."""
+    room = os.statvfs(disk)
+    with (disk / "hog").open("wb") as hog:
+        hog.write(bytes(max(room.f_bavail * room.f_frsize - left, 0)))
+
+
+def execute(url: str, *statements: str) -> None:
+    async def work() -> None:
+        connection = await asyncpg.connect(url)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("small_disk", [DATABASE_DISK_BYTES], indirect=True)
+def test_a_full_disk_of_postgresql_refuses_payments_until_there_is_room(
+    small_disk: Path, tmp_path: Path, start_server: StartServer
+) -> None:
+    """Its data directory is on the disk. A new segment of its log is begun before, for without room for its log
+    PostgreSQL ends itself."""
+    postgres = own_server(small_disk, min_wal_size="32MB", max_wal_size="64MB")
+    try:
+        url = fresh(postgres.url)
+        server = start_server(tmp_path / "data", init(tmp_path / "data", url), ("--store", url))
+        assert pay(server, "before") == (200, "succeeded")
+        keys = []
+        for left in LEFT_BYTES:
+            execute(postgres.url, "SELECT pg_switch_wal()", "CHECKPOINT")
+            fill(small_disk, left)
+            mine = [f"{left}-{n}" for n in range(40)]
+            keys += mine
+            full = [pay(server, key) for key in mine]
+            assert set(full) <= {(200, "succeeded"), (503, "storage_full")} and full[-1] == (503, "storage_full"), full
+            wait_until(lambda: readiness(server)[0] == 503)
+            assert [reason["code"] for reason in readiness(server)[1]["reasons"]] == ["storage_full"]
+            (small_disk / "hog").unlink()
+            for key in mine:
+                wait_until(partial(paid, server, key), 20)
+        wait_until(lambda: readiness(server)[0] == 200, 60)
+        assert pay(server, "after") == (200, "succeeded")
+        charges = list(server.client.v1.charges.list({"limit": 100}).auto_paging_iter())
+        assert [charge.amount_captured for charge in charges] == [4200] * (len(keys) + 2)
+        server.stop()
+    finally:
+        postgres.close()
 
 
 def test_a_backup_onto_a_full_disk_says_so(small_disk: Path, tmp_path: Path) -> None:

