@@ -11,10 +11,16 @@ import msgspec
 import pytest
 from mail_server import MailServerHere
 
+from tillway.domain.account import Scope
+from tillway.domain.payment_intent import AuthorizationExpiry
+from tillway.domain.payment_method import CardExpiry
 from tillway.engine import runner
 from tillway.operations.accounts import create_account
-from tillway.testing.in_process import InProcessApp
+from tillway.store.codec import write_of
+from tillway.store.port import ABSENT, PAGE_MAX
+from tillway.testing.in_process import LEASE_MS, InProcessApp
 
+DAY_MS = 24 * 60 * 60 * 1000
 MAILS = 2 * runner.AT_ONCE_MAX
 WITHIN_SECONDS = 10.0
 """A second, and room for a busy machine. The slow mails take until the test ends."""
@@ -132,5 +138,33 @@ async def test_a_takeover_may_leave_the_tasks_that_follow_it(tmp_path: Path, fol
         assert (await app.ok(shop, "GET", f"/v1/payment_intents/{left['id']}"))["status"] == "succeeded"
         assert done["attempts"] == 1 and done.get("deliveries", 0) == (follow_ups == "run")
         assert follow_ups == "run" or done == {"attempts": 1}
+    finally:
+        await app.close()
+
+
+async def test_leases_below_a_thousand_cards_are_mended(tmp_path: Path) -> None:
+    """A clock that was ten days ahead has leased the end of an authorization; no process would release it until then.
+    The tasks of stored cards are due later, and are more than one look reads."""
+    app = await InProcessApp.open(tmp_path)
+    try:
+        scope = Scope(account=(await app.merchant()).account, mode="test").key
+        now_ms = app.clock.now_ms()
+        at_month_ms = now_ms + 400 * DAY_MS
+        for start in range(0, 2 * PAGE_MAX + 10, 100):
+            cards = [
+                CardExpiry(id=f"cxp_{number:017}", created=1, method="card_1", due_at_ms=at_month_ms + number // 700)
+                for number in range(start, start + 100)
+            ]
+            await app.store.commit([write_of(scope, card, ABSENT) for card in cards])
+        hold = AuthorizationExpiry(id="exp_1", created=1, payment="pi_1", due_at_ms=now_ms + DAY_MS)
+        await app.store.commit([write_of(scope, hold, ABSENT)])
+        ahead_ms = now_ms + 10 * DAY_MS
+        assert len(await app.store.claim("expiries", now_ms=ahead_ms, lease_ms=LEASE_MS, limit=10)) == 1
+        for _ in range(4):
+            await app.running.runner._mend_leases_of_expiries()
+        [first] = await app.store.peek("expiries", now_ms=now_ms, limit=1)
+        assert (first.key, first.due_at_ms) == (f"{scope}/exp_1", hold.due_at_ms)
+        last = await app.store.peek("expiries", now_ms=now_ms, limit=PAGE_MAX, order="latest")
+        assert all(task.due_at_ms >= at_month_ms for task in last), "the cards' own times stay"
     finally:
         await app.close()

@@ -127,8 +127,10 @@ class Runner:
         self._passed_over: dict[str, list[str]] = {queue: [] for queue in self.queues}
         """The scopes that the last claim passed over, by queue."""
         self._wake: dict[str, asyncio.Event] = {queue: asyncio.Event() for queue in self.queues}
+        self._expiries_before_ms: int | None = None
+        """Where the next look at the leases of expiries goes on; None: at the last one."""
         self._right_expiries: dict[str, int] = {}
-        """The last expiries of the queue that are due as their records say: the due time of each by its key."""
+        """The expiries of the last look that are due as their records say: the due time of each by its key."""
         self._stopping = False
         self._kept = False
         """Whether the chores of a start were done by `keep_house`."""
@@ -524,11 +526,15 @@ class Runner:
                         await self._make_due(row, record, min(record.due_at_ms, now_ms))  # type: ignore[attr-defined]  # It is a task.
 
     async def _mend_leases_of_expiries(self) -> None:
-        """The same for expiries. Their own times lie far ahead: of the last ones, free those that are due later than
-        their records say, by more than a lease."""
+        """The same for expiries, a page at each look. Their own times lie far ahead, one for each stored card: free
+        those that are due later than their records say, by more than a lease. The looks go down from the last one."""
         now_ms = self.engine.clock.now_ms()
         leased_ms = now_ms + self.engine.settings.lease_ms + SKEW_SECONDS * 1000
-        last = await self.engine.store.peek("expiries", now_ms=now_ms, limit=PAGE_MAX, order="latest")
+        last = await self.engine.store.peek(
+            "expiries", now_ms=now_ms, limit=PAGE_MAX, order="latest", before_ms=self._expiries_before_ms
+        )
+        ends = len(last) < PAGE_MAX or last[-1].due_at_ms <= leased_ms
+        self._expiries_before_ms = None if ends else last[-1].due_at_ms
         known, self._right_expiries = self._right_expiries, {}
         unknown: list[Waiting] = []
         for task in last:

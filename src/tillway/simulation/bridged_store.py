@@ -64,9 +64,15 @@ class BridgedStore:
         return self._do(self.inner.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without))
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
-        return self._do(self.inner.peek(queue, now_ms=now_ms, limit=limit, order=order))
+        return self._do(self.inner.peek(queue, now_ms=now_ms, limit=limit, order=order, before_ms=before_ms))
 
     async def clock_ms(self) -> int | None:
         return self._do(self.inner.clock_ms())

@@ -876,9 +876,15 @@ class _ProcessStore:
         return rows
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
-        return await self._store.peek(queue, now_ms=now_ms, limit=limit, order=order)
+        return await self._store.peek(queue, now_ms=now_ms, limit=limit, order=order, before_ms=before_ms)
 
     async def clock_ms(self) -> int | None:
         await self._reach()

@@ -741,17 +741,25 @@ class DynamoStore:
                 return found
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
         assert 1 <= limit <= PAGE_MAX
         waiting: list[Waiting] = []
-        due = await self._due(queue, PAGE_MAX, order)
+        due = await self._due(queue, PAGE_MAX, order, until_ms=before_ms - 1 if before_ms is not None else None)
         for start in range(0, len(due), KEYS_MAX):
             found = await self._read_many([key for _, key in due[start : start + KEYS_MAX]])
             waiting += [
                 Waiting(task.row.key, task.due_at_ms, task.row.body)
                 for task in found.values()
-                if task.queue == queue and (task.expires_at is None or task.expires_at > now_ms // 1000)
+                if task.queue == queue
+                and (task.expires_at is None or task.expires_at > now_ms // 1000)
+                and (before_ms is None or (task.due_at_ms or 0) < before_ms)
             ]
             if len(waiting) >= limit:
                 break

@@ -172,10 +172,16 @@ class Store(Reads, Protocol):
         """
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
         """Up to `limit` tasks of `queue` by due time and then key, due or not, claimed or not, without touching them:
-        for monitoring. Tasks that have expired at `now_ms` are left out."""
+        for monitoring. Tasks that have expired at `now_ms` are left out, and those due at `before_ms` or later."""
 
     async def clock_ms(self) -> int | None:
         """The store's own time, milliseconds since 1970; None where it has no clock but the host's."""

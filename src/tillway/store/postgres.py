@@ -167,7 +167,9 @@ WITH due AS MATERIALIZED (
 UPDATE record r SET version = r.version + 1, due_at_ms = $4 FROM due WHERE r.key = due.key
 RETURNING r.key, r.version, r.body, due.due_at_ms"""
 _WAITING = """
-SELECT key, due_at_ms, body FROM record WHERE queue = $1 AND (expires_at IS NULL OR expires_at > $2)"""
+SELECT key, due_at_ms, body FROM record
+WHERE queue = $1 AND (expires_at IS NULL OR expires_at > $2) AND due_at_ms < $3"""
+_NEVER_MS = 1 << 62
 _MAY_TELL_LINEAGE = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')"
 _LINEAGE = """
 SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()
@@ -346,11 +348,19 @@ class PostgresStore:
         return [Row(*row[:3]) for row in sorted(found, key=lambda row: (row[3], row[0].encode()))]
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
         assert 1 <= limit <= PAGE_MAX
         by = "due_at_ms, key" if order == "soonest" else "due_at_ms DESC, key DESC"
-        rows = await self._readers.fetch(f"{_WAITING} ORDER BY {by} LIMIT $3", queue, now_ms // 1000, limit)
+        sql = f"{_WAITING} ORDER BY {by} LIMIT $4"
+        before = _NEVER_MS if before_ms is None else before_ms
+        rows = await self._readers.fetch(sql, queue, now_ms // 1000, before, limit)
         return [Waiting(*row) for row in rows]
 
     async def clock_ms(self) -> int | None:

@@ -172,7 +172,8 @@ _ANY_DUE_BUT = f"SELECT 1 {_DUE} {_PASSED_OVER} LIMIT 1"
 _ALL_DUE_BUT = f"SELECT id, key, version, body {_DUE} {_PASSED_OVER} ORDER BY due_at_ms, key LIMIT ?"
 _WAITING = """
 SELECT key, due_at_ms, body FROM record INDEXED BY record_due
-WHERE queue = ? AND (expires_at IS NULL OR expires_at > ?)"""
+WHERE queue = ? AND (expires_at IS NULL OR expires_at > ?) AND due_at_ms < ?"""
+_NEVER_MS = 1 << 62
 _LEASE = "UPDATE record SET version = version + 1, due_at_ms = ? WHERE id = ?"
 
 _EXPIRED = "FROM record INDEXED BY record_expires WHERE expires_at <= ?"
@@ -330,11 +331,18 @@ class SqliteStore:
         return cast(list[Row], await self._submit(partial(self._lease, due, now_ms + lease_ms, limit)))
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
         assert 1 <= limit <= PAGE_MAX
         by = "due_at_ms, key" if order == "soonest" else "due_at_ms DESC, key DESC"
-        rows = self._rows(f"{_WAITING} ORDER BY {by} LIMIT ?", (queue, now_ms // 1000, limit))
+        before = _NEVER_MS if before_ms is None else before_ms
+        rows = self._rows(f"{_WAITING} ORDER BY {by} LIMIT ?", (queue, now_ms // 1000, before, limit))
         return [Waiting(*row) for row in rows]
 
     async def clock_ms(self) -> int | None:

@@ -130,11 +130,21 @@ class MemoryStore:
         return self._due[write.queue][write.key] if write.queue is not None else None
 
     async def peek(
-        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+        self,
+        queue: str,
+        *,
+        now_ms: int,
+        limit: int,
+        order: Literal["soonest", "latest"] = "soonest",
+        before_ms: int | None = None,
     ) -> list[Waiting]:
         assert 1 <= limit <= PAGE_MAX
         found = sorted(
-            ((at, key) for key, at in self._due[queue].items() if not _has_expired(self._writes[key], now_ms // 1000)),
+            (
+                (at, key)
+                for key, at in self._due[queue].items()
+                if not _has_expired(self._writes[key], now_ms // 1000) and (before_ms is None or at < before_ms)
+            ),
             reverse=order == "latest",
         )
         return [Waiting(key, at, self._rows[key].body) for at, key in found[:limit]]

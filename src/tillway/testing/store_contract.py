@@ -503,6 +503,8 @@ class StoreContract:
                 assert await store.peek("q", now_ms=4_000, limit=9, order="latest") == in_time[::-1]
                 assert await store.peek("q", now_ms=4_000, limit=2) == in_time[:2]
                 assert await store.peek("q", now_ms=4_000, limit=1, order="latest") == in_time[-1:]
+                assert await store.peek("q", now_ms=4_000, limit=9, order="latest", before_ms=9_000) == in_time[2::-1]
+                assert await store.peek("q", now_ms=4_000, limit=9, before_ms=2_000) == in_time[:1]
             assert await store.peek("q", now_ms=2_999, limit=1) == [Waiting("task/old", 500, b"O")]
             assert await store.peek("nobody's", now_ms=4_000, limit=1) == []
             assert len(await store.claim("q", now_ms=4_000, lease_ms=MINUTE_MS, limit=1)) == 1
