@@ -96,11 +96,21 @@ def trigger(server: TillwayServer, event: str) -> subprocess.CompletedProcess[st
 
 def test_listen_forwards_signed_events_and_shows_failures(server: TillwayServer, shop: Shop) -> None:
     wanted = "payment_intent.succeeded,charge.refunded"
+    left = {"metadata": {"tillway": "listen", "seen": "1"}, "description": "tillway listen"}
+    own = {"metadata": {"tillway": "listen", "seen": "1"}, "description": "the shop's own"}
+    alive = {"metadata": {"tillway": "listen", "seen": str(int(time.time()))}, "description": "tillway listen"}
+    for number, one in enumerate((left, own, alive)):
+        url = f"http://127.0.0.1:9/{number}"
+        made = server.call("POST", "/v1/webhook_endpoints", {"url": url, "enabled_events": ["*"], **one})
+        assert made[0] == 200, made
     listening = Tail(server, "listen", "--forward-to", shop.hook, "--events", wanted)
     try:
         done = trigger(server, "charge.refunded")
         assert (done.returncode, "200 POST /v1/refunds" in done.stdout) == (0, True), done.stderr
         listening.wait_for("--> charge.refunded")
+        listed = server.call("GET", "/v1/webhook_endpoints")[1]["data"]
+        shown = {one["url"] for one in listed}
+        assert shown == {"http://127.0.0.1:9/1", "http://127.0.0.1:9/2", shop.hook}
         listening.wait_for("no column named paid")
         secret = listening.text.partition("secret is ")[2].split()[0]
         wait(lambda: len(shop.received) == 2, lambda: listening.text)

@@ -9,7 +9,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -24,6 +24,10 @@ OVERLAP_SECONDS: Final = 5
 """An event may be committed so much later than the time in its id says."""
 
 FORWARD_SECONDS: Final = 30
+BEAT_SECONDS: Final = 600
+DEAD_SECONDS: Final = 2 * 3600
+"""How often `listen` says that it is alive, and after how long without a word it counts as killed."""
+
 ANSWER_SECONDS: Final = 60
 SHOWN_MAX: Final = 2000
 """Most characters of an answer that are shown."""
@@ -102,14 +106,20 @@ class _Server:
             raise fail(f"HTTP {status}: {document.get('error', {}).get('message', 'no message')}")
         return document
 
-    def tail(self, path: str, **filters: str) -> Iterator[Document]:
-        """The objects of a list that are made from now on, oldest first, for ever."""
+    def tail(
+        self, path: str, filters: dict[str, str] | None = None, *, beat: Callable[[], None] = lambda: None
+    ) -> Iterator[Document]:
+        """The objects of a list that are made from now on, oldest first, for ever. Call `beat` at every look."""
+        filters = filters or {}
         since = int(time.time())
         had = dict.fromkeys(one["id"] for one in self._since(path, since, filters))
-        return self._tail(path, filters, since, had)
+        return self._tail(path, filters, since, had, beat)
 
-    def _tail(self, path: str, filters: dict[str, str], since: int, had: dict[str, None]) -> Iterator[Document]:
+    def _tail(
+        self, path: str, filters: dict[str, str], since: int, had: dict[str, None], beat: Callable[[], None]
+    ) -> Iterator[Document]:
         while True:
+            beat()
             now = int(time.time())
             for one in reversed(self._since(path, since, filters)):
                 if one["id"] not in had:
@@ -169,8 +179,9 @@ def listen(
         raise WrongUsage(f"--forward-to is {forward_to!r}; it must be such as http://localhost:3000/hook")
     secret = _signing_secret(server.key)
     with _until_stopped():
-        found = server.tail("/v1/events")
-        with _shown_as_endpoint(server, forward_to, wanted):
+        shown = _Endpoint(server, forward_to, wanted)
+        found = server.tail("/v1/events", beat=shown.beat)
+        with shown:
             say(f"Ready. The signing secret is {secret} (Ctrl-C ends).")
             for event in found:
                 if not wanted or event["type"] in wanted:
@@ -178,28 +189,54 @@ def listen(
                     _forward(event, forward_to, secret)
 
 
-@contextlib.contextmanager
-def _shown_as_endpoint(server: _Server, forward_to: str, wanted: frozenset[str]) -> Iterator[None]:
-    """Let the dashboard show this command as a webhook endpoint while it runs.
+class _Endpoint:
+    """A webhook endpoint by which the dashboard shows this command while it runs.
 
-    The endpoint is switched off, so that the server delivers nothing there itself. One that a killed command left is
-    deleted first. A key that may not make endpoints leaves no trace.
+    It is switched off, so that the server delivers nothing there itself. It tells when its command was last alive, and
+    the next command deletes those that killed ones have left. A key that may not make endpoints leaves no trace.
     """
-    path, mark = "/v1/webhook_endpoints", {"tillway": "listen"}
-    status, listed = server.send("GET", path, {"limit": 100})
-    for one in listed["data"] if status == 200 else ():
-        if one["metadata"] == mark and one["url"] == forward_to:
-            server.send("DELETE", f"{path}/{one['id']}", {})
-    types = sorted(wanted) or ["*"]
-    given = {"url": forward_to, "enabled_events": types, "description": "tillway listen", "metadata": mark}
-    status, made = server.send("POST", path, given)
-    if status == 200:
-        server.send("POST", f"{path}/{made['id']}", {"disabled": True})
-    try:
-        yield
-    finally:
+
+    _PATH: Final = "/v1/webhook_endpoints"
+
+    def __init__(self, server: _Server, forward_to: str, wanted: frozenset[str]) -> None:
+        self._server, self._url, self._wanted = server, forward_to, wanted
+        self._id = ""
+        self._seen = 0.0
+
+    def __enter__(self) -> None:
+        self._sweep()
+        given = {"url": self._url, "enabled_events": sorted(self._wanted) or ["*"], "description": _DESCRIPTION}
+        status, made = self._server.send("POST", self._PATH, {**given, "metadata": self._mark()})
         if status == 200:
-            server.send("DELETE", f"{path}/{made['id']}", {})
+            self._id = made["id"]
+            self._server.send("POST", f"{self._PATH}/{self._id}", {"disabled": True})
+
+    def __exit__(self, *_: object) -> None:
+        if self._id:
+            self._server.send("DELETE", f"{self._PATH}/{self._id}", {})
+
+    def beat(self) -> None:
+        """Say now and then that the command is alive."""
+        if self._id and time.time() - self._seen > BEAT_SECONDS:
+            self._server.send("POST", f"{self._PATH}/{self._id}", {"metadata": self._mark()})
+
+    def _mark(self) -> dict[str, str]:
+        self._seen = time.time()
+        return {"tillway": "listen", "seen": str(int(self._seen))}
+
+    def _sweep(self) -> None:
+        status, listed = self._server.send("GET", self._PATH, {"limit": 100})
+        for one in listed["data"] if status == 200 else ():
+            told = one["metadata"]
+            if told.get("tillway") != "listen" or one["description"] != _DESCRIPTION:
+                continue
+            seen = told.get("seen", "")
+            alive_at = int(seen) if seen.isascii() and seen.isdigit() else one["created"]
+            if one["url"] == self._url or time.time() - alive_at > DEAD_SECONDS:
+                self._server.send("DELETE", f"{self._PATH}/{one['id']}", {})
+
+
+_DESCRIPTION: Final = "tillway listen"
 
 
 def _signing_secret(key: str) -> str:
@@ -306,7 +343,7 @@ def tail_logs(
     server, filters = _Server(url, api_key), {name: value for name, value in given.items() if value}
     with _until_stopped():
         server.ok("GET", "/ops/v1/requests", {**filters, "limit": 1})
-        found = server.tail("/ops/v1/requests", **filters)
+        found = server.tail("/ops/v1/requests", filters)
         say("Ready (Ctrl-C ends).")
         for request in found:
             if request["user_agent"] == TAIL_AGENT and request["status"] == 200:
