@@ -178,16 +178,7 @@ async def test_02_and_16_a_failover_is_told_in_order_and_a_breaker_opens_and_clo
         await here.open("/connectors")
         await here.has("Out of reach")
         banks.banks["a"].start()
-        for _ in range(60):
-            if await here.page.look("document.body.innerText.includes('Out of reach')") is False:
-                break
-            time.sleep(1)
-            await here.open("/connectors")
-        for n in range(200):
-            pay(server, 2000 + n)
-            if server.call("GET", "/ops/v1/connectors")[1]["data"][0]["breaker"] == "closed":
-                break
-            time.sleep(0.5)
+        wait(lambda: server.call("GET", "/ops/v1/connectors")[1]["data"][0]["breaker"] == "closed")
         await here.open("/connectors")
         await here.has("Healthy")
         await here.page.fill("Reason, for the audit log", "b takes over")
@@ -306,10 +297,8 @@ async def test_07_a_failed_delivery_shows_both_sides_and_is_sent_again(
     pay(server)
     wait(lambda: hook.ids)
     async with desk(server, tmp_path, scripts=scripts) as here:
-        for _ in range(100):
-            if "charge.succeeded" in await here.open("/webhooks"):
-                break
-            time.sleep(0.1)
+        wait(lambda: logged(server, "status=failed"))
+        assert "charge.succeeded" in await here.open("/webhooks")
         await here.choose("a.go")
         await here.has("Resend")
         words = await here.words()
@@ -318,10 +307,8 @@ async def test_07_a_failed_delivery_shows_both_sides_and_is_sent_again(
         tries = len(hook.ids)
         await here.page.press("Resend")
         wait(lambda: len(hook.ids) > tries, 4)
-        for _ in range(100):
-            if "200" in await here.open(f"/webhooks?event={hook.ids[0]}"):
-                break
-            time.sleep(0.1)
+        wait(lambda: logged(server, f"status=succeeded&event={hook.ids[0]}"))
+        await here.open(f"/webhooks?event={hook.ids[0]}")
         await here.has("200")
         assert here.page.complaints == []
 
@@ -433,14 +420,16 @@ async def test_18_a_key_is_shown_once_rolled_with_overlap_and_scoped(
         assert tillway_server.call("GET", "/v1/payment_intents", key=key)[0] == 200
         status, refused = tillway_server.call("POST", "/v1/customers", {}, key=key)
         assert status == 403 and "customers:write" in refused["error"]["message"]
-        for _ in range(300):
-            row = await here.page.look(
-                "[...document.querySelectorAll('tr')].find(one => one.innerText.includes('Warehouse')).innerText"
+        keys = "/ops/v1/keys"
+        wait(
+            lambda: all(
+                one["last_used_at"] for one in tillway_server.call("GET", keys)[1]["data"] if one["name"] == "Warehouse"
             )
-            if "never" not in row:
-                break
-            await asyncio.sleep(0.3)
-            await here.open("/developers")
+        )
+        await here.open("/developers")
+        row = await here.page.look(
+            "[...document.querySelectorAll('tr')].find(one => one.innerText.includes('Warehouse')).innerText"
+        )
         assert "never" not in row, "its last use is shown"
         await here.choose("tr:has(b) a[href$='/roll']")
         await here.page.until("location.pathname.endsWith('/roll') && document.readyState === 'complete'")
@@ -554,7 +543,7 @@ async def test_24_resending_all_failed_sends_each_once_through_a_kill(
     status, _ = server.call("POST", f"/ops/v1/events/{taken}/resend", {}, key=await admin_key(data_dir))
     assert status == 200
     wait(lambda: hook.ids.count(taken) > 1)
-    time.sleep(0.5)
+    wait(lambda: logged(server, f"status=succeeded&event={taken}"))
     before = {id: hook.ids.count(id) for id in set(hook.ids)}
     async with desk(server, tmp_path, scripts=scripts) as here:
         await here.open("/webhooks")
@@ -562,13 +551,58 @@ async def test_24_resending_all_failed_sends_each_once_through_a_kill(
         await here.has("events are sent again")
     server.process.kill()
     server.process.wait(60)
-    start_server(data_dir, made)
+    again = start_server(data_dir, made)
     wait(lambda: all(hook.ids.count(id) > count for id, count in before.items() if id != taken))
-    time.sleep(1)
+    wait(lambda: not logged(again, "status=pending"))
     assert hook.ids.count(taken) == before[taken], "it was taken meanwhile"
     assert all(hook.ids.count(id) - count <= 2 for id, count in before.items()), (
         "a delivery that a kill cut off comes twice"
     )
+
+
+@BOTH
+async def test_a_test_event_is_sent_and_deliveries_are_filtered(
+    fresh: TillwayServer, hook: Hook, tmp_path: Path, scripts: bool
+) -> None:
+    hook.good = True
+    fresh.call("POST", "/v1/webhook_endpoints", {"url": hook.url, "enabled_events": ["charge.succeeded"]})
+    payment = pay(fresh)
+    wait(lambda: len(hook.ids) == 1)
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        await here.open("/webhooks")
+        await here.page.press("Send a test event")
+        await here.has("A test event is on its way")
+        wait(lambda: hook.ids == [hook.ids[0]] * 2)
+        wait(lambda: len(logged(fresh, "status=succeeded")) == 2)
+        assert "2 of 2 taken" in await here.open("/webhooks")
+        assert "No deliveries match" in await here.open("/webhooks?answer=5xx")
+        charge = fresh.call("GET", f"/v1/payment_intents/{payment}")[1]["latest_charge"]
+        assert "charge.succeeded" in await here.open(f"/webhooks?object={charge}")
+        assert here.page.complaints == []
+
+
+@BOTH
+async def test_giving_in_shows_the_money_first(fresh: TillwayServer, tmp_path: Path, scripts: bool) -> None:
+    pay(fresh, 8900, payment_method="pm_card_createDispute")
+    wait(lambda: fresh.call("GET", "/v1/disputes")[1]["data"])
+    dispute = fresh.call("GET", "/v1/disputes")[1]["data"][0]["id"]
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        await here.open(f"/disputes/{dispute}")
+        await here.choose("a[href$='/give-in']")
+        await here.has("Fee that stays taken 15.00 EUR")
+        assert fresh.call("GET", f"/v1/disputes/{dispute}")[1]["status"] == "needs_response"
+        await here.page.fill("Reason, for the audit log", "They are right")
+        await here.page.press("Give in, 89.00 EUR")
+        await here.at(f"/disputes/{dispute}")
+        await here.has("Lost")
+        assert "“They are right”" in await here.open("/audit?who=admin")
+        assert here.page.complaints == []
+
+
+def logged(server: TillwayServer, query: str) -> list[Any]:
+    """The tries in the delivery log, or the deliveries that wait, by the words of the query."""
+    found: list[Any] = server.call("GET", f"/ops/v1/webhook_deliveries?{query}")[1]["data"]
+    return found
 
 
 async def admin_key(data_dir: Path) -> str:

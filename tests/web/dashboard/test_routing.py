@@ -68,6 +68,7 @@ async def test_a_draft_is_tried_and_put_in_force(tmp_path: Path) -> None:
         tried = await send(visitor, form, "try", rule_use="b")
         words = text(tried)
         assert "Version 1, a draft" in words and "currency is EUR, amount ≥ 5.00" in words
+        assert "In force No rules" in words, "beside the draft"
         assert "Would go elsewhere 3 of 4" in words and "Put version 1 in force" in words
         table = re.search(r"From where to where.*?</table>", tried.body.decode(), re.DOTALL)
         assert table is not None

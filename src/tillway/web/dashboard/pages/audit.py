@@ -147,6 +147,13 @@ ACTIONS = {
     "POST /ops/v1/operators/{id}/sign_out": "Ended the sessions of a user",
     "POST /ops/v1/accounts/{id}": "Changed a merchant’s settings",
     "POST /ops/v1/webhook_deliveries/{id}/resend": "Sent an event again",
+    "POST /ops/v1/webhook_endpoints/{id}/test": "Sent a test event",
+    "POST /ops/v1/closes/{day}/differences/{difference}": "Decided a difference to a statement",
+    "POST /v1/webhook_endpoints": "Made a webhook endpoint",
+    "POST /v1/webhook_endpoints/{id}": "Changed a webhook endpoint",
+    "carry an attempt through": "Took up a provider’s answer",
+    "notice": "Took up a provider’s notice",
+    "tell of available money": "Money became available",
     "POST /ops/v1/webhook_endpoints/{id}/replay": "Sent events again",
 }
 
@@ -166,4 +173,4 @@ def told(entry: dict[str, Any]) -> str:
         if entry["operation"].endswith("/drain") and "drained" in after:
             return f"{'Drained' if after['drained'] else 'Took up'} {change['record'].split('_', 2)[-1]}"
     operation: str = entry["operation"]
-    return ACTIONS.get(operation, operation)
+    return ACTIONS.get(operation) or words.capitalize_first(operation)

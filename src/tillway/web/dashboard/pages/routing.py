@@ -175,6 +175,11 @@ async def _values(visit: Visit, routing: Any, shown: Any, trial: Any) -> dict[st
         "routing": routing,
         "by": await _author(visit, routing["changed_by"]),
         "rules": rules,
+        "in_force": [
+            {"name": rule["name"], "when": conditions(rule["when"]), "use": uses(rule["use"])}
+            for rule in routing["rules"]
+        ],
+        "otherwise_in_force": list(routing["otherwise"]),
         "otherwise": list(shown["otherwise"]),
         "rest": trial["rules"].get("", 0),
         "gone": sorted(before.keys() - {rule["name"] for rule in shown["rules"]}),
@@ -189,8 +194,13 @@ async def _values(visit: Visit, routing: Any, shown: Any, trial: Any) -> dict[st
 
 
 async def _author(visit: Visit, id: str | None) -> str:
-    """The name of the operator who made the version; an id where it is another's."""
-    return visit.signed.operator.name if id == visit.signed.operator.id else id or ""
+    """The name of the operator who made the version, for admins and for that operator; else the id."""
+    if id == visit.signed.operator.id:
+        return visit.signed.operator.name
+    if not visit.may("configure") or not (id or "").startswith("opr_"):
+        return id or ""
+    users = (await visit.door.get("/ops/v1/operators"))["data"]
+    return next((str(one["name"]) for one in users if one["id"] == id), id or "")
 
 
 def _mark(before: Any, rule: Any) -> str:
