@@ -497,7 +497,9 @@ async def test_21_a_dispute_is_answered_once_and_won_gives_money_and_fee_back(
         await here.send("Save for later")
         assert "Delivered on Monday." in await here.page.look("document.querySelector('#ev-t').value")
         await here.page.fill("Carrier", "DHL")
+        await here.page.look("document.body.dataset.before = '1', true")
         await here.page.tab.keyboard.press("Enter")
+        await here.page.until("!document.body.dataset.before && document.readyState === 'complete'")
         wait(lambda: disputes()[0]["evidence"]["shipping_carrier"] == "DHL")
         assert disputes()[0]["status"] == "needs_response", "Enter in a field neither gives in nor sends"
         await here.open(f"/disputes/{dispute['id']}")
