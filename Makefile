@@ -74,14 +74,15 @@ deploy: $(VENV)/.installed-dev ## Deploy a stage to AWS: STAGE=…, TOOL=cloudfo
 destroy: $(VENV)/.installed-dev ## Delete a stage on AWS, with its payments: STAGE=…
 	@$(BIN)/python deploy/stage destroy $(TOOL) $(STAGE)
 
+E2E := $(BIN)/pytest -q --dose whole tests/e2e/test_aws_stage.py
 # ENDPOINT alone is AWS's, of an emulator for instance; with SECRET_KEY it is the API of a stage.
 e2e: $(VENV)/.installed-dev ## Run the tests of a stage on AWS: STAGE=… or ENDPOINT=… (docs/aws-stages.md)
 ifdef SECRET_KEY
-	@TILLWAY_E2E='{"url": "$(ENDPOINT)", "secret_key": "$(SECRET_KEY)"}' $(BIN)/pytest -q tests/e2e/test_aws_stage.py
+	@TILLWAY_E2E='{"url": "$(ENDPOINT)", "secret_key": "$(SECRET_KEY)"}' $(E2E)
 else ifdef ENDPOINT
-	@TILLWAY_E2E_AWS='$(ENDPOINT)' $(BIN)/pytest -q tests/e2e/test_aws_stage.py
+	@TILLWAY_E2E_AWS='$(ENDPOINT)' $(E2E)
 else
-	@TILLWAY_E2E="$$(cat build/aws/$(or $(STAGE),$$($(BIN)/python deploy/stage name)).json)" $(BIN)/pytest -q tests/e2e/test_aws_stage.py
+	@TILLWAY_E2E="$$(cat build/aws/$(or $(STAGE),$$($(BIN)/python deploy/stage name)).json)" $(E2E)
 endif
 
 clean: ## Remove the virtual environment (never a data directory)

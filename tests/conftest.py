@@ -2,6 +2,7 @@
 
 `--dose short` (the default, `make test`) runs every kind of test. `--dose soak` (`make soak`) runs only the tests that
 have a longer dose: those marked `soak`, those that ask the fixture `dose` for a number, and Hypothesis' tests.
+`--dose whole` (`make e2e`) runs all tests, each in its longest dose.
 """
 
 import os
@@ -30,12 +31,14 @@ settings.register_profile("soak", max_examples=2000, **_HOUSE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--dose", choices=("short", "soak"), default="short", help="how much to run of each kind of test")
+    parser.addoption(
+        "--dose", choices=("short", "soak", "whole"), default="short", help="how much to run of each kind of test"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHORTENED] = {}
-    settings.load_profile(config.getoption("dose"))
+    settings.load_profile("short" if config.getoption("dose") == "short" else "soak")
     # A process inherits an ignored SIGINT, and not a handler: the servers that tests start have to hear it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, frame: None)
@@ -51,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("soak"):
                 item.add_marker(pytest.mark.skip(reason="left to `make soak`"))
-    else:
+    elif config.getoption("dose") == "soak":
         short = [item for item in items if not _has_a_long_dose(item)]
         config.hook.pytest_deselected(items=short)
         items[:] = [item for item in items if item not in set(short)]
@@ -80,7 +83,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if config.getoption("dose") == "soak":
+    if config.getoption("dose") != "short":
         return
     skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "make soak" in str(report.longrepr)]
     shortened = config.stash[SHORTENED]
