@@ -13,6 +13,9 @@ import pytest
 from tillway.aws_client import DYNAMODB, AwsClient, AwsError, Frozen, Lost
 from tillway.crash import ministack
 from tillway.crash.ministack import MiniStack, RealRegion
+from tillway.engine.clock import Clock
+from tillway.engine.restores import RestoreWatch
+from tillway.engine.time_mark import TimeKeeper
 from tillway.installation import KEY_FILE
 from tillway.settings import Settings
 from tillway.store import dynamodb
@@ -313,6 +316,38 @@ async def test_a_table_of_the_schema_before_keeps_its_entries(store: FaultyDynam
     assert [item["sk"]["S"] for item in items] == ["m/pi_1"]
     assert await migrate(store.url) == 1 and all(finding.ok for finding in await inspect(store.url))
     await old.close()
+
+
+class NoFile:
+    """A function of AWS has no directory that stays."""
+
+    def read(self) -> None:
+        return None
+
+    def write(self, mark_us: int, *, durable: bool = False) -> None:
+        pass
+
+
+async def suspicion(store: FaultyDynamo) -> str:
+    """Why a process that starts takes the table for one that was put back; empty if it does not."""
+    clock = Clock()
+    watch = RestoreWatch(store, clock, TimeKeeper(store, clock))
+    await watch.begin(NoFile(), is_file=False)
+    return watch.reason
+
+
+async def test_a_table_restored_to_a_point_in_time_is_noticed(
+    store: FaultyDynamo, stack: MiniStack | RealRegion
+) -> None:
+    """AWS restores into another table: here one gets a copy of all items."""
+    assert await suspicion(store) == "" == await suspicion(store)
+    restored = await opened(stack.url(f"tillway-{next(_numbers)}"))
+    items = (await store.client.call("Scan", {"TableName": store.table}))["Items"]
+    for item in items:
+        await restored.client.call("PutItem", {"TableName": restored.table, "Item": item})
+    assert "the database was" in await suspicion(restored)
+    assert await suspicion(store) == "", "the table itself goes on"
+    await restored.close()
 
 
 async def test_tasks_are_spread_over_the_queues_shards(store: FaultyDynamo) -> None:
