@@ -1,5 +1,6 @@
 """Damage of stored bytes: a read refuses it, and `tillway doctor --deep` names each damaged record and page."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ from tillway_server import init, invoked
 
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.customer import Customer
-from tillway.installation import DATABASE
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.installation import DATABASE, open_store
 from tillway.operations.record_check import read_all
+from tillway.settings import Settings
 from tillway.store.codec import CHECK_FIELD, RecordDamaged, decode, encode, write_of
 from tillway.store.port import ABSENT, Store, Write
+from tillway.store.walk import rows_of
 from tillway.testing.in_process import InProcessApp
 
 __all__ = ("any_store", "any_store_url")
@@ -121,3 +125,23 @@ def test_doctor_finds_a_damaged_page(tmp_path: Path) -> None:
         file.write(bytes(2))  # The number of cells in a leaf of an index.
     code, text = _doctor(tmp_path)
     assert code == 1 and "fail  database pages" in text
+
+
+@pytest.mark.parametrize("column", ["customer", "kind", "terms", "expires_at", "queue"])
+async def test_a_column_edited_by_hand_is_named(tmp_path: Path, column: str) -> None:
+    """The store would find the record where it is not, or forget it."""
+    await asyncio.to_thread(init, tmp_path)
+    store = await open_store(Settings(data_dir=tmp_path))
+    [account] = [row.key.partition("_")[2] async for row in rows_of(store, f"{SYSTEM}/acct_")]
+    payment = PaymentIntent(
+        id="pi_1", created=1, amount_minor=1, currency="eur", customer="cus_1", metadata={"a": "b"}, references=("r",)
+    )
+    await store.commit([write_of(f"{account}t", record, ABSENT) for record in (payment, CUSTOMER)])
+    assert (await read_all(store)).damaged == ()
+    await store.close()
+    database = apsw.Connection(os.fspath(tmp_path / DATABASE))
+    value = 7 if column == "expires_at" else "x"
+    database.execute(f"UPDATE record SET {column} = ? WHERE key = ?", (value, f"{account}t/pi_1"))
+    database.close()
+    done = await asyncio.to_thread(invoked, "doctor", "--deep", "--data-dir", tmp_path)
+    assert done.returncode == 1 and f"{account}t/pi_1 cannot be found as it should be" in done.stdout, done.stdout

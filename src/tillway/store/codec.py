@@ -77,7 +77,8 @@ from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.test_clock import Release, TestClock, TestClockTask
 from tillway.domain.time_mark import TimeMark
-from tillway.store.port import Write
+from tillway.store.columns import Columns, entries_of
+from tillway.store.port import ABSENT, Row, Write
 
 _encode = msgspec.json.Encoder().encode
 
@@ -126,6 +127,17 @@ def decode_unchecked(id: str, body: bytes) -> Record:
 
 def has_checksum(body: bytes) -> bool:
     return body.startswith(_CHECKED)
+
+
+def has_columns(row: Row, columns: Columns) -> bool:
+    """Whether the columns beside a record are those that it is written with. The version before wrote some entries
+    more, and new tasks to a queue of another name."""
+    scope, _, id = row.key.partition("/")
+    record = decode(id, row.body)
+    write = write_of(scope, record, ABSENT)
+    entries = (entries_of(write.index), entries_of(with_all_entries(scope, record, write).index))
+    queues = (write.queue, QUEUES.get(type(record)))
+    return columns.entries in entries and columns.queue in queues and columns.expires_at == write.expires_at
 
 
 def without_checksum(body: bytes) -> bytes:

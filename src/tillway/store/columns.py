@@ -31,6 +31,14 @@ def entries_of(index: tuple[tuple[str, str], ...]) -> Entries:
     return customer, parent, kind, _encode_terms(terms) if terms else None
 
 
+class Columns(msgspec.Struct, frozen=True):
+    """The columns beside a record, by which the store finds it."""
+
+    entries: Entries
+    queue: str | None
+    expires_at: int | None
+
+
 def _encode_terms(terms: list[str]) -> str:
     distinct = set(terms)
     assert len(distinct) <= TERMS_MAX

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 import msgspec
 
-from tillway.store.columns import NO_ENTRIES, entries_of
+from tillway.store.columns import NO_ENTRIES, Columns, entries_of
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -145,6 +145,8 @@ SELECT -1, NULL WHERE 1 / ((
     = (SELECT count(*) FROM good))::int) = 0"""
 # The last line divides by zero, and so undoes the whole batch, where fewer rows were written than were to be.
 
+_COLUMNS_OF = """
+SELECT key, customer, parent, kind, terms, queue, expires_at FROM record WHERE key = ANY($1::text[])"""
 _GET_MANY = "SELECT key, version, body FROM record WHERE key = ANY($1::text[])"
 _PAGES = {
     None: "FROM record r WHERE {range}",
@@ -289,6 +291,12 @@ class PostgresStore:
             return {}
         found = await self._readers.fetch(_GET_MANY, list(keys))
         return {row[0]: Row(*row) for row in found}
+
+    async def columns_of(self, keys: Sequence[str]) -> dict[str, Columns]:
+        """The columns of those of `keys` (at most KEYS_MAX) that exist, for a check of them."""
+        assert len(keys) <= KEYS_MAX
+        found = await self._readers.fetch(_COLUMNS_OF, list(keys))
+        return {row[0]: Columns((row[1], row[2], row[3], row[4]), row[5], row[6]) for row in found}
 
     async def query(
         self,

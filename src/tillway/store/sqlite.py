@@ -24,7 +24,7 @@ from typing import Any, Literal, Self, cast
 import apsw
 import msgspec
 
-from tillway.store.columns import NO_ENTRIES, Entries, decode_terms, entries_of
+from tillway.store.columns import NO_ENTRIES, Columns, Entries, decode_terms, entries_of
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -139,6 +139,9 @@ _SET_ENTRIES = "UPDATE record SET customer = ?, parent = ?, kind = ?, terms = ? 
 _ADD_TERM = "INSERT INTO term (partition, key) VALUES (?, ?)"
 _REMOVE_TERM = "DELETE FROM term WHERE partition = ? AND key = ?"
 _GET = "SELECT version, body FROM record WHERE key = ?"
+_COLUMNS_OF = """
+SELECT record.key, record.customer, record.parent, record.kind, record.terms, record.queue, record.expires_at
+FROM json_each(?) CROSS JOIN record ON record.key = value"""
 _GET_MANY = "SELECT record.key, version, body FROM json_each(?) CROSS JOIN record ON record.key = value"
 
 # `key >= ? AND key < ?` with both ends computed (see `_range`) serves every page of every index, both ways.
@@ -274,6 +277,12 @@ class SqliteStore:
         assert len(keys) <= KEYS_MAX
         rows = self._rows(_GET_MANY, (msgspec.json.encode(keys).decode(),))
         return {key: Row(key, version, body) for key, version, body in rows}
+
+    async def columns_of(self, keys: Sequence[str]) -> dict[str, Columns]:
+        """The columns of those of `keys` (at most KEYS_MAX) that exist, for a check of them."""
+        assert len(keys) <= KEYS_MAX
+        rows = self._rows(_COLUMNS_OF, (msgspec.json.encode(keys).decode(),))
+        return {row[0]: Columns((row[1], row[2], row[3], row[4]), row[5], row[6]) for row in rows}
 
     async def query(
         self,
