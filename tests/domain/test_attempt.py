@@ -1,10 +1,10 @@
 """The retry ladder that payments, refunds and payouts share: one table of attempt, outcome and next step."""
 
 import pytest
+from moments import moment_at
 
 from tillway.domain.attempt import SENDS_MAX, AskLater, Attempt, GiveUp, Retry, check_settled_by_hand, next_step
 from tillway.domain.outcome import NotSent, Pending, Unknown
-from tillway.domain.record import Moment
 from tillway.domain.refusal import Refused
 
 NOW_MS = 1_800_000_000_000
@@ -62,7 +62,7 @@ LADDER = [
 def test_the_ladder(
     before: Attempt, outcome: NotSent | Pending | Unknown, step: type, state: str | None, seconds: float | None
 ) -> None:
-    at = Moment(NOW_MS, lambda: "suffix")
+    at = moment_at(NOW_MS, lambda: "suffix")
     taken = next_step(before, outcome, at, first_ask_seconds=5.0)
     assert type(taken) is step
     if isinstance(taken, GiveUp):
@@ -75,7 +75,7 @@ def test_the_ladder(
 
 
 def test_an_unknown_outcome_never_becomes_a_failure() -> None:
-    at, current = Moment(NOW_MS, lambda: "suffix"), attempt("unknown")
+    at, current = moment_at(NOW_MS, lambda: "suffix"), attempt("unknown")
     for _ in range(1000):
         step = next_step(current, LOST, at, first_ask_seconds=5.0)
         assert isinstance(step, AskLater)

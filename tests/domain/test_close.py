@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moments import moment_at
 
 from tillway.domain import close
 from tillway.domain.close import Close, Line, Movement
 from tillway.domain.ledger import Entry
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes
 from tillway.domain.refusal import Refused
 
 DAY = "2026-05-12"
 SUFFIXES = (f"00000000000000{number:03}" for number in range(1_000))
-AT = Moment(now_ms=1_778_630_400_000, new_suffix=lambda: next(SUFFIXES))
+AT = moment_at(1_778_630_400_000, lambda: next(SUFFIXES))
 
 
 def movement(number: int, amount_minor: int, place: str = "stripe", currency: str = "eur", **more: Any) -> Movement:

@@ -2,15 +2,16 @@ from itertools import count
 from typing import Any
 
 import pytest
+from moments import moment_at
 
 from tillway.domain import customer as domain
 from tillway.domain.commands import CustomerFields
 from tillway.domain.customer import Customer
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes
 from tillway.domain.refusal import Refused
 
 _numbers = count()
-AT = Moment(1_800_000_000_000, lambda: f"{next(_numbers):017d}")
+AT = moment_at(1_800_000_000_000, lambda: f"{next(_numbers):017d}")
 SETTINGS = {"default_payment_method": "pm_1", "footer": "thank you"}
 
 

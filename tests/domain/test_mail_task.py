@@ -2,13 +2,14 @@ from itertools import count
 
 import msgspec
 import pytest
+from moments import moment_at
 
 from tillway.domain.mail import DELAYS_SECONDS, TRIES_MAX, EmailTask, announced, count_try
 from tillway.domain.payout import Payout, Recipient
-from tillway.domain.record import Changes, EventDraft, Moment
+from tillway.domain.record import Changes, EventDraft
 
 _numbers = count()
-AT = Moment(1_800_000_000_000, lambda: f"{next(_numbers):017d}")
+AT = moment_at(1_800_000_000_000, lambda: f"{next(_numbers):017d}")
 PAID = Payout(
     id="po_1",
     created=0,

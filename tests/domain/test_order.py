@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from moments import moment_at
 
 from tillway.domain import order as domain
 from tillway.domain import product
@@ -89,7 +90,7 @@ def test_a_workflow_that_leads_nowhere_cannot_be_written() -> None:
 
 def _at(now: int = 1_800_000_000) -> Moment:
     counter = iter(range(1000))
-    return Moment(now * 1000, lambda: f"{next(counter):017d}")
+    return moment_at(now * 1000, lambda: f"{next(counter):017d}")
 
 
 def _order(**fields: Any) -> Order:

@@ -3,17 +3,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from moments import moment_at
 
 from tillway.domain import payment_method as domain
 from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS, CardFacts, PaymentMethod
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes
 from tillway.domain.refusal import Refused
 
 _numbers = count()
 NOW = 1_800_000_000  # In January 2027.
-AT = Moment(NOW * 1000, lambda: f"{next(_numbers):017d}")
+AT = moment_at(NOW * 1000, lambda: f"{next(_numbers):017d}")
 FACTS = CardFacts(brand="visa", last4="4242", exp_month=12, exp_year=2040, vault="vlt_1", cvc="cvc_1")
 ANN = Customer(id="cus_ann", created=NOW)
 GONE = Customer(id="cus_gone", created=NOW, deleted=True)
@@ -163,7 +164,7 @@ def test_redeeming_a_token(seconds: int, used: bool, expected: str) -> None:
     token = domain.new_token(FACTS, AT, name="J", address={"city": "Kiel"}, client_ip=None)
     token = msgspec.structs.replace(token, used=used)
     try:
-        spent, one = domain.redeem(token, msgspec.structs.replace(AT, now_ms=(NOW + seconds) * 1000))
+        spent, one = domain.redeem(token, moment_at((NOW + seconds) * 1000, AT.new_suffix))
         assert spent.used and one.id == token.card_id and one.is_source
         assert one.billing_details == {"name": "J", "address": {"city": "Kiel"}}
         said = "redeemed"

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from moments import moment_at
 
 from tillway.domain.attempt import Attempt
 from tillway.domain.external_account import check_bank_account
 from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, NotSent
 from tillway.domain.payout import FAILURES, Payout, Recipient, arrival_date, fail, settle
-from tillway.domain.record import Moment
 from tillway.domain.refusal import Refused
 from tillway.sandbox.recipients import recipient_of
 
-AT = Moment(1_800_000_000_000, map(str, count()).__next__)
+AT = moment_at(1_800_000_000_000, map(str, count()).__next__)
 
 
 def payout(**fields: Any) -> Payout:

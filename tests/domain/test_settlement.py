@@ -4,6 +4,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from moments import moment_at
 
 from tillway.domain.attempt import Attempt
 from tillway.domain.ledger import Entry
@@ -31,7 +32,7 @@ SCENARIOS = """
 
 
 def moment() -> Moment:
-    return Moment(1_800_000_000_000, map(str, count()).__next__)
+    return moment_at(1_800_000_000_000, map(str, count()).__next__)
 
 
 def moved(changes: Changes[Any]) -> str:

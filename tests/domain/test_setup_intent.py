@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from moments import moment_at
 
 from tillway.domain import setup_intent as domain
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import CardFacts, PaymentMethod
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import Changes, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import Means, SetupAttempt, SetupIntent
 
@@ -26,7 +27,7 @@ class Machine:
 
     def __init__(self, card: dict[str, Any], customer: str | None) -> None:
         numbers = count(1)
-        self.at = Moment(NOW * 1000, lambda: f"{next(numbers):017d}")
+        self.at = moment_at(NOW * 1000, lambda: f"{next(numbers):017d}")
         self.records: dict[str, Record] = {
             "pm_1": PaymentMethod(id="pm_1", created=NOW, card=msgspec.structs.replace(FACTS, **card)),
             "cus_1": Customer(id="cus_1", created=NOW),

@@ -4,6 +4,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from moments import moment_at
 from scenarios import minor
 
 from tillway.domain import customer as customers
@@ -15,13 +16,13 @@ from tillway.domain.ledger import Entry, Fee
 from tillway.domain.money import AMOUNT_MAX, minor_to_major
 from tillway.domain.payment_intent import Means, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod, attach
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 from tillway.domain.stored_credit import CREDIT_MAX, CustomerBalanceTransaction
 
 _numbers = count()
-AT = Moment(1_800_000_000_000, lambda: f"{next(_numbers):017d}")
+AT = moment_at(1_800_000_000_000, lambda: f"{next(_numbers):017d}")
 TERMS = Terms(connector="simulator", fee=Fee(), settlement_days=2)
 
 TABLES = {

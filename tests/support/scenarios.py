@@ -13,6 +13,8 @@ every step holds the ledger to the payment: debits equal credits, and what was t
 from dataclasses import dataclass, field
 from typing import Any
 
+from moments import moment_at
+
 from tillway.domain import payment_intent, refund
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
@@ -153,7 +155,7 @@ class Machine:
             self.count += 1
             return f"{self.count:017d}"
 
-        return Moment(self.clock_ms, suffix)
+        return moment_at(self.clock_ms, suffix)
 
     def facts(self) -> CardFacts:
         return CardFacts(**{"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2040, **self.card})

@@ -52,24 +52,18 @@ class Moment(msgspec.Struct, frozen=True):
     """The time of a decision, and the source of its ids. The domain has no clock and no randomness."""
 
     now_ms: int
-    new_suffix: Callable[[], str]
-    created: int = 0
+    now: int
+    """The same in epoch seconds: a decision asks a dozen times."""
+    created: int
     """Epoch seconds that new records carry. They agree with the ids and never go back; `now` follows the clock, and due
     times count from it."""
-    now: int = 0
-    """Epoch seconds, worked out once: a decision asks a dozen times."""
+    new_suffix: Callable[[], str]
     references: Callable[[], str] | None = None
     """The references of this request's attempts, in their order; None where no key was named."""
     entry: str = ""
     """The id of the audit entry of the decision's commit."""
     as_before: bool = False
     """Whether processes of the version before may change the records: a field that they do not know would be lost."""
-
-    def __post_init__(self) -> None:
-        now = self.now_ms // 1000
-        msgspec.structs.force_setattr(self, "now", now)
-        if not self.created:
-            msgspec.structs.force_setattr(self, "created", now)
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}_{self.new_suffix()}"

@@ -24,6 +24,7 @@ from tillway.connectors.port import (
     AccountForm,
     ActionRequired,
     AtOnce,
+    BankAccountData,
     Capabilities,
     CardData,
     Connector,
@@ -224,6 +225,16 @@ def _of_repeat(attempt: Attempt, outcome: Outcome) -> Outcome:
 def watch(connection: Connection) -> None:
     """See that a breaker closes which another process has opened, and that may have ended since."""
     connection.health.watch(partial(_answers, connection))
+
+
+def _test_card(method: PaymentMethod) -> CardData | None:
+    """The public test card of a method that names one, else None."""
+    facts = method.card
+    if facts is None or facts.alias is None:
+        return None
+    known = by_alias(facts.alias)
+    assert known is not None, f"a payment method with the unknown alias {facts.alias}"
+    return CardData(known.number, facts.exp_month, facts.exp_year, ALIAS_CVC)
 
 
 _OUTCOMES: dict[type, str] = {
@@ -531,7 +542,14 @@ class Attempts:
         load = Load(self.engine.store, scope_key, seen)
         told: dict[str, Any] = {}
         if attempt.kind == "authorize":
-            told = await self._authorization(load, scope, attempt, cvc, redirects=redirects)
+            payment = load.held(PaymentIntent, attempt.subject) or await load.get(PaymentIntent, attempt.subject)
+            method = load.held(PaymentMethod, attempt.method) or await load.maybe(PaymentMethod, attempt.method)
+            price = self.engine.known_price(scope) or await self.engine.price(scope)
+            told = self._authorization(scope, attempt, payment, method, price, redirects=redirects)
+            if method is not None:
+                told["card"] = _test_card(method) or await self._card(scope, method, cvc)
+                if method.bank is not None:
+                    told["account"] = await self._account(load, attempt, method)
         elif attempt.kind == "verify":
             told = await self._verification(load, scope, attempt, cvc, redirects=redirects)
         elif attempt.kind == "payout":
@@ -550,15 +568,21 @@ class Attempts:
         told["capture"], told["livemode"] = attempt.capture, scope.livemode
         return Operation(**told)
 
-    async def _authorization(
-        self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None, *, redirects: bool
+    def _authorization(
+        self,
+        scope: Scope,
+        attempt: Attempt,
+        payment: PaymentIntent,
+        method: PaymentMethod | None,
+        price: Price,
+        *,
+        redirects: bool,
     ) -> dict[str, Any]:
-        """The fields of an authorization: its means of payment, and the merchant's details of the payment and the
+        """The fields of an authorization, without its card or account: the merchant's details of the payment and the
         payer.
 
         Every payment runs this: fields without a value keep their defaults.
         """
-        payment = load.held(PaymentIntent, attempt.subject) or await load.get(PaymentIntent, attempt.subject)
         told: dict[str, Any] = {}
         if payment.off_session:
             told["off_session"] = True
@@ -571,12 +595,9 @@ class Attempts:
             told |= self._redirect(scope, payment, attempt)
         elif payment.return_url is not None:
             told["return_url"] = self.engine.client_secrets.way_back(payment)
-        descriptor = payment.statement_descriptor
-        if not descriptor:
-            descriptor = (self.engine.known_price(scope) or await self.engine.price(scope)).descriptor
+        descriptor = payment.statement_descriptor or price.descriptor
         if descriptor or payment.statement_descriptor_suffix:
             told["statement_descriptor"] = full_descriptor(descriptor, payment.statement_descriptor_suffix)
-        method = load.held(PaymentMethod, attempt.method) or await load.maybe(PaymentMethod, attempt.method)
         details = method.billing_details if method is not None else {}
         email = payment.receipt_email or details.get("email")
         if email is not None:
@@ -585,18 +606,18 @@ class Attempts:
             told["billing_address"] = _postal(details["address"])
         if method is None:
             return told
-        told["card"] = await self._card(scope, method, cvc)
         if METHOD_TYPES[method.type].wallet:
             told["wallet"] = method.type
         if method.network_transaction_id is not None:
             told["network_transaction_id"] = method.network_transaction_id
-        if method.bank is not None:
-            account = await self.vault.open_account(scope.key, method)
-            debit = await load.maybe(Charge, f"ch_{attempt.suffix}")
-            if account is not None and debit is not None and debit.mandate is not None:
-                account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
-            told["account"] = account
         return told
+
+    async def _account(self, load: Load, attempt: Attempt, method: PaymentMethod) -> BankAccountData | None:
+        account = await self.vault.open_account(load.scope_key, method)
+        debit = await load.maybe(Charge, f"ch_{attempt.suffix}")
+        if account is not None and debit is not None and debit.mandate is not None:
+            return msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
+        return account
 
     async def _verification(
         self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None, *, redirects: bool
@@ -634,14 +655,9 @@ class Attempts:
         return told
 
     async def _card(self, scope: Scope, method: PaymentMethod, cvc: str | None) -> CardData | None:
-        facts = method.card
-        if facts is None:
+        if method.card is None:
             return None
-        if facts.alias is not None:
-            known = by_alias(facts.alias)
-            assert known is not None, f"a payment method with the unknown alias {facts.alias}"
-            return CardData(known.number, facts.exp_month, facts.exp_year, ALIAS_CVC)
-        return await self.vault.open(scope.key, facts, cvc)
+        return _test_card(method) or await self.vault.open(scope.key, method.card, cvc)
 
     async def settle(
         self,

@@ -39,14 +39,24 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
     return await platform.engine.run(caller, work)
 
 
+def find_test_card(
+    platform: Platform, load: Load, named: str | None, at: Moment
+) -> tuple[PaymentMethod, Changes[None]] | None:
+    """A new method of the public test card of that name, if there is one: without a coroutine, for nothing is read."""
+    facts = platform.cards.of_alias(load.scope_key, named, at) if named is not None else None
+    if facts is None:
+        return None
+    method = new_method(facts, {}, at)
+    return method, Changes(result=None, records=(method,))
+
+
 async def find_existing(
     platform: Platform, load: Load, named: str, at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
     """The method of that id, or of a token, a public test card or a public test account."""
-    facts = platform.cards.of_alias(load.scope_key, named, at)
-    if facts is not None:
-        method = new_method(facts, {}, at)
-        return method, Changes(result=None, records=(method,))
+    card = find_test_card(platform, load, named, at)
+    if card is not None:
+        return card
     account = platform.cards.of_account_alias(load.scope_key, named)
     if account is not None:
         method = new_bank_method(*account, {"billing_details": TEST_HOLDER}, at)

@@ -233,10 +233,11 @@ def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[
 
 def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
     terms: tuple[tuple[str, str], ...] = ()
-    if payment.references:
-        terms = (("kind", by_reference(scope, payment.references[0])),)
-        if len(payment.references) > 1:
-            terms += tuple([("term", by_reference(scope, tail)) for tail in payment.references[1:]])
+    references = payment.references
+    if references:
+        terms = (("kind", by_reference(scope, references[0])),)
+        if len(references) > 1:
+            terms += tuple([("term", by_reference(scope, tail)) for tail in references[1:]])
     if (payment.customer is None and not payment.metadata and payment.source_api is _V1) or not payment.listed:
         return terms
     if payment.source_api is not _V1:
