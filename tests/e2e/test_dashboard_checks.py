@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from bank_process import BankProcess
@@ -24,6 +24,9 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (Debian: chromium)"),
 ]
 BOTH = pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without"])
+WINDOWS = [
+    pytest.param((scheme, width), id=f"{scheme}-{width}") for scheme in ("light", "dark") for width in (1440, 390, 320)
+]
 CARD = {"payment_method": "pm_card_visa", "confirm": True, "return_url": "https://shop.example"}
 STORY = "[...document.querySelectorAll('#what-h, .line .h, .line .d')].map(one => one.textContent.trim())"
 
@@ -75,15 +78,34 @@ def pay(server: TillwayServer, amount: int = 9900, key: str | None = None, **mor
 _NAMES = iter(range(1000))
 
 
+@pytest.fixture(params=WINDOWS, autouse=True)
+def window(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each check runs in every window: `in_window` opens the one of the running test."""
+    Window.scheme, Window.width = request.param
+    yield
+
+
+class Window:
+    scheme: Literal["light", "dark"] = "light"
+    width = 1440
+
+
 @asynccontextmanager
-async def desk(
-    server: TillwayServer, place: Path, role: str = "admin", *, scripts: bool = True, width: int = 1440
-) -> AsyncIterator[Desk]:
+async def in_window(profile: Path, *, scripts: bool) -> AsyncIterator[Page]:
+    """A browser of the running test's scheme and width."""
+    height = 900 if Window.width == 1440 else 844
+    async with browsing(profile, width=Window.width, height=height, scripts=scripts) as page:
+        await page.tab.emulate_media(color_scheme=Window.scheme)
+        yield page
+
+
+@asynccontextmanager
+async def desk(server: TillwayServer, place: Path, role: str = "admin", *, scripts: bool = True) -> AsyncIterator[Desk]:
     name, at = f"{role} {next(_NAMES)}", ("--data-dir", server.data_dir)
     added = await asyncio.to_thread(invoked, "operators", "add", name, "--role", role, *at)
     assert added.returncode == 0, added.stderr
     address = (await asyncio.to_thread(invoked, "operators", "sign-in", name, *at)).stdout.strip()
-    async with browsing(place / f"profile-{name.replace(' ', '-')}", width=width, scripts=scripts) as page:
+    async with in_window(place / f"profile-{name.replace(' ', '-')}", scripts=scripts) as page:
         await page.open(address)
         await page.press("Sign in")
         opened = Desk(page, server)
@@ -101,7 +123,7 @@ async def test_01_the_demo_prints_an_address_and_home_shows_its_volume(tmp_path:
             found[0] for line in demo.stdout if (found := re.search(r"http://\S+/dashboard/sign-in/\S+", line))
         )
         threading.Thread(target=demo.stdout.read, daemon=True).start()
-        async with browsing(tmp_path / "profile", scripts=scripts) as page:
+        async with in_window(tmp_path / "profile", scripts=scripts) as page:
             await page.open(address)
             await page.press("Sign in")
             await page.until("location.pathname === '/dashboard' && document.readyState === 'complete'")
@@ -249,19 +271,29 @@ def fresh(start_server: StartServer, tmp_path: Path, made: dict[str, str]) -> Ti
 
 
 class Hook:
-    """A webhook endpoint on loopback that answers 500 until it is `good`, and keeps what it got."""
+    """A webhook endpoint on loopback that answers 500 until it is `good`, save to the `wanted` events, and nothing
+    while it `hangs`. It keeps the ids of the events that it got, and of those that it took."""
 
     def __init__(self) -> None:
         self.good = False
+        self.hangs = False
+        self.wanted: set[str] = set()
         self.ids: list[str] = []
+        self.taken: list[str] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 event = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 hook.ids.append(event["id"])
-                body = b"taken" if hook.good else b"<script>alert(1)</script> no column"
-                self.send_response(200 if hook.good else 500)
+                if hook.hangs:
+                    wait(lambda: not hook.hangs)
+                    return
+                taken = hook.good or event["id"] in hook.wanted
+                if taken:
+                    hook.taken.append(event["id"])
+                body = b"taken" if taken else b"<script>alert(1)</script> no column"
+                self.send_response(200 if taken else 500)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -322,7 +354,7 @@ async def test_08_errors_show_message_fix_link_and_request(tillway_server: Tillw
         await here.has("At most 99.00 EUR can still be refunded")
         assert await here.page.look("document.querySelector('#amount').getAttribute('aria-invalid')") == "true"
         words = await here.open("/requests?status=nothing")
-        assert "This could not be done" in words and "must be at most 3 characters" in words
+        assert "This could not be done" in words and "classes such as 4xx" in words
         assert await here.page.look("!!document.querySelector('main a[href*=\"errors\"]')"), "the error is explained"
         assert await here.page.look("!!document.querySelector('main [data-copy^=req_]')"), "the request has its id"
     async with desk(tillway_server, tmp_path, "viewer", scripts=False) as here:
@@ -451,12 +483,11 @@ async def test_19_each_action_stands_in_the_audit_log(fresh: TillwayServer, tmp_
         await here.send("Capture")
         await here.send("Capture 30.00 EUR")
         await here.at(f"/payments/{hold}")
-        words = await here.open("/audit")
-        assert "Refunded 1.01 EUR" in words and "The lid" in words and "admin " in words
-        await here.choose("a.go")
+        await here.open("/audit")
+        await here.page.tab.get_by_role("link", name="Refunded 1.01 EUR").click()
         await here.page.until("/audit\\/aud_/.test(location.pathname) && document.readyState === 'complete'")
         words = await here.words()
-        assert "Before" in words and "After" in words
+        assert "The lid" in words and "admin " in words and "Before" in words and "After" in words
         await here.open("/settings/system")
         await here.page.press("Run the doctor")
         await here.has("Key file")
@@ -541,25 +572,25 @@ async def test_24_resending_all_failed_sends_each_once_through_a_kill(
         pay(server, 1000 + n)
     wait(lambda: len(set(hook.ids)) == 12)
     taken = hook.ids[0]
-    hook.good = True
+    hook.wanted.add(taken)
     status, _ = server.call("POST", f"/ops/v1/events/{taken}/resend", {}, key=await admin_key(data_dir))
     assert status == 200
-    wait(lambda: hook.ids.count(taken) > 1)
     wait(lambda: logged(server, f"status=succeeded&event={taken}"))
-    before = {id: hook.ids.count(id) for id in set(hook.ids)}
+    hook.hangs, hook.good = True, True
     async with desk(server, tmp_path, scripts=scripts) as here:
         await here.open("/webhooks")
         await here.page.press("Resend all failed since")
-        await here.has("events are sent again")
+        got = len(hook.ids)
+        await here.has("11 events are sent again")
+        wait(lambda: len(hook.ids) > got)
     server.process.kill()
     server.process.wait(60)
+    hook.hangs = False
     again = start_server(data_dir, made)
-    wait(lambda: all(hook.ids.count(id) > count for id, count in before.items() if id != taken))
+    wait(lambda: set(hook.taken) == set(hook.ids))
     wait(lambda: not logged(again, "status=pending"))
-    assert hook.ids.count(taken) == before[taken], "it was taken meanwhile"
-    assert all(hook.ids.count(id) - count <= 2 for id, count in before.items()), (
-        "a delivery that a kill cut off comes twice"
-    )
+    assert hook.taken.count(taken) == 1, "it was taken meanwhile"
+    assert all(hook.taken.count(id) <= 2 for id in hook.ids), "a delivery that a kill cut off comes twice"
 
 
 @BOTH
@@ -597,7 +628,8 @@ async def test_giving_in_shows_the_money_first(fresh: TillwayServer, tmp_path: P
         await here.page.press("Give in, 89.00 EUR")
         await here.at(f"/disputes/{dispute}")
         await here.has("Lost")
-        assert "“They are right”" in await here.open("/audit?who=admin")
+        await here.open("/audit?who=admin")
+        assert "“They are right”" in await here.page.look("document.body.textContent"), "narrow lists show no reasons"
         assert here.page.complaints == []
 
 
@@ -657,7 +689,9 @@ async def test_26_money_in_doubt_is_settled_with_a_reason(fresh: TillwayServer, 
         await here.has("Nothing is in doubt")
         assert "Succeeded" in await here.open(f"/payments/{payment}")
     async with desk(fresh, tmp_path, "viewer", scripts=scripts) as here:
-        assert "Settled money in doubt" in await here.open("/audit") and "case 17" in await here.words()
+        await here.open("/audit")
+        await here.page.tab.get_by_role("link", name="Settled money in doubt").click()
+        await here.has("case 17")
 
 
 async def test_27_a_form_of_another_session_or_site_changes_nothing(
