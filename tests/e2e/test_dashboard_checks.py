@@ -724,3 +724,77 @@ async def test_28_and_29_no_page_complains_or_asks_elsewhere_and_texts_are_texts
             assert await here.page.look("!document.querySelector('script:not([src]), style, [style], [onclick]')"), path
         assert script in await here.open(f"/payments/{payment}")
         assert here.page.complaints == []
+
+
+@BOTH
+async def test_chosen_payments_are_captured_together(
+    tillway_server: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    held = [pay(tillway_server, 3000, capture_method="manual") for _ in range(2)]
+    async with desk(tillway_server, tmp_path, "support", scripts=scripts) as here:
+        await here.open("/payments")
+        for id in held:
+            await here.choose(f"input[value={id}]")
+        await here.send("Capture")
+        await here.has("Capture 60.00 EUR")
+        await here.page.fill("Reason, for the audit log", "In stock")
+        await here.send("Capture 60.00 EUR")
+        await here.has("Captured 2 of 2 payments")
+        assert here.page.complaints == []
+    for id in held:
+        assert tillway_server.call("GET", f"/v1/payment_intents/{id}")[1]["amount_received"] == 3000
+
+
+async def test_the_refund_of_a_payment_is_a_dialog_where_there_is_javascript(
+    tillway_server: TillwayServer, tmp_path: Path
+) -> None:
+    id = pay(tillway_server)
+    async with desk(tillway_server, tmp_path) as here:
+        await here.open(f"/payments/{id}")
+        await here.choose("a[data-open=refund]")
+        await here.page.until("document.activeElement.name === 'amount'")
+        assert await here.page.look("location.pathname") == f"/dashboard/payments/{id}", "the page stays"
+        await here.page.fill("Amount", "20.50")
+        await here.page.until("document.querySelector('dialog [data-p=left]').textContent === '78.50 EUR'")
+        await here.send("Refund 20.50 EUR")
+        await here.has("Refunded 20.50 EUR")
+        assert here.page.complaints == []
+    (made,) = tillway_server.call("GET", f"/v1/refunds?payment_intent={id}")[1]["data"]
+    assert made["amount"] == 2050
+
+
+@BOTH
+async def test_a_customer_is_made_charged_credited_and_deleted(
+    tillway_server: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    async with desk(tillway_server, tmp_path, scripts=scripts) as here:
+        await here.open("/customers/new")
+        await here.page.fill("Name", "Barbara Liskov")
+        await here.page.fill("E-mail", "barbara@shop.example")
+        await here.send("Make customer")
+        id = str(await here.page.look("location.pathname")).rpartition("/")[2]
+        pay(tillway_server, 9900, customer=id, setup_future_usage="off_session")
+        await here.open(f"/customers/{id}/charge")
+        await here.page.fill("Amount", "20.50")
+        await here.page.fill("Currency", "EUR")
+        await here.send("Show what this will do")
+        await here.send("Charge 20.50 EUR")
+        await here.has("Succeeded: 20.50 EUR")
+        await here.open(f"/customers/{id}")
+        await here.has("119.50 EUR paid")
+        await here.send("Give credit")
+        await here.page.fill("Amount", "5")
+        await here.page.fill("Currency", "EUR")
+        await here.send("Show what this will do")
+        await here.send("Give 5.00 EUR")
+        await here.has("5.00 EUR to use on the next order")
+        assert tillway_server.call("GET", f"/v1/customers/{id}")[1]["balance"] == -500
+        taken = {"amount": 500, "currency": "eur"}
+        assert tillway_server.call("POST", f"/v1/customers/{id}/balance_transactions", taken)[0] == 200
+        await here.open(f"/customers/{id}")
+        await here.send("Delete customer")
+        await here.has("Payments that stay, without the customer 2")
+        await here.send("Delete customer")
+        await here.at("/customers")
+        assert here.page.complaints == []
+    assert tillway_server.call("GET", f"/v1/customers/{id}")[1]["deleted"]
