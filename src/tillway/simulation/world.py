@@ -296,6 +296,8 @@ class World:
         self.notices_under_way = 0
         self.disputed: dict[str, list[tuple[str, str]]] = {}
         """The stages and outcomes that the bank has told of each dispute, by its reference."""
+        self.disputed_minor: dict[tuple[str, str], int] = {}
+        """The disputed amount, by the reference and the stage."""
         self.contradicting_random = Random(seed + 5)
         self.contradicts = not self.restores and self.contradicting_random.random() < CONTRADICTING
         """Whether the banks contradict outcomes of operations. The chance has a source of its own, too."""
@@ -428,7 +430,8 @@ class World:
         taken = self.banks[connector].find(parent)
         assert taken is not None
         report: dict[str, Any] = {"parent": parent, "reference": reference, "dispute": stage, "status": verdict}
-        report["amount"] = max(taken.captured // part, 1)
+        # Further captures change nothing of it: another amount at the same stage would contradict the first.
+        report["amount"] = self.disputed_minor.setdefault((reference, stage), max(taken.captured // part, 1))
         if due is not None:
             report["evidence_due"] = self.time_ns() // 1_000_000_000 + due
         handled = self.banks[connector].tell_dispute(report)
