@@ -1,11 +1,13 @@
 """The functions against the emulator: each in a process of its own, as Lambda runs it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import stripe
 from aws_stage import Stage
 from function_host import Function
+from tillway_server import tillway
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,26 @@ def test_another_environment_answers_a_repeat_alike(stage: Stage, api: Function,
     other = stage.function("api")
     repeated = client(other, keys["secret_key"]).v1.payment_intents.create(order, options)  # type: ignore[arg-type]
     assert repeated.id == first.id and repeated.status == "succeeded"
+
+
+def test_what_an_environment_has_seen_of_its_callers_outlives_it(
+    stage: Stage, keys: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing runs between invocations, and no environment is told of its end."""
+    function = stage.function("api")
+    for _ in range(3):
+        with pytest.raises(stripe.AuthenticationError):
+            client(function, keys["publishable_key"]).v1.refunds.list()
+    assert client(function, keys["live_secret_key"]).v1.customers.list().data == []
+    function.kill()
+    data = ("--data-dir", tmp_path / "none", "--store", stage.environment["TILLWAY_STORE"])
+    used = json.loads(tillway("keys", "list", "--json", *data, cwd=tmp_path, **stage.environment).stdout)
+    assert [key["last_used_at"] is not None for key in used if key["mode"] == "live" and key["kind"] == "secret"] == [
+        True
+    ]
+    shown = tillway("audit", "export", *data, cwd=tmp_path, **stage.environment).stdout.splitlines()
+    refused = [entry for entry in map(json.loads, shown) if entry["operation"] == "access refused"]
+    assert [entry["detail"]["times"] for entry in refused] == [1], "the other two wait for a minute"
 
 
 def test_lines_are_json_and_tell_of_each_request(

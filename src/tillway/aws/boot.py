@@ -21,6 +21,7 @@ from tillway.aws_client import OBJECTS, QUEUES, client_of
 from tillway.domain.audit import AuditBatch
 from tillway.engine.clock import Clock, boottime_ns
 from tillway.engine.ids import forget_drawn_randomness
+from tillway.engine.key_uses import KeyUses
 from tillway.engine.webhooks.public_hosts import Reach
 from tillway.installation import check_key_file
 from tillway.settings import Settings, networks_of
@@ -52,6 +53,9 @@ WAITING_NS: Final = 290_000_000_000
 
 MARK_LAG_US: Final = 70_000_000
 """The minute rule raises the mark of time. If it is late by this much, another function raises it."""
+
+SECURITY_NS: Final = 60_000_000_000
+"""How often an environment tells of security events, as a server does."""
 
 AUDIT_NS: Final = 50_000_000_000
 """How often an environment asks for its merchants' audit trail to be linked; it is linked within a minute of that."""
@@ -105,6 +109,8 @@ class Environment:
         self._wake_ups: WakeUps | None = None
         self._look_at_ns = 0
         self._audit_at_ns = 0
+        self._security_at_ns = 0
+        self._uses: KeyUses | None = None
         self._waiting_at_ns = 0
         self._watches = False
         self.audit_copy: AuditCopy | None = None
@@ -145,6 +151,8 @@ class Environment:
             self._store.read_settings_ahead()
             self._store.kept_seconds = KEPT_SECONDS
         running.platform.engine.time.lag_us = MARK_LAG_US
+        self._uses = KeyUses(running.store)
+        running.api.authenticator.on_use = self._uses.note
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()
@@ -204,7 +212,12 @@ class Environment:
         # An environment may be frozen or ended after its answer: lines that wait would be lost.
         await self._running.api.request_log.flush()
         await self._running.webhooks.tries.flush()
+        if self._uses is not None:
+            await self._uses.write()
         engine = self._running.platform.engine
+        if engine.security.wait and self.awake() >= self._security_at_ns:
+            self._security_at_ns = self.awake() + SECURITY_NS
+            await self._running.runner.tell_security()
         if engine.audited and self.awake() >= self._audit_at_ns:
             self._audit_at_ns = self.awake() + AUDIT_NS
             audited, engine.audited = engine.audited, set()

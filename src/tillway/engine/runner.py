@@ -217,7 +217,7 @@ class Runner:
             partial(self.engine.time.refresh, anyway=True),
             self.engine.restores.refresh,
             self._look_once,
-            self._tell_security,
+            self.tell_security,
         ]
         if not self._kept:
             chores += [self.audit.ensure, self._bring_forward, self._mend_due_times, self._mend_leases_of_expiries]
@@ -406,7 +406,7 @@ class Runner:
         async def look() -> None:
             nonlocal again
             if next(turns) % TELL_EVERY_LOOKS == 0:
-                await self._tell_security()
+                await self.tell_security()
             audited, self.engine.audited = self.engine.audited | again, set()
             again = audited
             if await self.audit.waits(SYSTEM):
@@ -422,7 +422,7 @@ class Runner:
             "the scopes of new entries of the audit trail could not be looked after",
         )
 
-    async def _tell_security(self) -> None:
+    async def tell_security(self) -> None:
         """Log the security events of the last minute, and enter those of known credentials into the audit trail."""
         try:
             await self.engine.security.tell(self.engine.note)

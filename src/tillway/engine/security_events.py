@@ -107,6 +107,11 @@ class SecurityEvents:
             known = self._actions[place] = (author, _Count())
         known[1].add(name)
 
+    @property
+    def wait(self) -> bool:
+        """Whether there are events that are not told."""
+        return bool(self._counts or self._actions)
+
     async def tell(self, enter: Enter) -> None:
         """Log the events since the last call, and enter those of known credentials into the audit trail.
 
