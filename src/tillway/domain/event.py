@@ -102,6 +102,8 @@ class WebhookEndpoint(Record, frozen=True, kw_only=True):
 
     def sealed_secrets(self, now: int) -> tuple[str, ...]:
         """The sealed secrets that sign at `now`, newest first."""
+        if not self.older:
+            return (self.secret,)
         return (self.secret, *(older.secret for older in self.older if older.until > now))
 
     def wants(self, type: str) -> bool:

@@ -111,9 +111,10 @@ async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event]
         return rows[own].version, event
     row = rows.get(f"{scope_key}/{entry_id}")
     if row is not None:
-        for event in events_of(_entry(row)):
-            if event.id == id:
-                return 0, event
+        entry = _entry(row)
+        ids = event_ids(entry.id, len(entry.events))
+        if id in ids:
+            return 0, _event(entry, entry.events[ids.index(id)], id)
     return None
 
 

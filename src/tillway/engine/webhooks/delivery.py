@@ -333,7 +333,7 @@ class Webhooks:
         if body is None:
             await self._record_failure(load, delivery, tried, "not sent: the event cannot be rendered")
             return
-        secrets = self._open_secrets(scope_key, endpoint)
+        secrets = self._open_secrets(scope_key, endpoint, now=tried.began_ms // 1000)
         if not secrets:
             await self._record_failure(load, delivery, tried, "not sent: the endpoint's signing secret does not open")
             return
@@ -424,10 +424,9 @@ class Webhooks:
             return None
         return body
 
-    def _open_secrets(self, scope_key: str, endpoint: WebhookEndpoint) -> list[Secret[str]]:
-        """The secrets that sign for the endpoint now. Empty, and the cause in the log, if this host's key file does not
-        open one."""
-        now = self.engine.clock.now_ms() // 1000
+    def _open_secrets(self, scope_key: str, endpoint: WebhookEndpoint, *, now: int) -> list[Secret[str]]:
+        """The secrets that sign for the endpoint at `now`. Empty, and the cause in the log, if this host's key file
+        does not open one."""
         sealed = endpoint.sealed_secrets(now)
         known = self._open.get((scope_key, endpoint.id))
         if known is not None and known.sealed == sealed and 0 <= now - known.at < OPEN_SECONDS:
@@ -446,7 +445,7 @@ class Webhooks:
         self, scope: Scope, tried: "_Try", secrets: list[Secret[str]], body: bytes, within_seconds: float
     ) -> None:
         """POST the event, and keep the answer in `tried`."""
-        tried.signature = signature_header(body, *secrets, now=self.engine.clock.now_ms() // 1000)
+        tried.signature = signature_header(body, *secrets, now=tried.began_ms // 1000)
         headers = {
             "Content-Type": CONTENT_TYPE,
             "Stripe-Signature": tried.signature,
