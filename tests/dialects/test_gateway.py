@@ -523,6 +523,11 @@ async def test_a_field_of_the_wrong_type_comes_before_anything_else(shop: Shop, 
         ("/create-payment", {"merchantId": wrong}),
         ("/make-payment", {"paymentId": wrong, "merchantId": shop.merchant.account, **EXAMPLE}),
         ("/make-payment", {"paymentId": "x", "merchantId": wrong, **EXAMPLE}),
+        *(  # A card number or a security code may be an integer.
+            ("/make-payment", {"paymentId": "x", "merchantId": "acct_another", **EXAMPLE, field: wrong})
+            for field in EXAMPLE
+            if type(wrong) is not int
+        ),
     ):
         answer = await shop.app.send(
             "POST", path, key=given, body=msgspec.json.encode(body), content_type="application/json"

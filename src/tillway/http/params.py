@@ -839,7 +839,11 @@ class Params(Object):
             parameter = self.members.get(name)
             textual = isinstance(parameter, Text | Credential | Currency)
             numeric = isinstance(parameter, Integer | MajorUnits)
-            if (textual and not isinstance(value, str)) or (numeric and isinstance(value, bool | dict | list | str)):
+            if (
+                (textual and not isinstance(value, str))
+                or (numeric and isinstance(value, bool | dict | list | str))
+                or (isinstance(parameter, CardField) and not isinstance(value, str) and type(value) is not int)
+            ):
                 assert parameter is not None
                 parameter.read(value, name)
                 if isinstance(parameter, Credential):
