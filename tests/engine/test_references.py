@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tillway.connectors.port import REFERENCE_MAX
@@ -68,6 +69,48 @@ async def test_requests_repeated_to_a_store_that_was_put_back_are_performed_once
     assert await everything() == ["succeeded"] * 5
     assert [(one.reference, one.status) for one in await operations(app, shop)] == before
     assert {len(reference) for reference, _ in before} == {REFERENCE_MAX}
+
+
+async def test_ids_of_the_source_systems_are_no_part_of_a_reference(app: InProcessApp, shop: Merchant) -> None:
+    """Clients of the gateway and of the online platform repeat everything to a store that was put back: what they name
+    has other ids then, which have no prefix."""
+    who = {"merchantId": shop.account}
+    holder = {"cardName": "Ada", "billingAddress": "London", "cvv": "123"}
+    card = {"cardNumber": "1234432198761543", "expiryYear": 2000, "expiryMonth": 12, "currency": "GBP", **holder}
+    buyer = {**who, "customerId": "customer-1"}
+    paid = {"amount": 12.5, "number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+
+    async def send(path: str, body: dict[str, Any], key: str) -> Any:
+        answer = await app.send(
+            "POST",
+            path,
+            key=shop.key,
+            body=msgspec.json.encode(body),
+            content_type="application/json",
+            headers={"idempotency-key": key},
+        )
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    async def everything() -> list[str]:
+        created = await send("/create-payment", who, "create")
+        made = await send("/make-payment", {**who, **card, "paymentId": created["paymentId"], "amount": 77}, "make")
+        named = await send("/get-token", buyer, "token")
+        for part, key in ((0.25, "refund"), (0.75, "rest")):
+            by_token = {**buyer, **paid, "amount": part, "transactionId": named["token"]}
+            first = await send("/process-payments", buyer | paid if key == "refund" else by_token, f"pay {key}")
+            refunded = {**buyer, "transactionId": first["transactionId"], "amount": part}
+            assert (await send("/process-refunds", refunded, key))["status"] == "Success"
+        return [created["paymentId"], made["status"], first["transactionId"]]
+
+    rows = copy.deepcopy(vars(app.store))
+    once = await everything()
+    before = [(one.reference, one.status) for one in await operations(app, shop)]
+    assert len(before) == 5
+    vars(app.store).update(rows)
+    again = await everything()
+    assert again[0] != once[0] and again[1] == once[1] == "Accepted" and again[2] != once[2]
+    assert [(one.reference, one.status) for one in await operations(app, shop)] == before
 
 
 async def test_a_key_used_anew_after_a_day_is_a_new_operation(app: InProcessApp, shop: Merchant) -> None:

@@ -64,6 +64,7 @@ GATEWAY = Dialect(
     render_refusal=render_refusal,
     merchant_field="merchantId",
     types_first=True,
+    made_ids=("paymentId",),
 )
 
 

@@ -85,6 +85,7 @@ PLATFORM = Dialect(
     customer_field="customerId",
     audience="online_platform",
     types_first=True,
+    made_ids=("transactionId",),
 )
 
 _WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Credential()}

@@ -32,7 +32,8 @@ class Dialect(msgspec.Struct, frozen=True):
     `merchant_field` is the member that names the merchant, by id or handle: it must be the merchant of the key.
     `customer_field` is the member that names a customer: it must be the customer of a token that is for one customer.
     Access tokens for `audience` are accepted beside those for `/v1`. `types_first`: a value of the wrong type is
-    refused before the caller is authenticated, as in the original.
+    refused before the caller is authenticated, as in the original. `made_ids` are the members that hold ids which
+    Tillway has made, and which have no prefix by which they are known.
     """
 
     source_api: SourceApi
@@ -43,6 +44,7 @@ class Dialect(msgspec.Struct, frozen=True):
     customer_field: str | None = None
     audience: Audience = "api"
     types_first: bool = False
+    made_ids: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -38,7 +38,7 @@ async def answer_once(
     # A keyed digest: the parameters may hold a card number, which an attacker who knows the others could find by trial.
     asked = encode_sorted([request.method, request.path, _without_codes(raw)])
     digest = platform.cards.vault.digest(caller.scope_key, asked)
-    lasting = _OUR_IDS.sub(b"", asked)
+    lasting = _without_ids(asked, request, route, raw)
     caller.lasting = digest if lasting == asked else platform.cards.vault.digest(caller.scope_key, lasting)
     # The key is copied into events and headers, which must not hold a card number.
     caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
@@ -64,6 +64,14 @@ async def answer_once(
         return await route.handler(call)
     except IdempotencyRace:
         raise Refused("idempotency_key_in_use") from None
+
+
+def _without_ids(asked: bytes, request: Request, route: Route, raw: dict[str, Any]) -> bytes:
+    """Return the encoded request without the ids of objects, which a repeat after a restore names anew."""
+    if route.dialect is not None and any(name in raw for name in route.dialect.made_ids):
+        kept = {name: value for name, value in raw.items() if name not in route.dialect.made_ids}
+        asked = encode_sorted([request.method, request.path, _without_codes(kept)])
+    return _OUR_IDS.sub(b"", asked)
 
 
 async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
