@@ -12,17 +12,20 @@ from msgspec.structs import replace
 
 from tillway.aws.audit_copy import AuditCopy
 from tillway.aws_client import Lost
-from tillway.domain.account import Scope
+from tillway.domain.account import SYSTEM, Scope
+from tillway.domain.audit import COPIED_ID
 from tillway.domain.ledger_copy import SOURCE_FIELDS, CopiedEntry, CopiedSource, Whole, object_of, read_object
 from tillway.domain.redaction import PERSONAL
 from tillway.domain.refund import Refund
+from tillway.engine.audit.archive import archive_scope
 from tillway.engine.audit.copies import Directory, compare_copy
+from tillway.engine.audit.entries import Author
 from tillway.engine.audit.ledger_copies import CopiedLedger, CopyUnfit, name_of_whole, read_copy
 from tillway.engine.ids import time_prefix
 from tillway.engine.time_mark import SETTLED_SECONDS
 from tillway.operations import reports
 from tillway.store.codec import decode
-from tillway.store.port import Store, Write
+from tillway.store.port import ABSENT, Store, Write
 from tillway.store.walk import merchant_scopes
 from tillway.testing.in_process import InProcessApp, Merchant
 
@@ -246,6 +249,104 @@ async def test_a_ledger_that_is_older_than_its_trail_is_not_copied(app: InProces
     assert copied.whole.until == end
     assert "is older than the audit trail" in copied.whole.scopes[scope].refused
     copied.close()
+
+
+async def faults(app: InProcessApp, place: Path) -> list[str]:
+    """The differences between a copy and the store, one a scope."""
+    return [fault.text for fault in (await compare_copy(app.store, Directory(place)))[1]]
+
+
+async def test_a_trail_that_was_redacted_before_it_was_copied_agrees(app: InProcessApp, tmp_path: Path) -> None:
+    shop = await app.merchant()
+    # One commit makes the customer and its card, so that both redactions change one entry.
+    card = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2050, "cvc": "123", "name": "Zelda"}
+    token = await app.ok(shop, "POST", "/v1/tokens", {"card": card})
+    customer = await app.ok(shop, "POST", "/v1/customers", {"name": "Zelda", "source": token["id"]})
+    asked: dict[str, Any] = {"amount": 900, "currency": "eur", "confirm": True, "customer": customer["id"]}
+    asked |= {
+        "payment_method": customer["default_source"],
+        "description": "Zelda",
+        "return_url": "https://shop.example",
+    }
+    paid = await app.ok(shop, "POST", "/v1/payment_intents", asked)
+    await link(app)
+    redactions = (f"payments/{paid['id']}", f"customers/{customer['id']}", None)
+    copies: list[SeparateCopy] = []
+    for path, count in zip(redactions, (7, 1, 0), strict=True):
+        copies.append(SeparateCopy(app, tmp_path / str(count)))
+        for copy in copies:
+            await copy.go_on()
+            assert await faults(app, copy.place) == []
+        assert copies[-1].trail.count(b"Zelda") == count
+        if path is not None:
+            await app.ok(shop.admin_key, "POST", f"/ops/v1/{path}/redact", {"reason": "She asked."})
+            await link(app)
+    for copy in copies:
+        await copy.go_on()
+        [file, *_] = [file for file in copy.files if b'"amount_minor":900' in file.read_bytes()]
+        file.write_bytes(file.read_bytes().replace(b'"amount_minor":900', b'"amount_minor":901'))
+        assert f"{file.name} has another aud_" in (await faults(app, copy.place))[0]
+
+
+class SeparateCopy:
+    """A copy of the trail in a bucket of its own, and how far it goes: the store knows that of one copy at a time."""
+
+    def __init__(self, app: InProcessApp, place: Path) -> None:
+        self.place = place
+        self._app = app
+        self._reached: dict[str, bytes] = {}
+
+    async def go_on(self) -> None:
+        """Copy what is new, and let the store know how far this copy goes."""
+        store = self._app.store
+        for scope in (SYSTEM, *await merchant_scopes(store)):
+            key = f"{scope}/{COPIED_ID}"
+            row, body = await store.get(key), self._reached.get(key)
+            if row is not None or body is not None:
+                await store.commit([Write(key, row.version if row is not None else ABSENT, body)])
+        worker = AuditCopy(store, Folder(self.place), BUCKET)
+        await worker.add_all()
+        await worker.send()
+        keys = [f"{scope}/{COPIED_ID}" for scope in (SYSTEM, *await merchant_scopes(store))]
+        self._reached = {key: row.body for key, row in (await store.get_many(keys)).items()}
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted((self.place / "audit").rglob("*.ndjson"))
+
+    @property
+    def trail(self) -> bytes:
+        return b"".join(file.read_bytes() for file in self.files)
+
+
+async def test_batches_that_were_archived_before_they_were_copied_are_left_out(
+    app: InProcessApp, tmp_path: Path
+) -> None:
+    place, shop, chance = tmp_path / "copy", await app.merchant(), random.Random(1)
+    scope, signer = Scope(account=shop.account, mode="test").key, app.running.platform.signer
+    assert signer is not None
+    await trade(app, shop, chance)
+    await link(app)
+    app.clock.ahead_seconds += 40 * DAY
+    await trade(app, shop, chance)
+    await link(app)
+    at, by = app.clock.moment(), Author("cli:ada@host", "tillway retention archive")
+    before = at.now - 30 * DAY
+    filed = await archive_scope(app.store, scope, tmp_path / "archive", before=before, by=by, at=at, signer=signer)
+    assert filed.entries
+    end = await end_day(app, AuditCopy(app.store, Folder(place), BUCKET))
+    names = sorted(file.name for file in (place / "audit").glob(f"*/*/*/{scope}/*"))
+    archived = len(await app.store.query(None, f"{scope}/mrk_")) - len(names)
+    assert archived >= 1 and names[0].startswith(f"{archived + 1:012d}-")
+    assert await faults(app, place) == []
+    copied = await read_copy(Directory(place))
+    assert copied.whole.until == end
+    assert "was archived before it was copied" in copied.whole.scopes[scope].refused
+    copied.close()
+    # What is there must stay.
+    [file, *_] = (place / "audit").glob(f"*/*/*/{scope}/*")
+    file.unlink()
+    assert f"{file.name} is missing in the bucket" in (await faults(app, place))[0]
 
 
 async def test_changes_go_by_version_and_begin_anew_after_an_import() -> None:

@@ -167,9 +167,7 @@ async def _lines(store: Store, scope_key: str, batches: Sequence[AuditBatch]) ->
             for place, suffix in enumerate(some, begin):
                 row = rows.get(f"{scope_key}/aud_{suffix}")
                 leaf = leaf_of(f"aud_{suffix}", row.body) if row is not None else b""
-                if row is None or (
-                    leaf != batch.leaf(place) and not await _is_redacted(store, scope_key, suffix, leaf)
-                ):
+                if row is None or (leaf != batch.leaf(place) and not await is_redacted(store, scope_key, suffix, leaf)):
                     raise ArchiveRefused(
                         f"aud_{suffix} of {scope_key} is not the entry that was linked. Find the damage with `tillway "
                         "audit verify`."
@@ -178,7 +176,9 @@ async def _lines(store: Store, scope_key: str, batches: Sequence[AuditBatch]) ->
         await asyncio.sleep(0)
 
 
-async def _is_redacted(store: Store, scope_key: str, suffix: str, leaf: bytes) -> bool:
+async def is_redacted(store: Store, scope_key: str, suffix: str, leaf: bytes) -> bool:
+    """Whether the entry with this digest is the present redacted form of the one that was linked. The walk of the chain
+    checks the proof."""
     id = redacted_id(f"aud_{suffix}")
     row = await store.get(f"{scope_key}/{id}")
     proof = decode_unchecked(id, row.body) if row is not None else None

@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 
 from tillway.domain.account import SYSTEM
-from tillway.domain.audit import COPIED_ID, AuditBatch, AuditCopied, LedgerCopied, leaf_of
+from tillway.domain.audit import COPIED_ID, AuditBatch, AuditCopied, AuditEntry, LedgerCopied, leaf_of
 from tillway.domain.ledger_copy import digest, read_object
-from tillway.domain.redaction import Redacted, redacted_id
 from tillway.engine.audit import ledger_copies
+from tillway.engine.audit.archive import is_redacted
+from tillway.engine.audit.chain import readable
 from tillway.engine.audit.heads import Fault
 from tillway.engine.audit.ledger_copies import Bucket, CopyRefused, entries_of, next_object
 from tillway.store.codec import decode_unchecked
@@ -79,6 +80,8 @@ class _Comparison:
         self._scope_key = scope_key
         self._names = names
         self._ledger = LedgerCopied()
+        self._earlier: set[tuple[str, str]] | None = None
+        """The redacted forms of entries that the trail tells of, once one is looked for."""
         self.count = 0
         self.known: set[str] = set()
 
@@ -121,11 +124,23 @@ class _Comparison:
         return ""
 
     async def _is_redacted(self, suffix: str, leaf: bytes) -> bool:
-        """Whether an entry was redacted before it was copied. The walk of the chain checks the proof."""
-        id = redacted_id(f"aud_{suffix}")
-        row = await self._store.get(f"{self._scope_key}/{id}")
-        proof = decode_unchecked(id, row.body) if row is not None else None
-        return isinstance(proof, Redacted) and proof.leaf == leaf
+        """Whether an entry was redacted before it was copied, and perhaps once more since. The walk of the chain checks
+        the proof, and the entries that tell of redactions."""
+        if await is_redacted(self._store, self._scope_key, suffix, leaf):
+            return True
+        if self._earlier is None:
+            self._earlier = await self._redactions(suffix)
+        return (f"aud_{suffix}", leaf.hex()) in self._earlier
+
+    async def _redactions(self, after: str) -> set[tuple[str, str]]:
+        """All redacted forms, each as (id of the entry, digest), of which entries later than `after` tell."""
+        head, found = f"{self._scope_key}/aud_", set[tuple[str, str]]()
+        async for row in rows_of(self._store, head, after=f"{head}{after}"):
+            entry = readable(row, AuditEntry) if b'"redacted"' in row.body else None
+            told = entry.detail.get("redacted") if entry is not None else None
+            if isinstance(told, dict):
+                found.update(told.items())
+        return found
 
     async def _ledger_fault(self, batch: AuditBatch, name: str, copied: LedgerCopied) -> str:
         """How an object of the ledger differs from the one that the store leads to; empty where it does not."""
