@@ -115,6 +115,17 @@ def records(template: Template) -> Iterator[str]:
         yield "the deletion protection is no parameter"
 
 
+def audit_bucket(template: Template) -> Iterator[str]:
+    policy = template["Resources"].get("AuditBucketPolicy", {"Properties": {"PolicyDocument": {"Statement": []}}})
+    plain = {"Bool": {"aws:SecureTransport": "false"}}
+    statements = policy["Properties"]["PolicyDocument"]["Statement"]
+    if not any(each["Effect"] == "Deny" and each.get("Condition") == plain for each in statements):
+        yield "the audit bucket takes requests without TLS"
+    elsewhere = {"Fn::And": [{"Condition": "HasAuditBucket"}, {"Fn::Not": [{"Condition": "Emulated"}]}]}
+    if template["Conditions"].get(policy.get("Condition")) != elsewhere:
+        yield "the audit bucket refuses requests without TLS in an emulator too, or not on AWS"
+
+
 def wake_ups(template: Template) -> Iterator[str]:
     mappings = list(of_type(template, "Lambda::EventSourceMapping").values())
     streams = [each for each in mappings if "StartingPosition" in each]
@@ -171,7 +182,7 @@ def alarms(template: Template) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Template], Iterator[str]], ...] = (
-    *(naming, functions, permissions, records, wake_ups, callers, alarms),
+    *(naming, functions, permissions, records, audit_bucket, wake_ups, callers, alarms),
 )
 
 
@@ -226,6 +237,8 @@ MUTANTS: dict[str, tuple[Callable[[Template], None], str]] = {
     "no key": (remove("Table", "Properties", "SSESpecification"), "table is not encrypted"),
     "no key of the secret": (remove("KeysSecret", "Properties", "KmsKeyId"), "secret is not encrypted"),
     "never protected": (put(False, "Table", "Properties", "DeletionProtectionEnabled"), "deletion protection"),
+    "plain HTTP": (remove("AuditBucketPolicy"), "takes requests without TLS"),
+    "no copy in an emulator": (put("HasAuditBucket", "AuditBucketPolicy", "Condition"), "in an emulator too"),
     "a shared role": (put({"Fn::GetAtt": ["WorkerRole", "Arn"]}, "ApiFunction", "Properties", "Role"), "share a role"),
     "another variable": (put("1", "StepFunction", "Properties", "Environment", "Variables", "X"), "one environment"),
     "no retention": (remove("ApiLogs", "Properties", "RetentionInDays"), "for ever"),

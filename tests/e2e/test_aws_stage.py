@@ -53,9 +53,9 @@ class Shop:
         return answer.json()
 
 
-def until(found: Callable[[], Any]) -> Any:
+def until(found: Callable[[], Any], within_seconds: float = WITHIN_SECONDS) -> Any:
     """The first true answer."""
-    deadline = time.monotonic() + WITHIN_SECONDS
+    deadline = time.monotonic() + within_seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.2)
@@ -352,3 +352,34 @@ def test_a_second_stage_knows_nothing_of_the_first(shop: Shop, package: Path) ->
     account.destroy("cloudformation", "beside")
     until(lambda: _is_gone(account, "beside"))
     assert shop.pay().status == "succeeded"
+
+
+@pytest.mark.soak
+def test_the_worker_copies_trail_and_ledger_with_its_own_permissions(shop: Shop, package: Path, tmp_path: Path) -> None:
+    account = shop.account
+    if account is None:
+        pytest.skip("this needs the account of the stage")
+    made = account.deploy("cloudformation", "copied", package, "AuditTrail=bucket")
+    other, s3 = Shop(made, account), account.client("s3")
+    assert other.pay().status == "succeeded"
+    [bucket] = [
+        each["Name"] for each in s3.list_buckets()["Buckets"] if each["Name"].startswith("tillway-copied-audit")
+    ]
+
+    def copied(prefix: str) -> list[str]:
+        return [each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
+
+    # An entry is linked within a minute, and the rule of every minute copies it.
+    [name] = until(lambda: copied("ledger/2"), WITHIN_SECONDS + 120)
+    lines = s3.get_object(Bucket=bucket, Key=name)["Body"].read().splitlines()
+    entries = [line for line in map(json.loads, lines) if line["object"] == "entry"]
+    assert [(entry["type"], entry["amount_minor"], entry["currency"]) for entry in entries] == [("charge", 4200, "eur")]
+    environment = {**account.variables, "TILLWAY_KEYS": "secretsmanager:tillway-copied/keys"}
+    data = ("--data-dir", tmp_path / "none", "--store", made["store"])
+    verified = tillway("audit", "verify", "--copy", f"s3://{bucket}", *data, cwd=tmp_path, **environment)
+    assert verified.returncode == 0 and f"batches are in the copy s3://{bucket}" in verified.stderr, verified.stderr
+    # Yesterday is over, and its report has nothing of today's.
+    until(lambda: copied("ledger/whole/"))
+    report = tillway("reports", "transactions", "--copy", f"s3://{bucket}", cwd=tmp_path, **environment)
+    assert report.returncode == 0, report.stderr
+    account.destroy("cloudformation", "copied")

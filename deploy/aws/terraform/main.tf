@@ -632,8 +632,9 @@ resource "aws_s3_bucket_public_access_block" "audit" {
   restrict_public_buckets = true
 }
 
+# An emulator has no TLS.
 resource "aws_s3_bucket_policy" "audit" {
-  count  = local.audit ? 1 : 0
+  count  = local.audit && var.private_addresses == "refuse" ? 1 : 0
   bucket = aws_s3_bucket.audit[0].id
   policy = jsonencode({
     Version = "2012-10-17"
