@@ -55,54 +55,15 @@ class Units(msgspec.Struct):
     """Units by the type of record; `pointers` are index entries, `index of tasks` the due-time index."""
 
 
-class Meter:
-    """Stands where the store's client stood, and counts what passes for payments."""
+class UnitCounter:
+    """Counts the write units of requests, and remembers the sizes of items: a change costs as much as the larger."""
 
-    def __init__(self, store: DynamoStore) -> None:
-        self._call = store.client.call
-        self.units: Counter[str] = Counter()
-        self._background: Counter[str] = Counter()
-        self.requests = 0
-        self.steps = 0
-        self._under_way = 0
+    def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
         self._due: dict[str, tuple[str, str]] = {}
-        store.client.call = self.call  # type: ignore[method-assign]
 
-    def start(self) -> None:
-        self.units.clear()
-        self.requests = self.steps = 0
-
-    def counted(self) -> Units:
-        """The cost of the payments since `start`."""
-        by_type = dict(self.units.most_common())
-        return Units(
-            units=self.units.total(),
-            requests=self.requests,
-            steps=self.steps,
-            requests_after_pause=0,
-            by_type=by_type,
-        )
-
-    async def call(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
-        with self._counted() if _paying.get() else nullcontext():
-            answer = await self._call(operation, body)
-        self._count_units(operation, body, self.units if _paying.get() else self._background)
-        return answer
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        self.requests += 1
-        if self._under_way == 0:
-            self.steps += 1  # Requests that are under way together are one round trip.
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
-
-    def _count_units(self, operation: str, body: dict[str, Any], units: Counter[str]) -> None:
-        """Count the units of a request; sizes are remembered of all."""
+    def count(self, operation: str, body: dict[str, Any], units: Counter[str]) -> None:
+        """Add the units of a request to those of each type of record."""
         match operation:
             case "TransactWriteItems":
                 for action in body["TransactItems"]:
@@ -114,13 +75,18 @@ class Meter:
             case "BatchWriteItem":
                 for table in body["RequestItems"].values():
                     for request in table:
-                        self._write({"Put": request["PutRequest"]}, units, times=1)
+                        one = {name.removesuffix("Request"): body for name, body in request.items()}
+                        self._write(one, units, times=1)
             case "UpdateItem":
                 key = body["Key"]["sk"]["S"]
                 units[_type(key)] += math.ceil(self._sizes.get(key, KB) / KB)
                 units["index of tasks"] += 2
 
     def _write(self, action: dict[str, Any], units: Counter[str], *, times: int) -> None:
+        if unsized := action.get("ConditionCheck") or action.get("Update"):
+            key = unsized["Key"]["sk"]["S"]
+            units[_type(key)] += times * math.ceil(self._sizes.get(key, KB) / KB)
+            return
         if "Delete" in action:
             key = action["Delete"]["Key"]["sk"]["S"]
             units[_type(key)] += times * math.ceil(self._sizes.pop(key, KB) / KB)
@@ -141,6 +107,52 @@ class Meter:
             self._due[key] = after
         else:
             self._due.pop(key, None)
+
+
+class Meter:
+    """Stands where the store's client stood, and counts what passes for payments."""
+
+    def __init__(self, store: DynamoStore) -> None:
+        self._call = store.client.call
+        self.units: Counter[str] = Counter()
+        self._background: Counter[str] = Counter()
+        self.requests = 0
+        self.steps = 0
+        self._under_way = 0
+        self._counter = UnitCounter()
+        store.client.call = self.call  # type: ignore[method-assign]
+
+    def start(self) -> None:
+        self.units.clear()
+        self.requests = self.steps = 0
+
+    def counted(self) -> Units:
+        """The cost of the payments since `start`."""
+        by_type = dict(self.units.most_common())
+        return Units(
+            units=self.units.total(),
+            requests=self.requests,
+            steps=self.steps,
+            requests_after_pause=0,
+            by_type=by_type,
+        )
+
+    async def call(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
+        with self._counted() if _paying.get() else nullcontext():
+            answer = await self._call(operation, body)
+        self._counter.count(operation, body, self.units if _paying.get() else self._background)
+        return answer
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.requests += 1
+        if self._under_way == 0:
+            self.steps += 1  # Requests that are under way together are one round trip.
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
 
 def _type(key: str) -> str:

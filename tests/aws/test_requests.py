@@ -1,9 +1,11 @@
 """The requests to DynamoDB of a payment through the function, counted on their way to the emulator."""
 
 import http.client
+import json
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,7 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import stripe
-from aws_stage import Stage
+from aws_stage import Stage, stream_of
+from merchant_endpoint import Endpoint
+from packages import ROOT
+
+from bench.units import UnitCounter
 
 BANK = re.compile(rb"/sbo_")
 """Keys of the simulated bank's operations: no other bank has them in the table."""
@@ -26,15 +32,19 @@ class Counted:
     def __init__(self, endpoint: str) -> None:
         self.operations: list[str] = []
         """The operations in order, without those of the simulated bank."""
-        counted, to = self, urlsplit(endpoint).netloc
+        self.units = Counter[str]()
+        """The write units of these, by the type of record."""
+        counted, to, counter = self, urlsplit(endpoint).netloc, UnitCounter()
 
         class Door(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                if not BANK.search(body):
-                    counted.operations.append(self.headers["x-amz-target"].rpartition(".")[2])
+                service, _, operation = self.headers["x-amz-target"].rpartition(".")
+                if service.startswith("DynamoDB") and not BANK.search(body):
+                    counted.operations.append(operation)
+                    counter.count(operation, json.loads(body), counted.units)
                 onward = http.client.HTTPConnection(to, timeout=60)
                 onward.request("POST", self.path, body, dict(self.headers))
                 answer = onward.getresponse()
@@ -56,9 +66,20 @@ class Counted:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
+    def start(self) -> None:
+        self.operations.clear()
+        self.units.clear()
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.close()
 
 
 @pytest.fixture
@@ -67,6 +88,9 @@ def counted(stage: Stage) -> Iterator[Counted]:
     yield counted
     counted.close()
 
+
+CARD: Any = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+CARD["return_url"] = "https://shop.example/back"
 
 PAYMENT = ["PutItem", "TransactWriteItems", "TransactWriteItems"]
 """Its reference, asked for and put into the index by one conditional write, and its two commits."""
@@ -81,10 +105,8 @@ def test_a_payment_takes_three_requests_and_one_more_after_a_pause(stage: Stage,
     shop = stripe.StripeClient(keys["secret_key"], base_addresses={"api": api.url}, max_network_retries=0)
 
     def pay() -> list[str]:
-        counted.operations.clear()
-        given: Any = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
-        given["return_url"] = "https://shop.example/back"
-        paid = shop.v1.payment_intents.create(given)
+        counted.start()
+        paid = shop.v1.payment_intents.create(CARD)
         assert paid.status == "succeeded"
         return list(counted.operations)
 
@@ -94,6 +116,48 @@ def test_a_payment_takes_three_requests_and_one_more_after_a_pause(stage: Stage,
     # After a pause, everything that was read before comes in one request. What a slow payment has read is too old
     # before it ends, and it reads that again: of ten, one is quick enough on a busy machine too.
     assert tried(pay, PAUSE_SECONDS, ["BatchGetItem", *PAYMENT, *LINE])
+
+
+def units_told(row: str) -> int:
+    """The write units that the page names in a row of its table of costs."""
+    page = (ROOT / "docs" / "aws-stages.md").read_text()
+    found = re.search(rf"^\| {row}[^|]*\|[^|]*?(\d+) units", page, re.M)
+    assert found is not None, row
+    return int(found[1])
+
+
+@pytest.mark.soak
+def test_the_page_tells_the_write_units_that_are_counted(stage: Stage, counted: Counted, endpoint: Endpoint) -> None:
+    keys = stage.function("admin").invoke({"action": "init", "name": "Shop"})
+    api = stage.function("api", AWS_ENDPOINT_URL=counted.url)
+    worker = stage.function("worker", AWS_ENDPOINT_URL=counted.url)
+    shop = stripe.StripeClient(keys["secret_key"], base_addresses={"api": api.url}, max_network_retries=0)
+
+    def units(work: Callable[[], Any]) -> int:
+        counted.start()
+        work()
+        return counted.units.total()
+
+    def pay(**more: Any) -> Any:
+        given: Any = {**CARD, **more}
+        return shop.v1.payment_intents.create(given)
+
+    pay()  # It reads what is then known, and raises the mark of time.
+    found = {"DynamoDB, writes": units(pay)}
+    held: list[Any] = []
+    authorized = units(lambda: held.append(pay(capture_method="manual")))
+    captured = units(lambda: shop.v1.payment_intents.capture(held[0].id))
+    found["with a capture of its own"] = authorized + captured - found["DynamoDB, writes"]
+    found["with a refund"] = units(lambda: shop.v1.refunds.create({"payment_intent": held[0].id}))
+    hook: Any = {"url": endpoint.url, "enabled_events": ["payment_intent.succeeded"]}
+    shop.v1.webhook_endpoints.create(hook)
+    time.sleep(PAUSE_SECONDS)
+    pay()
+    worker.invoke(stream_of("webhooks"))
+    heard = units(pay) - found["DynamoDB, writes"]
+    found["with a webhook"] = heard + units(lambda: worker.invoke(stream_of("webhooks")))
+    assert endpoint.events
+    assert found == {row: units_told(row) for row in found}
 
 
 def tried(pay: Callable[[], list[str]], pause_seconds: float, expected: list[str]) -> bool:

@@ -1,10 +1,8 @@
 """The worker on the emulator's table: what starts it, and its effects."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import stripe
 from aws_stage import Stage, stream_of
 from function_host import Function
+from merchant_endpoint import Endpoint
 
 from tillway.aws.wake_ups import stream_filter
 from tillway.aws_client import QUEUES
@@ -39,31 +38,6 @@ def client(stage: Stage, key: str) -> stripe.StripeClient:
 @pytest.fixture(scope="module")
 def worker(stage: Stage, shop: stripe.StripeClient) -> Function:
     return stage.function("worker")
-
-
-class Endpoint:
-    """A merchant's endpoint, which keeps the events that it was sent."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        endpoint = self
-
-        class Door(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                endpoint.events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/events"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
