@@ -52,6 +52,11 @@ def test_what_is_no_stage_is_refused(name: str) -> None:
     assert done.returncode == 1 and "A stage is a lower-case letter" in done.stderr
 
 
+def test_a_python_without_boto3_is_told_what_to_do() -> None:
+    bare = subprocess.run((sys.executable, "-S", SCRIPT, "name", "main"), capture_output=True, text=True, timeout=60)
+    assert bare.returncode == 1 and bare.stderr.startswith("deploy/stage: boto3 is missing."), bare.stderr
+
+
 def test_a_region_is_needed() -> None:
     done = stage("destroy", "cloudformation", "dev")
     assert done.returncode == 1 and "AWS_REGION" in done.stderr
