@@ -33,6 +33,10 @@ class DashboardShop:
         )
         return found
 
+    async def faults(self, *rules: dict[str, Any]) -> None:
+        """Let the simulated bank commit these faults, and no others."""
+        await self.app.ok(self.merchant, "POST", "/ops/v1/simulator", {"faults": {"rules": list(rules)}})
+
     async def visitor(self, role: Role = "admin", name: str = "Mara Brandt") -> Visitor:
         """A browser of a new operator of this merchant."""
         return await Visitor.signed_in(self.app, role, self.merchant.account, name=name)

@@ -53,6 +53,8 @@ async def test_a_customer_is_made_once(shop: DashboardShop) -> None:
 
 async def test_a_kept_card_is_charged_once_after_its_preview(shop: DashboardShop) -> None:
     id = await barbara_of(shop)
+    card = (await shop.get(f"/v1/customers/{id}/payment_methods"))["data"][0]["id"]
+    second = (await shop.post("/v1/payment_methods/pm_card_visa/attach", customer=id))["id"]
     visitor, action = await shop.visitor("operator"), f"/dashboard/customers/{id}/charge"
     assert "Charge a kept card" in text(await visitor.get(f"/dashboard/customers/{id}"))
     form = await visitor.get(action)
@@ -60,13 +62,14 @@ async def test_a_kept_card_is_charged_once_after_its_preview(shop: DashboardShop
     for amount, told in (("", "Write an amount"), ("1000000", "At most 999,999.99 EUR can be charged")):
         wrong = await visitor.submit(form, action, {"amount": amount, "currency": "EUR"})
         assert wrong.status == 422 and told in text(wrong)
-    card = (await shop.get(f"/v1/customers/{id}/payment_methods"))["data"][0]["id"]
     fields = {"card": card, "amount": "20.50", "currency": "EUR", "description": "Refill", "reason": "Ordered by phone"}
     shown = await visitor.submit(form, action, fields)
     assert "MC Mastercard ending in 4444 20.50 EUR" in text(shown) and "Charge 20.50 EUR" in text(shown)
     assert len((await shop.get("/v1/payment_intents", customer=id))["data"]) == 1, "a preview takes nothing"
     other = await visitor.submit(shown, action, fields | {"amount": "30.00"})
     assert "Charge 30.00 EUR" in text(other), "another amount has a preview of its own"
+    other = await visitor.submit(shown, action, fields | {"card": second})
+    assert "VISA Visa ending in 4242 20.50 EUR" in text(other), "and so has another card"
     places = {(await visitor.submit(shown, action, fields)).headers["location"] for _ in range(2)}
     (place,) = places
     made = await shop.get(f"/v1/payment_intents/{place.rpartition('/')[2]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from dashboard_shop import DashboardShop
-from dashboard_visitor import form_of, text
+from dashboard_visitor import Visitor, form_of, text
 from good_calls import MerchantObjects
 
 from tillway.testing.in_process import Answer, InProcessApp
@@ -127,6 +127,34 @@ async def test_several_holds_are_captured_once_with_their_sums_first(shop: Dashb
     viewer = await shop.visitor("viewer", name="V")
     token = form_of(await viewer.get("/dashboard"), "/dashboard/sign-out")["csrf"]
     assert (await viewer.post(action, {"csrf": token, "payment": payments})).status == 403
+
+
+async def test_the_outcome_of_each_is_the_one_that_the_bank_has_told(shop: DashboardShop) -> None:
+    visitor = await shop.visitor("operator")
+    parts = {"payment_method_options[card][request_multicapture]": "if_available"}
+    partly = await shop.pay(1000, capture_method="manual", **parts)
+    await shop.post(f"/v1/payment_intents/{partly}/capture", amount_to_capture=300, final_capture="false")
+    assert await _outcomes(shop, visitor, "captures", partly) == [("7.00 EUR", "Captured")]
+    lost = {"fault": "lose_answer"}
+    await shop.faults(lost | {"operation": "capture"}, lost | {"operation": "look_up"})
+    hold = await shop.pay(1000, capture_method="manual")
+    assert await _outcomes(shop, visitor, "captures", hold) == [("10.00 EUR", "Pending The bank has not decided yet.")]
+    await shop.faults({"fault": "decline", "operation": "refund", "times": 1})
+    paid = [await shop.pay(1000, card=f"pm_card_{name}") for name in ("visa", "mastercard", "pendingRefund")]
+    assert await _outcomes(shop, visitor, "refunds", *paid) == [
+        ("0.00 EUR", "Not refunded The bank has declined it."),
+        ("10.00 EUR", "Refunded"),
+        ("10.00 EUR", "Pending The bank has not decided yet."),
+    ]
+
+
+async def _outcomes(shop: DashboardShop, visitor: Visitor, act: str, *ids: str) -> list[tuple[str, str]]:
+    """Do the act on payments of the list, and return the amount and the outcome of each."""
+    action = f"/dashboard/payments/{act}"
+    asked = await visitor.get(f"{action}?{'&'.join(f'id={id}' for id in ids)}")
+    payments = re.findall(r'name="payment" value="([^"]*)"', asked.body.decode())
+    done = await visitor.submit(asked, action, {"payment": payments})
+    return re.findall(r"pi_\w+ ([0-9.]+ EUR) ((?:Captured|Pending|Refunded|Not)[^0-9]*?)(?= pi_| Home)", text(done))
 
 
 async def test_the_csv_of_chosen_payments_has_these_alone(shop: DashboardShop) -> None:

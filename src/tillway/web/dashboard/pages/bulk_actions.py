@@ -1,7 +1,7 @@
 """Refund or capture several payments of a list: the rest of each, with the sums first and an outcome for each."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,23 @@ CAPTURE: Final = Act(
 )
 
 
+class Chosen(NamedTuple):
+    """A payment of the form, with the versions of its records and the amount in minor units that the form showed."""
+
+    payment: dict[str, Any]
+    versions: str
+    amount: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The amount that was moved, in minor units, or the reason if none was. `is_pending`: the bank has not decided."""
+
+    payment: dict[str, Any]
+    minor: int = 0
+    wrong: str = ""
+    is_pending: bool = False
+
+
 @page("GET", "/payments/refunds", place="/payments")
 async def ask_refunds(visit: Visit) -> Reply:
     return await _ask(visit, REFUND)
@@ -62,7 +79,7 @@ async def _ask(visit: Visit, act: Act) -> Reply:
         "others": len(chosen) - len(movable),
         "sums": _sums(movable, act),
         "balance": {one["currency"]: one["amount"] for one in (await visit.door.get("/v1/balance"))["available"]},
-        "versions": [f"{payment['id']} {versions_of(payment)}" for payment in movable],
+        "chosen": [f"{payment['id']} {versions_of(payment)} {act.amount_of(payment)}" for payment in movable],
         "key": visit.idempotency_key,
         "reasons": words.REFUND_REASONS if act is REFUND else {},
     }
@@ -89,15 +106,18 @@ async def refund_each(visit: Visit) -> Reply:
     await visit.check_role("refund", REFUND.call)
     chosen = await _chosen(visit)
     limit_major = visit.platform.engine.settings.refund_limit_reauth
-    if _is_large([payment for payment, _ in chosen], limit_major) and (asked := await ask_proof(visit)) is not None:
+    if _is_large([payment for payment, *_ in chosen], limit_major) and (asked := await ask_proof(visit)) is not None:
         return asked
     reason = visit.sent("reason")
     params = {"reason": reason} if reason in words.REFUND_REASONS else {}
     why = visit.sent("why") or words.REFUND_REASONS.get(reason, "")
 
-    async def refund(payment: dict[str, Any], key: str, version: str) -> int:
-        sent = {"payment_intent": payment["id"], **params}
-        return int((await visit.door.post("/v1/refunds", sent, key=key, reason=why, expect=version))["amount"])
+    async def refund(one: Chosen, key: str) -> Outcome:
+        sent = {"payment_intent": one.payment["id"], **params}
+        made = await visit.door.post("/v1/refunds", sent, key=key, reason=why, expect=one.versions)
+        if made["status"] in ("failed", "canceled"):
+            return Outcome(one.payment, wrong="The bank has declined it.")
+        return Outcome(one.payment, made["amount"], is_pending=made["status"] != "succeeded")
 
     return Shown("bulk-done.html", await _outcomes(visit, REFUND, chosen, refund))
 
@@ -107,31 +127,29 @@ async def capture_each(visit: Visit) -> Reply:
     """Capture each payment of the form once. One that changed since the form was shown is left as it is."""
     await visit.check_role("refund", CAPTURE.call)
 
-    async def capture(payment: dict[str, Any], key: str, version: str) -> int:
-        path = f"/v1/payment_intents/{payment['id']}/capture"
-        made = await visit.door.post(path, {}, key=key, reason=visit.sent("why"), expect=version)
-        return int(made["amount_received"])
+    async def capture(one: Chosen, key: str) -> Outcome:
+        path, sent = f"/v1/payment_intents/{one.payment['id']}/capture", {"amount_to_capture": one.amount}
+        made = await visit.door.post(path, sent, key=key, reason=visit.sent("why"), expect=one.versions)
+        return Outcome(one.payment, int(one.amount), is_pending=made["status"] == "processing")
 
     return Shown("bulk-done.html", await _outcomes(visit, CAPTURE, await _chosen(visit), capture))
 
 
-async def _chosen(visit: Visit) -> list[tuple[dict[str, Any], str]]:
-    """The payments of the form, each with the versions that it was shown with."""
-    given = [text.partition(" ") for text in visit.form.get("payment", [])[:PAGE_ROWS]]
-    return [(await overview(visit, id), version) for id, _, version in given]
+async def _chosen(visit: Visit) -> list[Chosen]:
+    given = [[*text.split(" "), "", ""][:3] for text in visit.form.get("payment", [])[:PAGE_ROWS]]
+    return [Chosen(await overview(visit, id), versions, amount) for id, versions, amount in given]
 
 
 async def _outcomes(
-    visit: Visit, act: Act, chosen: list[tuple[dict[str, Any], str]], one: Callable[..., Any]
+    visit: Visit, act: Act, chosen: list[Chosen], one: Callable[[Chosen, str], Awaitable[Outcome]]
 ) -> dict[str, Any]:
-    """Each payment with the amount that was moved in minor units, and the reason if none was."""
-    outcomes: list[tuple[dict[str, Any], int, str]] = []
-    for payment, version in chosen:
+    outcomes: list[Outcome] = []
+    for each in chosen:
         try:
-            moved = await one(payment, f"{visit.idempotency_key}-{payment['id']}", version)
-            outcomes.append((payment, moved, ""))
+            outcomes.append(await one(each, f"{visit.idempotency_key}-{each.payment['id']}"))
         except CallRefused as refused:
             changed = refused.code == "record_changed"
             wrong = "It has changed meanwhile. Look at it first." if changed else refused.message
-            outcomes.append((payment, 0, wrong))
-    return {"act": act, "outcomes": outcomes, "good": sum(not wrong for *_, wrong in outcomes)}
+            outcomes.append(Outcome(each.payment, wrong=wrong))
+    good = sum(not one.wrong and not one.is_pending for one in outcomes)
+    return {"act": act, "outcomes": outcomes, "good": good}

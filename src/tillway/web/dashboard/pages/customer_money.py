@@ -15,17 +15,19 @@ AMOUNT_MOST = 99_999_999
 
 
 class Given(msgspec.Struct):
-    """The amount that was written, and how it reads: in minor units, or the reason why it is none."""
+    """The amount that was written, and how it reads: in minor units, or the reason why it is none. `card` is the id of
+    the kept card that is charged."""
 
     amount: str
     currency: str
     minor: int = 0
     wrong: str = ""
+    card: str = ""
 
     @property
     def is_previewed(self) -> str:
-        """The amount as the form that showed its preview has it."""
-        return f"{self.minor} {self.currency}"
+        """The amount and the card as the form that showed their preview has them."""
+        return f"{self.minor} {self.currency} {self.card}".rstrip()
 
 
 def _read(visit: Visit, currency: str, most: str) -> Given:
@@ -52,13 +54,14 @@ async def charge(visit: Visit) -> Reply:
     """Charge a kept card, without the customer. The form comes back with its preview first."""
     await visit.check_role("settle", "/v1/payment_intents")
     given = _read(visit, visit.sent("currency").lower(), "can be charged at once")
+    given.card = visit.sent("card")
     if not _was_previewed(visit, given):
         return await _charge_form(visit, given)
     params = {
         "amount": given.minor,
         "currency": given.currency,
         "customer": visit.id,
-        "payment_method": visit.sent("card"),
+        "payment_method": given.card,
         "description": visit.sent("description") or None,
         "confirm": True,
         "off_session": True,
@@ -80,7 +83,8 @@ async def charge(visit: Visit) -> Reply:
 
 async def _charge_form(visit: Visit, given: Given, *, changed: bool = False, status: int = 200) -> Shown:
     cards = [one for one in await kept_cards(visit) if one.get("card")]
-    chosen = next((one for one in cards if one["id"] == visit.sent("card")), cards[0] if cards else None)
+    chosen = next((one for one in cards if one["id"] == given.card), cards[0] if cards else None)
+    given.card = chosen["id"] if chosen else ""
     more = {"cards": cards, "chosen": chosen, "description": visit.sent("description")}
     return await _form(visit, "charge-card.html", given, more, changed=changed, status=status)
 
