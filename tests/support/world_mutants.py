@@ -42,6 +42,7 @@ from tillway.engine.ids import base62
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.time_mark import TimeKeeper
 from tillway.operations import balance_check, orders, payouts, settlements
+from tillway.operations import notices as notice_operations
 from tillway.operations.recovery import Found, Recovery
 from tillway.sandbox import simulator
 from tillway.simulation.world import BesideStore
@@ -434,8 +435,22 @@ def a_later_word_about_an_operation_is_dropped() -> AbstractContextManager[None]
     return replaced(later_words, "contradiction", agree)
 
 
-def captures_and_voids_leave_no_outcome() -> AbstractContextManager[None]:
-    return replaced(settlers, "_keep_outcome", lambda given, changes, current, **named: changes)
+@contextmanager
+def captures_and_voids_leave_no_outcome() -> Iterator[None]:
+    """And none is inferred from their charge, as that of an operation of an earlier version."""
+    original = settlers._keep_outcome
+
+    def only_of_authorizations(given: Any, changes: Any, *rest: Any, **named: Any) -> Any:
+        return original(given, changes, *rest, **named) if given.attempt.kind == "authorize" else changes
+
+    async def nothing(*arguments: Any, **named: Any) -> None:
+        return None
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(settlers, "_keep_outcome", only_of_authorizations))
+        for module in (later_words, notice_operations):
+            stack.enter_context(replaced(module, "infer_settled", nothing))
+        yield
 
 
 def the_second_of_many_references_is_forgotten() -> AbstractContextManager[None]:

@@ -274,7 +274,7 @@ async def _open_items(world: World, scope_key: str, *, booked: Collection[str] |
         if not isinstance(item, OpenItem) or item.kind != "unexplained":
             continue
         if item.status == "closed":
-            if booked is None or item.reference in booked:
+            if booked is None or item.reference in booked or item.closed_by == "system":
                 continue
             # A capture that was repeated leaves its outcome.
             if await world.store.get(f"{scope_key}/{settled_id(tail_of(item.id))}") is not None:
