@@ -430,6 +430,36 @@ async def test_a_word_against_what_settled_before_its_outcome_was_kept(live: Liv
         assert sides == [("contradiction", row.kind, row.ours, row.theirs)], name
 
 
+async def test_a_capture_that_was_declined_before_another_is_not_taken_for_it(live: LiveMerchant) -> None:
+    """An earlier version kept neither outcome, and the bank repeats the first: that is no contradiction."""
+    shop = Shop(live, keyed=True)
+    scope_key = Scope(account=live.merchant.account, mode="live").key
+    live.status = "Accepted"
+    held = await shop.pay(capture_method="manual")
+    path = f"/v1/payment_intents/{held['id']}/capture"
+    live.status = "Declined"
+    await shop.post(path, 402)
+    declined = shop.said("capture")
+    live.status = "Accepted"
+    await shop.post(path)
+    accepted = shop.said("capture")
+    assert declined["reference"] != accepted["reference"]
+    for kept in [one async for one in records_of(live.app.store, scope_key, SettledOperation)]:
+        found = await live.app.store.get(f"{scope_key}/{kept.id}")
+        assert found is not None
+        await live.app.store.commit([Write(found.key, found.version, None)])
+    for said, agrees, contradicts in ((declined, "Declined", "Accepted"), (accepted, "Accepted", "Declined")):
+        told = {**said, "parent": shop.said("authorize")["reference"]}
+        assert (await live.notice(**{**told, "status": agrees})).status == 200
+        items = (await live.get("/ops/v1/open_items"))["data"]
+        assert [item for item in items if item["reference"] == said["reference"]] == []
+        assert (await live.notice(**{**told, "status": contradicts})).status == 200
+        items = (await live.get("/ops/v1/open_items"))["data"]
+        assert [item["theirs"] for item in items if item["reference"] == said["reference"]] == [
+            "succeeded" if contradicts == "Accepted" else "declined"
+        ]
+
+
 @pytest.mark.parametrize("first", ["Accepted", "Declined"])
 async def test_a_charge_in_the_middle_of_many_references_is_found(live: LiveMerchant, first: str) -> None:
     """A payment stands in the index by its first reference and its latest: the second authorization has neither."""

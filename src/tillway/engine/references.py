@@ -127,6 +127,9 @@ async def infer_settled(
     if charge is None or charge.status != "succeeded":
         return None
     done, of_minor = _tells(charge, tail, kind, amount_minor)
+    if kind == "capture" and not charge.captures and payment is not None and tail in payment.references[:-1]:
+        # No operation follows the only capture of a charge. One with a follower was declined.
+        done = False
     return SettledOperation(
         id=settled_id(tail),
         created=charge.created,
