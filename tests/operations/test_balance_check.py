@@ -1,5 +1,6 @@
 """Balances without trust: all entries, the balances shown and the reports agree; and each way to differ is named."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tillway.domain.account import Scope
 from tillway.domain.ledger import Balances, Entry, Posting
 from tillway.engine import time_mark
-from tillway.engine.balance import BALANCES_ID
+from tillway.engine.balance import BALANCES_ID, fold_page
 from tillway.operations.balance_check import check_all, check_slowly
 from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, Write
@@ -146,3 +147,56 @@ async def test_the_background_pass_counts_and_logs(
     assert [getattr(record, "why", "").partition(": ")[2] for record in caplog.records] == [
         "there are 6 entries, and the balance shows 3"
     ]
+
+
+async def entries_of_checkpoint(app: InProcessApp, shop: Merchant) -> int | None:
+    """How many entries the checkpoint adds up; None without one."""
+    row = await app.store.get(f"{Scope(account=shop.account, mode='test').key}/{BALANCES_ID}")
+    record = decode(BALANCES_ID, row.body) if row is not None else None
+    return record.entries if isinstance(record, Balances) else None
+
+
+async def test_a_start_makes_the_checkpoints_of_balances_that_nobody_reads(app: InProcessApp, shop: Merchant) -> None:
+    folder = app.running.runner.folder
+    await folder.add_all()
+    await folder.fold_due()
+    assert await entries_of_checkpoint(app, shop) is None, "nothing is final yet"
+    await settle(app)
+    await folder.fold_due()
+    assert await entries_of_checkpoint(app, shop) == 6
+    assert await differences(app) == []
+
+
+async def test_entries_that_the_trail_has_linked_are_folded(app: InProcessApp, shop: Merchant) -> None:
+    runner = app.running.runner
+    await settle(app)
+    await runner.folder.fold_due()
+    assert await entries_of_checkpoint(app, shop) is None, "it looks only where there is something to fold"
+    await runner.drain(("audit",), until=asyncio.get_running_loop().time() + 5)
+    await runner.folder.fold_due()
+    assert await entries_of_checkpoint(app, shop) == 6
+
+
+async def test_a_checkpoint_moves_page_by_page(app: InProcessApp, shop: Merchant) -> None:
+    right, scope_key = await shown(app, shop), Scope(account=shop.account, mode="test").key
+    engine = app.running.platform.engine
+    assert await fold_page(engine, scope_key) is False, "nothing is final yet"
+    await settle(app)
+    moved = []
+    for more in (True, True, False, False):
+        assert await fold_page(engine, scope_key) is more
+        moved.append(await entries_of_checkpoint(app, shop))
+    # Two charges, two more, and then the last entry of either kind.
+    assert moved == [2, 4, 6, 6]
+    assert await differences(app) == []
+    assert await shown(app, shop) == right
+
+
+async def test_a_checkpoint_from_the_future_is_folded_anew_in_the_background(app: InProcessApp, shop: Merchant) -> None:
+    future = Balances(
+        id=BALANCES_ID, created=0, accounts={}, merchant={"eur/0": 10**9}, until="zzzzzzzzz", entries=9, proven=True
+    )
+    await overwrite(app, shop, future, ABSENT)
+    await settle(app)
+    assert await fold_page(app.running.platform.engine, Scope(account=shop.account, mode="test").key)
+    assert await entries_of_checkpoint(app, shop) == 2

@@ -19,13 +19,14 @@ import msgspec
 from tillway.connectors.port import TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
-from tillway.domain.audit import AuditTask
+from tillway.domain.audit import AuditBatch, AuditTask
 from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
 from tillway.domain.mail import DELAYS_SECONDS as MAIL_DELAYS_SECONDS
 from tillway.domain.record import Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
+from tillway.engine.balance import Folder
 from tillway.engine.core import Engine
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
@@ -72,6 +73,9 @@ BALANCES_EVERY_SECONDS = 3600.0
 CLOSES_EVERY_SECONDS = 600.0
 """When the balances are checked first, and how long after the end of a pass the next one begins."""
 
+FOLD_EVERY_SECONDS = 10.0
+"""How often checkpoints of balances are moved behind the entries."""
+
 HEADS_EVERY_SECONDS = 30.0
 """How often the heads of new batches go to the place outside."""
 
@@ -114,8 +118,8 @@ class Runner:
         self.audit = audit
         self.heads = heads
         self._make_files = make_files
-        if heads is not None:
-            audit.on_batch = heads.add
+        self.folder = Folder(engine)
+        audit.on_batch = self._on_batch
         self.workers: dict[type[Record], Work] = {Attempt: attempts.take_over, AuditTask: audit.run, **workers}
         """The worker of each type of task."""
         attempts.carry_notice = self.workers.get(NoticeTask)
@@ -148,6 +152,7 @@ class Runner:
         self._loops.append(asyncio.create_task(self._keep_leases()))
         self._loops.append(asyncio.create_task(self._purge()))
         self._loops.append(asyncio.create_task(self._look_at_balances()))
+        self._loops.append(asyncio.create_task(self._fold_balances()))
         self._loops.append(asyncio.create_task(self._ask_soon()))
         self._loops.append(asyncio.create_task(self._ensure_audit()))
         self._loops.append(asyncio.create_task(self._look_after_audit()))
@@ -221,6 +226,8 @@ class Runner:
         ]
         if not self._kept:
             chores += [self.audit.ensure, self._bring_forward, self._mend_due_times, self._mend_leases_of_expiries]
+            chores.append(self.folder.add_all)
+        chores.append(self.folder.fold_due)
         if self.heads is not None:
             chores += [self.heads.send] if self._kept else [self.heads.add_all, self.heads.send]
         if self.files is not None:
@@ -569,6 +576,19 @@ class Runner:
                 pause = BALANCES_FIRST_SECONDS
             except Exception:
                 log.exception("the balances could not be checked")
+
+    async def _fold_balances(self) -> None:
+        """Move the checkpoints of balances behind the entries."""
+        await self._see_through(self.folder.add_all, "the checkpoints of balances could not be looked for")
+        await self._repeat(
+            self.folder.fold_due, FOLD_EVERY_SECONDS, (Unavailable,), None, "a checkpoint of balances could not be made"
+        )
+
+    def _on_batch(self, scope_key: str, batch: AuditBatch) -> None:
+        """Take note of a link of the audit trail."""
+        self.folder.count(scope_key, len(batch.entries))
+        if self.heads is not None:
+            self.heads.add(scope_key, batch)
 
     async def _close_days(self, close: Callable[[], Awaitable[None]]) -> None:
         """Close the days that are over. Several processes may do it: the last result stands, and they are equal."""

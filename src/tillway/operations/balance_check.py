@@ -13,7 +13,16 @@ import msgspec
 
 from tillway.domain.ledger import Entry
 from tillway.engine.audit.chain import readable
-from tillway.engine.balance import BALANCES_ID, Fold, Ledger, availability, available_and_pending, believed, fold
+from tillway.engine.balance import (
+    BALANCES_ID,
+    PREFIXES,
+    Fold,
+    Ledger,
+    availability,
+    available_and_pending,
+    believed,
+    fold,
+)
 from tillway.engine.core import Engine
 from tillway.engine.ids import base62, microseconds_of, time_prefix
 from tillway.operations import reports
@@ -23,7 +32,6 @@ from tillway.store.walk import merchant_scopes, pages_of
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 200
-PREFIXES = ("txn", "je")
 
 PAUSE_SECONDS = 0.1
 """The wait after each page of a check in the background: at most 2,000 entries a second."""
