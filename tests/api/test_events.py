@@ -488,6 +488,19 @@ async def test_old_rows_and_entries_are_one_list(world: World, type: str | None)
         assert [event["id"] for event in before["data"]] == expected[max(place - 3, 0) : place]
 
 
+async def test_an_event_with_a_row_counts_as_that_among_rows_of_others(world: World) -> None:
+    """The rows in the range of a page are read at once; where others fill that, each event's own row is looked for."""
+    taken = await world.happen("charge.failed")
+    for _ in range(4):
+        await _as_before(world, "payment_intent.created")
+    given_up = await world.happen("charge.failed")
+    (event,) = [event for event in await world.events() if event.id == given_up]
+    own = msgspec.structs.replace(event, undelivered=("we_gone",))
+    await world.store.commit([write_of(world.scope().key, own, ABSENT)])
+    shown = await world.ok("GET", "/v1/events", {"type": "charge.failed", "delivery_success": "true"})
+    assert [event["id"] for event in shown["data"]] == [taken]
+
+
 async def test_pages_end_between_the_events_of_one_commit(world: World) -> None:
     for _ in range(3):
         await _paid(world)

@@ -17,7 +17,7 @@ from tillway.domain.record import NOTHING, EventDraft, Moment, Record
 from tillway.engine.caller import Caller
 from tillway.engine.ids import ENTRY_ENDS, PAIRS, SUFFIX_LENGTH
 from tillway.store.codec import decode, encode
-from tillway.store.port import KEYS_MAX, Row, Store
+from tillway.store.port import KEYS_MAX, PAGE_MAX, Row, Store
 
 UNSHOWN = ("attempt", "references")
 """Fields of a payment that the engine works with and no reader sees: where only they differ, an event's object is the
@@ -120,10 +120,18 @@ async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event]
 
 async def with_own_rows(store: Store, scope_key: str, events: Sequence[Event]) -> list[Event]:
     """The same events, each as its own row has it if it has one."""
-    found: dict[str, Row] = {}
+    if not events:
+        return []
     keys = [f"{scope_key}/{event.id}" for event in events]
-    for start in range(0, len(keys), KEYS_MAX):
-        found.update(await store.get_many(keys[start : start + KEYS_MAX]))
+    # Hardly any event has one: a page of the rows in their range costs less than a look for each.
+    limit = min(len(keys), PAGE_MAX)
+    rows = await store.query(
+        None, f"{scope_key}/evt_", after=min(keys)[:-1], until=f"{max(keys)}~", limit=limit, order="oldest"
+    )
+    found = {row.key: row for row in rows}
+    if len(rows) == limit:  # Some of the range may be left, and its rows may be those of other events.
+        for start in range(0, len(keys), KEYS_MAX):
+            found.update(await store.get_many(keys[start : start + KEYS_MAX]))
     current: list[Event] = []
     for event, key in zip(events, keys, strict=True):
         own = decode(event.id, found[key].body) if key in found else event

@@ -195,8 +195,11 @@ class Webhooks:
 
     async def readings(self, scope_key: str, events: list[Event]) -> list[EventReading]:
         """The events with the number of their open deliveries."""
-        counts = await asyncio.gather(*(self._pending(scope_key, event) for event in events))
-        return [EventReading.of(event, pending) for event, pending in zip(events, counts, strict=True)]
+        # A task each only for those that may have some: most have no endpoint, and a page has a hundred.
+        sent = [event for event in events if event.deliveries]
+        counts = await asyncio.gather(*(self._pending(scope_key, event) for event in sent))
+        pending = {event.id: count for event, count in zip(sent, counts, strict=True)}
+        return [EventReading.of(event, pending.get(event.id, 0)) for event in events]
 
     async def _pending(self, scope_key: str, event: Event) -> int:
         """The number of open deliveries of an event (at most PAGE_MAX)."""
