@@ -85,9 +85,15 @@ async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
     assert first is not None and 'value="save"' in first[0], "Enter in a field presses the first button"
     words = "It was delivered on 23 November."
     saved = await visitor.submit(page, action, {"uncategorized_text": words, "do": "save"})
-    assert saved.status == 303 and words in text(await visitor.get(action))
-    sent = await visitor.submit(page, action, {"uncategorized_text": words, "do": "send"})
-    assert sent.status == 303
+    kept = await visitor.get(action)
+    assert saved.status == 303 and words in text(kept)
+    late = await visitor.submit(page, action, {"uncategorized_text": "Another says this.", "do": "send"})
+    assert late.status == 409 and "has changed meanwhile" in text(late), "a colleague has saved since it was shown"
+    assert "Another says this." in text(late) and f"Kept now: “{words}”" in text(late)
+    assert (await shop.get(f"/v1/disputes/{dispute}"))["evidence_details"]["submission_count"] == 0
+    given = {"uncategorized_text": words, "product_description": "", "do": "send"}
+    for _ in range(2):
+        assert (await visitor.submit(kept, action, given)).status == 303
     evidence = (await shop.get(f"/v1/disputes/{dispute}"))["evidence_details"]
     assert evidence["submission_count"] == 1
     after = await visitor.get(action)
@@ -121,7 +127,11 @@ async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop
     action = f"/dashboard/disputes/{dispute['id']}"
     sent = {"shipping_carrier": "DHL", "shipping_tracking_number": "0034", "do": "save"}
     await visitor.submit(page, action, sent)
-    assert "3 of 5" in text(await visitor.get(action))
+    page = await visitor.get(action)
+    assert "3 of 5" in text(page)
+    await visitor.submit(page, action, {"shipping_carrier": "DHL", "shipping_tracking_number": "", "do": "save"})
+    evidence = (await shop.get(f"/v1/disputes/{dispute['id']}"))["evidence"]
+    assert (evidence["shipping_tracking_number"], evidence["shipping_carrier"]) == (None, "DHL"), "it was emptied"
 
 
 async def test_giving_in_shows_the_money_first_and_does_nothing_on_a_later_version(shop: DashboardShop) -> None:

@@ -133,13 +133,19 @@ async def _read(visit: Visit) -> dict[str, Any]:
     return _row(await visit.door.get(f"/v1/disputes/{visit.id}", expand=["charge"]))
 
 
-async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
+TEXTS = (*(name for name, _ in FIELDS), WORDS)
+"""The evidence that is written, by the name of its field."""
+
+
+async def _page(visit: Visit, wrong: str = "", status: int = 200, *, changed: bool = False) -> Shown:
+    """The page; where the dispute has `changed` since the form was shown, it says what of the evidence is kept now."""
     dispute = await _read(visit)
     is_open, known = dispute["status"] in NEEDS, dispute["known"] if dispute["status"] in NEEDS else {}
+    kept = {name: dispute["evidence"].get(name) or "" for name in TEXTS}
     evidence = {
-        name: visit.sent(name) or dispute["evidence"].get(name) or known.get(name) or ""
-        for name in (*(name for name, _ in FIELDS), WORDS)
+        name: visit.sent(name) if name in visit.form else kept[name] or known.get(name) or "" for name in TEXTS
     }
+    overview = await visit.door.get(f"/ops/v1/disputes/{visit.id}")
     values = {
         "dispute": dispute,
         "charge": dispute["charge"],
@@ -150,35 +156,40 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
         "files": [(name, word, dispute["evidence"].get(name)) for name, word in FILES],
         "statuses": STATUSES,
         "wrong": wrong,
+        "changed": changed,
+        "kept": {name: text for name, text in kept.items() if changed and text != evidence[name]},
         "key": visit.idempotency_key,
+        "reason": visit.sent("reason"),
+        "version": _versions(overview),
         "taken": dispute["taken"],
-        "connector": (await visit.door.get(f"/ops/v1/disputes/{visit.id}"))["connector"],
+        "connector": overview["connector"],
         "text": words.document(await visit.door.get(f"/v1/disputes/{visit.id}")),
     }
     return Shown("dispute.html", values, status)
 
 
+def _versions(overview: dict[str, Any]) -> str:
+    return ",".join(f"{id}={version}" for id, version in overview["versions"].items())
+
+
 @page("POST", "/disputes/{id}", place="/disputes")
 async def answer_dispute(visit: Visit) -> Reply:
-    """Keep the evidence, or send it to the bank."""
+    """Keep the evidence, or send it to the bank, if the dispute is as the form showed it."""
     path = f"/v1/disputes/{visit.id}"
     await visit.check_role("disputes", path)
     reason = visit.sent("reason") or f"Answered by {visit.signed.operator.name}"
     key = f"{visit.idempotency_key}-{visit.sent('do') or 'send'}"  # A form may be kept first, and sent later.
     try:
-        evidence = _evidence(visit) | await _uploaded(visit)
-        params = {"evidence": evidence, "submit": visit.sent("do") != "save"}
-        await visit.door.post(path, params, key=key, reason=reason)
+        kept = (await visit.door.get(path))["evidence"]
+        evidence = {name: visit.sent(name) for name in TEXTS if name in visit.form and (visit.sent(name) or kept[name])}
+        params = {"evidence": evidence | await _uploaded(visit), "submit": visit.sent("do") != "save"}
+        await visit.door.post(path, params, key=key, reason=reason, expect=visit.sent("version"))
     except CallRefused as refused:
         if refused.code in ("operator_forbidden", "resource_missing"):
             raise
-        return await _page(visit, refused.message, refused.status)
+        said = "" if refused.code == "record_changed" else refused.message
+        return await _page(visit, said, refused.status, changed=not said)
     return Redirect(visit.url(f"/disputes/{visit.id}"))
-
-
-def _evidence(visit: Visit) -> dict[str, Any]:
-    names = (*(name for name, _ in FIELDS), WORDS)
-    return {name: visit.sent(name) for name in names if visit.sent(name)}
 
 
 async def _uploaded(visit: Visit) -> dict[str, str]:
@@ -216,7 +227,7 @@ async def give_in(visit: Visit) -> Reply:
 
 async def _give_in_form(visit: Visit, *, wrong: str = "", changed: bool = False, status: int = 200) -> Shown:
     dispute = await _read(visit)
-    versions = (await visit.door.get(f"/ops/v1/disputes/{visit.id}"))["versions"]
+    overview = await visit.door.get(f"/ops/v1/disputes/{visit.id}")
     balance = await visit.door.get("/v1/balance")
     currency = dispute["currency"]
     values = {
@@ -224,7 +235,7 @@ async def _give_in_form(visit: Visit, *, wrong: str = "", changed: bool = False,
         "open": dispute["status"] in NEEDS,
         "taken": dispute["taken"],
         "available": next((one["amount"] for one in balance["available"] if one["currency"] == currency), 0),
-        "version": ",".join(f"{id}={version}" for id, version in versions.items()),
+        "version": _versions(overview),
         "key": visit.idempotency_key,
         "reason": visit.sent("reason"),
         "wrong": wrong,
