@@ -25,6 +25,7 @@ CHANGE = Params(
     changed_by=Ignored(),
     created=Ignored(),
     livemode=Ignored(),
+    next_version=Ignored(),
 )
 TRY = CHANGE.extend(limit=Integer(minimum=1, maximum=routing.PAYMENTS_MAX), since=Timestamp())
 
@@ -34,13 +35,16 @@ async def retrieve(call: Call) -> Answer:
     """Retrieve the routing document in force: the merchant's own, or else the installation's.
 
     An operator of the whole installation gets the latter, or with `owner=merchant` that of the merchant in the header
-    Tillway-Account. `version` retrieves an earlier one.
+    Tillway-Account. `version` retrieves an earlier one. `next_version` is the number of the owner's next change.
     """
     load, mode = call.platform.engine.load(SYSTEM), call.caller.scope.mode
     version = call.params.get("version")
     if version is not None:
-        return await routing.version_of(load, mode, _account(call), version)
-    return await routing.in_force(load, mode, _account(call))
+        document = await routing.version_of(load, mode, _account(call), version)
+    else:
+        document = await routing.in_force(load, mode, _account(call))
+    shown = routing_document(document, livemode=mode == "live")
+    return shown | {"next_version": await routing.next_version(load, mode, _account(call))}
 
 
 @route("PUT", "/ops/v1/routing", CHANGE, returns="routing")
@@ -113,12 +117,16 @@ def _account(call: Call) -> str | None:
 
 @shape(Routing, on_wire=False)
 def routing_shape(document: Routing, view: View) -> dict[str, Any]:
+    return routing_document(document, livemode=view.livemode)
+
+
+def routing_document(document: Routing, *, livemode: bool) -> dict[str, Any]:
     return {
         "object": "routing",
         "account": document.account,
         "changed_by": document.changed_by or None,
         "created": document.created,
-        "livemode": view.livemode,
+        "livemode": livemode,
         **document_of(document),
         "version": document.version,
     }

@@ -48,6 +48,15 @@ async def in_force(load: Load, mode: Mode, account: str | None) -> Routing:
     return Routing(id=routing_id(mode, None), created=0, mode=mode)
 
 
+async def next_version(load: Load, mode: Mode, account: str | None) -> int:
+    """The version of the owner's next document: a removed one has taken its number."""
+    return _next_version(await load.maybe(Routing, routing_id(mode, account)))
+
+
+def _next_version(before: Routing | None) -> int:
+    return (before.version if before is not None else 0) + 1
+
+
 async def version_of(load: Load, mode: Mode, account: str | None, version: int) -> Routing:
     """A version of the owner's document, also of one that was removed; without one of its own, of the installation's.
     Refused `resource_missing`."""
@@ -123,7 +132,7 @@ def successor(
         created=at.created,
         mode=mode,
         account=account,
-        version=(before.version if before is not None else 0) + 1,
+        version=_next_version(before),
         changed_by=by,
     )
 

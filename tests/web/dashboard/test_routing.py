@@ -152,7 +152,14 @@ async def test_a_merchants_own_rules_are_removed_by_one_who_saw_them_last(tmp_pa
         assert await shop.went_to() == "b"
         assert (await visitor.submit(late, action, {"reason": "One for all"})).status == 303
         assert await shop.went_to() == "c"
-        assert "It is the installation’s" in text(await visitor.get("/dashboard/routing"))
+        shown = text(await visitor.get("/dashboard/routing"))
+        assert "It is the installation’s" in shown and "Draft of version 4" in shown, "the removal took number 3"
+        form = await visitor.get(DRAFT)
+        assert "Version 4, a draft" in text(form)
+        tried = await send(visitor, form, "try")
+        assert "Put version 4 in force" in text(tried) and "Dry run of version 4" in text(tried)
+        assert (await send(visitor, tried, "force")).status == 303
+        assert "Version 4 is in force" in text(await visitor.get("/dashboard/routing"))
         operator = await visitor_of(shop, "Li", "operator")
         token = form_of(await operator.get("/dashboard"), "/dashboard/sign-out")["csrf"]
         assert (await operator.post(action, {"csrf": token})).status == 403

@@ -104,6 +104,9 @@ async def test_an_endpoint_is_made_rolled_and_switched_off(world: World) -> None
     place = f"/dashboard/webhooks/{endpoint['id']}"
     rolled = re.search(r'data-copy="(whsec_\w+)"', (await admin.submit(shown, f"{place}/roll")).body.decode())
     assert rolled is not None and rolled[1] != secret[1]
+    again = await admin.submit(shown, f"{place}/roll")
+    assert rolled[1] in again.body.decode(), "two presses roll it once"
+    assert "Call us" not in text(await admin.get("/dashboard/webhooks?replayed=Call+us"))
     assert (await admin.submit(shown, f"{place}/switch", {"disabled": "true"})).status == 303
     assert "Switch on" in text(await admin.get("/dashboard/webhooks"))
     world.ahead_seconds += 301

@@ -78,7 +78,7 @@ async def change_routing(visit: Visit) -> Reply:
         if visit.sent("do") == "force" and not changed:
             if (asked := await ask_proof(visit)) is not None:
                 return asked
-            reason = visit.sent("reason") or f"Routing, version {int(made_from) + 1}"
+            reason = visit.sent("reason") or f"Routing, version {routing['next_version']}"
             owner = {"owner": name} if (name := _owner(visit)) else {}
             await visit.door.put(PATH, {**draft, **owner, "version": int(made_from)}, reason=reason)
             return Redirect(visit.url("/routing", owner=_owner(visit)))
@@ -90,7 +90,7 @@ async def change_routing(visit: Visit) -> Reply:
             return Shown("routing-draft.html", await _form(visit, routing, wrong=wrong), refused.status)
         routing, changed = await _in_force(visit), True
     values = await _form(visit, routing, changed=changed)
-    shown = {**routing, **draft, "version": _version_to_replace(visit, routing) + 1}
+    shown = {**routing, **draft, "version": routing["next_version"]}
     return Shown("routing-draft.html", values | await _values(visit, routing, shown, trial), 409 if changed else 200)
 
 
@@ -187,7 +187,7 @@ async def _values(visit: Visit, routing: Any, shown: Any, trial: Any) -> dict[st
         "trial": trial,
         "days": DAYS,
         "owner_chosen": _owner(visit),
-        "next_version": _version_to_replace(visit, routing) + 1,
+        "next_version": routing["next_version"],
         "draft_version": shown["version"],
         "text": words.document({name: shown[name] for name in ("rules", "otherwise", "version")}),
     }
@@ -261,14 +261,13 @@ async def _form(visit: Visit, routing: Any, *, wrong: str = "", changed: bool = 
     sent = visit.request.method == "POST"
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in _sent_rows(visit)] if sent else list(_rows(routing))
     connectors = (await visit.door.get("/ops/v1/connectors"))["data"]
-    replaced = _version_to_replace(visit, routing)
     return {
         "rows": rows,
         "otherwise_text": visit.sent("otherwise") if sent else ", ".join(routing["otherwise"]),
         "connectors": sorted({one["name"] for one in connectors} | ({"simulator"} if visit.mode == "test" else set())),
         "routing": routing,
-        "replaced": replaced,
-        "draft_version": replaced + 1,
+        "replaced": _version_to_replace(visit, routing),
+        "draft_version": routing["next_version"],
         "reason": visit.sent("reason"),
         "wrong": wrong,
         "changed": changed,

@@ -1,5 +1,6 @@
 """Webhooks: the endpoints, each try to deliver an event, and sending events again."""
 
+import re
 from typing import Any
 
 from tillway.web.dashboard import words
@@ -18,6 +19,7 @@ STATUSES = {
     "pending": ("info", "clock", "Waiting"),
 }
 REPLAYED_SECONDS = 24 * 60 * 60
+REPLAYED = re.compile(r"[0-9]{1,6}")
 ANSWERS = (("5xx", "5xx"), ("4xx", "4xx"), ("none", "No answer"))
 SUMMED_MAX, TRIES_MAX = 6, 100
 """How many endpoints are shown with their tries of today, and how many tries of each."""
@@ -49,7 +51,7 @@ async def _list(
         "statuses": STATUSES,
         "answers": ANSWERS,
         "since": min((one["created"] for one in failed if one["attempt"] > 1), default=visit.now - REPLAYED_SECONDS),
-        "replayed": visit.asked("replayed"),
+        "replayed": replayed if REPLAYED.fullmatch(replayed := visit.asked("replayed")) else "",
         "tested": visit.asked("tested"),
         "tried": tried,
         "sent": words.document((tried["request"] or {}).get("body")) if tried else "",
@@ -90,7 +92,8 @@ async def roll_secret(visit: Visit) -> Reply:
     await visit.check_role("configure", path)
     if (asked := await ask_proof(visit)) is not None:
         return asked
-    return await _list(visit, await visit.door.post(path, {}, reason="Rolled at the dashboard"))
+    made = await visit.door.post(path, {}, key=visit.idempotency_key, reason="Rolled at the dashboard")
+    return await _list(visit, made)
 
 
 @page("POST", "/webhooks/{id}/switch", place="/developers")
