@@ -199,6 +199,8 @@ async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> N
     assert (await support.post(action, fields)).status == 403
     done = await visitor.submit(page, action, {"outcome": "failed", "reason": "The bank says so."})
     assert done.headers["location"] == "/dashboard/doubts"
+    again = await visitor.submit(page, action, {"outcome": "failed", "reason": "The bank says so."})
+    assert again.status == 404 and "it was settled meanwhile" in text(again), "a second press does nothing"
     assert (await shop.get("/ops/v1/doubts"))["data"] == []
     trail = text(await (await shop.visitor("viewer", name="V")).get("/dashboard/audit"))
     assert re.search(r"Settled money in doubt [\d:]+ Mara Brandt: “The bank says so.”", trail)

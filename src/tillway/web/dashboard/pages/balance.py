@@ -278,7 +278,7 @@ async def payout_csv(visit: Visit) -> Reply:
 async def book_difference(visit: Visit) -> Reply:
     """Book the difference between a payout and its line in the statement."""
     day, difference = visit.sent("day"), visit.sent("difference")
-    path = f"/ops/v1/closes/{quote(day, safe='')}/differences/{quote(difference, safe='')}"
+    path = f"/ops/v1/closes/{quote(day or '-', safe='')}/differences/{quote(difference or '-', safe='')}"
     await visit.check_role("settle", path)
     reason = visit.sent("reason")
     if not reason:

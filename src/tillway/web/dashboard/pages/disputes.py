@@ -142,9 +142,7 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200, *, changed: bo
     dispute = await _read(visit)
     is_open, known = dispute["status"] in NEEDS, dispute["known"] if dispute["status"] in NEEDS else {}
     kept = {name: dispute["evidence"].get(name) or "" for name in TEXTS}
-    evidence = {
-        name: visit.sent(name) if name in visit.form else kept[name] or known.get(name) or "" for name in TEXTS
-    }
+    evidence = {name: visit.sent(name) if name in visit.form else kept[name] or known.get(name) or "" for name in TEXTS}
     overview = await visit.door.get(f"/ops/v1/disputes/{visit.id}")
     values = {
         "dispute": dispute,

@@ -19,6 +19,10 @@ LISTED_MAX = 50
 
 @page("GET", "/doubts", place="/doubts")
 async def list_doubts(visit: Visit) -> Reply:
+    return await _list(visit)
+
+
+async def _list(visit: Visit, said: str = "", status: int = 200) -> Shown:
     found = await visit.door.get("/ops/v1/doubts", limit=LISTED_MAX)
     doubts = found["data"]
     if visit.asked("view") == "need":
@@ -30,11 +34,12 @@ async def list_doubts(visit: Visit) -> Reply:
         "view": visit.asked("view"),
         "kinds": KINDS,
         "settled": await _settled(visit),
+        "said": said,
         "chosen": None,
         "wrong": "",
         "given": {},
     }
-    return Shown("doubts.html", values)
+    return Shown("doubts.html", values, status)
 
 
 async def _settled(visit: Visit) -> list[dict[str, Any]]:
@@ -63,6 +68,7 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
         "view": "",
         "kinds": KINDS,
         "settled": [],
+        "said": "",
         "chosen": chosen,
         "wrong": wrong,
         "given": {"outcome": visit.sent("outcome"), "reason": visit.sent("reason")},
@@ -87,7 +93,11 @@ async def settle_doubt(visit: Visit) -> Reply:
             params["provider_reference"] = visit.sent("provider_reference")
         await visit.door.post(path, params, key=visit.idempotency_key, reason=reason)
     except CallRefused as refused:
-        if refused.status in (403, 404):
+        if refused.status == 403:
             raise
+        if refused.status == 404:  # A second press, or a colleague or the bank was faster.
+            return await _list(
+                visit, "This is not in doubt any more: it was settled meanwhile. Nothing was done now.", 404
+            )
         return await _page(visit, refused.message, refused.status)
     return Redirect(visit.url("/doubts"))
