@@ -129,7 +129,9 @@ async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop
     await visitor.submit(page, action, sent)
     page = await visitor.get(action)
     assert "3 of 5" in text(page)
-    await visitor.submit(page, action, {"shipping_carrier": "DHL", "shipping_tracking_number": "", "do": "save"})
+    emptied = {"shipping_carrier": "DHL", "shipping_tracking_number": "", "do": "save"}
+    for _ in range(2):
+        assert (await visitor.submit(page, action, emptied)).status == 303
     evidence = (await shop.get(f"/v1/disputes/{dispute['id']}"))["evidence"]
     assert (evidence["shipping_tracking_number"], evidence["shipping_carrier"]) == (None, "DHL"), "it was emptied"
 

@@ -155,6 +155,7 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200, *, changed: bo
         "statuses": STATUSES,
         "wrong": wrong,
         "changed": changed,
+        "saved": ",".join(name for name in TEXTS if kept[name]),
         "kept": {name: text for name, text in kept.items() if changed and text != evidence[name]},
         "key": visit.idempotency_key,
         "reason": visit.sent("reason"),
@@ -178,9 +179,7 @@ async def answer_dispute(visit: Visit) -> Reply:
     reason = visit.sent("reason") or f"Answered by {visit.signed.operator.name}"
     key = f"{visit.idempotency_key}-{visit.sent('do') or 'send'}"  # A form may be kept first, and sent later.
     try:
-        kept = (await visit.door.get(path))["evidence"]
-        evidence = {name: visit.sent(name) for name in TEXTS if name in visit.form and (visit.sent(name) or kept[name])}
-        params = {"evidence": evidence | await _uploaded(visit), "submit": visit.sent("do") != "save"}
+        params = {"evidence": _evidence(visit) | await _uploaded(visit), "submit": visit.sent("do") != "save"}
         await visit.door.post(path, params, key=key, reason=reason, expect=visit.sent("version"))
     except CallRefused as refused:
         if refused.code in ("operator_forbidden", "resource_missing"):
@@ -188,6 +187,13 @@ async def answer_dispute(visit: Visit) -> Reply:
         said = "" if refused.code == "record_changed" else refused.message
         return await _page(visit, said, refused.status, changed=not said)
     return Redirect(visit.url(f"/disputes/{visit.id}"))
+
+
+def _evidence(visit: Visit) -> dict[str, str]:
+    """The evidence of the form. A field that was `saved` when it was shown may be emptied; as the form says so itself,
+    a second press sends the same."""
+    saved = visit.sent("saved").split(",")
+    return {name: visit.sent(name) for name in TEXTS if name in visit.form and (visit.sent(name) or name in saved)}
 
 
 async def _uploaded(visit: Visit) -> dict[str, str]:
