@@ -273,8 +273,44 @@ async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
     assert "Opened 2 Began to pay 0 Paid 0" in visited and "Paid not yet" in visited
     picture = await visitor.get(f"{made.headers['location']}/qr.svg")
     assert picture.headers["content-type"] == "image/svg+xml" and b"<path stroke" in picture.body
+    listed = text(await visitor.get("/dashboard/links"))
+    assert "<b>Tea</b>" in listed and "2 0 after 3 payments" in listed
     await visitor.submit(page, made.headers["location"], {"active": "false"})
     assert "Closed" in text(await visitor.get(made.headers["location"]))
+
+
+async def test_a_link_is_edited(shop: DashboardShop) -> None:
+    price = {"currency": "eur", "unit_amount": 1250, "product_data": {"name": "Tea"}}
+    id = (await shop.post("/v1/payment_links", line_items=[{"price_data": price, "quantity": 1}]))["id"]
+    visitor, page, action = await shop.visitor(), f"/dashboard/links/{id}", f"/dashboard/links/{id}/edit"
+    assert f'href="{action}"' in (await visitor.get(page)).body.decode()
+    form = await visitor.get(action)
+    fields = {"limit": "30", "message": "See you <b>there</b>", "inactive_message": "Sold out", "reason": "30 seats"}
+    for field, given, told in (
+        ("limit", "many", "Invalid integer"),
+        ("limit", "0", "greater than or equal to 1"),
+        ("url", "https://shop.example/thanks", "not both"),
+        ("inactive_message", "x" * 501, "500"),
+    ):
+        refused = await visitor.submit(form, action, fields | {field: given})
+        assert refused.status in (400, 422) and told in text(refused), (field, text(refused))
+        wrong = re.search(r'<input class="in" id="([^"]*)"[^>]*aria-invalid="true"', refused.body.decode())
+        assert wrong is not None and wrong[1] == field
+    assert (await visitor.submit(form, action, fields)).headers["location"] == page
+    link = await shop.get(f"/v1/payment_links/{id}")
+    assert link["restrictions"]["completed_sessions"]["limit"] == 30 and link["inactive_message"] == "Sold out"
+    assert link["after_completion"]["hosted_confirmation"]["custom_message"] == "See you <b>there</b>"
+    assert "At most 30 payments, 30 left" in text(await visitor.get(page))
+    audit = (await shop.app.ok(shop.merchant.admin_key, "GET", "/ops/v1/audit", {"record": id}))["data"]
+    assert "30 seats" in str(audit[0])
+    form = await visitor.get(action)
+    assert 'value="30"' in form.body.decode() and "See you &lt;b&gt;there" in form.body.decode()
+    emptied = {"limit": "", "message": "", "inactive_message": "", "url": "https://shop.example/thanks"}
+    assert (await visitor.submit(form, action, emptied)).status == 303
+    link = await shop.get(f"/v1/payment_links/{id}")
+    assert (link["restrictions"], link["inactive_message"]) == (None, None)
+    assert link["after_completion"] == {"type": "redirect", "redirect": {"url": "https://shop.example/thanks"}}
+    assert "any number of payments" in text(await visitor.get(page))
 
 
 async def test_settings_change_the_merchants_name(shop: DashboardShop) -> None:
@@ -396,6 +432,7 @@ ACTIONS: dict[str, dict[str, str]] = {
     "/dashboard/settings/users/opr_1/sign-out": {},
     "/dashboard/settings/users/opr_1/sessions/dss_1/end": {},
     "/dashboard/links/new": {"name": "x", "amount": "1.00", "currency": "eur"},
+    "/dashboard/links/plink_1/edit": {"limit": "3"},
     "/dashboard/settings": {"name": "x"},
     "/dashboard/settings/checkout": {"brand_colour": "#1f6f8b"},
 }

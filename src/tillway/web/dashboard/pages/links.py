@@ -10,9 +10,12 @@ from tillway.web.dashboard.qr_code import qr_path
 from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
 
 AMOUNT_MOST = 99_999_999
-PAGE_ROWS = 50
+PAGE_ROWS = 20
 SESSIONS_MAX = 100
 """The newest visits of a link that are counted."""
+
+EDITED = ("limit", "url", "message", "inactive_message")
+"""The fields of the form that changes a link."""
 
 
 @page("GET", "/links", place="/links")
@@ -23,7 +26,15 @@ async def list_links(visit: Visit) -> Reply:
         starting_after=visit.asked("after") or None,
         expand=["data.line_items"],
     )
-    return Shown("links.html", {"list": found, "fields": {"after": visit.asked("after")}})
+    rows = [{**one, "visits": await _visits(visit, one["id"])} for one in found["data"]]
+    return Shown("links.html", {"list": found, "rows": rows, "fields": {"after": visit.asked("after")}})
+
+
+async def _visits(visit: Visit, link: str) -> dict[str, Any]:
+    """The newest visits of a link, as the API lists its checkout sessions; how many were `opened` and `paid`."""
+    found: dict[str, Any] = await visit.door.get("/v1/checkout/sessions", payment_link=link, limit=SESSIONS_MAX)
+    sessions = found["data"]
+    return found | {"opened": len(sessions), "paid": [one for one in sessions if one["payment_status"] == "paid"]}
 
 
 @page("GET", "/links/new", place="/links")
@@ -71,15 +82,15 @@ async def make_link(visit: Visit) -> Reply:
 async def show_link(visit: Visit) -> Reply:
     link = await visit.door.get(f"/v1/payment_links/{visit.id}")
     lines = (await visit.door.get(f"/v1/payment_links/{visit.id}/line_items"))["data"]
-    sessions = await visit.door.get("/v1/checkout/sessions", payment_link=visit.id, limit=SESSIONS_MAX)
+    visits = await _visits(visit, visit.id)
     values = {
         "link": link,
         "lines": lines,
         "amount": sum(line["amount_total"] for line in lines),
         "limit": link["restrictions"]["completed_sessions"] if link["restrictions"] else None,
-        "funnel": _funnel(sessions["data"]),
-        "more": sessions["has_more"],
-        "paid": [one for one in sessions["data"] if one["payment_status"] == "paid"],
+        "funnel": _funnel(visits),
+        "more": visits["has_more"],
+        "paid": visits["paid"],
         "key": visit.idempotency_key,
         "text": words.document(link),
         "code": qr_path(link["url"]),
@@ -87,14 +98,11 @@ async def show_link(visit: Visit) -> Reply:
     return Shown("link.html", values)
 
 
-def _funnel(sessions: list[dict[str, Any]]) -> list[tuple[str, int, float]]:
+def _funnel(visits: dict[str, Any]) -> list[tuple[str, int, float]]:
     """How many of a link's visits went how far, each with its share of all in per cent."""
-    counts = (
-        ("Opened", len(sessions)),
-        ("Began to pay", sum(one["payment_intent"] is not None for one in sessions)),
-        ("Paid", sum(one["payment_status"] == "paid" for one in sessions)),
-    )
-    return [(word, count, round(100 * count / max(len(sessions), 1), 2)) for word, count in counts]
+    began = sum(one["payment_intent"] is not None for one in visits["data"])
+    counts = (("Opened", visits["opened"]), ("Began to pay", began), ("Paid", len(visits["paid"])))
+    return [(word, count, round(100 * count / max(visits["opened"], 1), 2)) for word, count in counts]
 
 
 @page("GET", "/links/{id}/qr.svg", place="/links")
@@ -121,3 +129,59 @@ async def switch_link(visit: Visit) -> Reply:
     active = visit.sent("active") == "true"
     await visit.door.post(path, {"active": active}, reason="Opened the link" if active else "Closed the link")
     return Redirect(visit.url(f"/links/{visit.id}"))
+
+
+@page("GET", "/links/{id}/edit", place="/links")
+async def ask_to_edit(visit: Visit) -> Reply:
+    await visit.check_role("configure", f"/v1/payment_links/{visit.id}")
+    link = await visit.door.get(f"/v1/payment_links/{visit.id}")
+    after = link["after_completion"]
+    return _edit_form(
+        visit,
+        {
+            "limit": link["restrictions"]["completed_sessions"]["limit"] if link["restrictions"] else "",
+            "url": (after.get("redirect") or {}).get("url") or "",
+            "message": (after.get("hosted_confirmation") or {}).get("custom_message") or "",
+            "inactive_message": link["inactive_message"] or "",
+        },
+    )
+
+
+@page("POST", "/links/{id}/edit", place="/links")
+async def edit_link(visit: Visit) -> Reply:
+    """Change how often a link can be paid, where it leads afterwards, and what it says when it is closed."""
+    path = f"/v1/payment_links/{visit.id}"
+    await visit.check_role("configure", path)
+    given = {name: visit.sent(name) for name in EDITED}
+    url, message = given["url"], given["message"]
+    if url and message:
+        return _edit_form(
+            visit, given, "Write an address of your own or a text of the thank-you page, not both.", "url"
+        )
+    redirect = {"type": "redirect", "redirect": {"url": url}}
+    confirmation = {"type": "hosted_confirmation", "hosted_confirmation": {"custom_message": message}}
+    params = {
+        "after_completion": redirect if url else confirmation,
+        "inactive_message": given["inactive_message"],
+        "restrictions": {"completed_sessions": {"limit": given["limit"]}} if given["limit"] else "",
+    }
+    reason = visit.sent("reason") or "Changed at the dashboard"
+    try:
+        await visit.door.post(path, params, key=visit.idempotency_key, reason=reason)
+    except CallRefused as refused:
+        if refused.code in ("operator_forbidden", "resource_missing"):
+            raise
+        at = next((name for name in reversed(EDITED) if name in refused.param), "message")
+        return _edit_form(visit, given, refused.message, at, refused.status)
+    return Redirect(visit.url(f"/links/{visit.id}"))
+
+
+def _edit_form(visit: Visit, given: dict[str, Any], wrong: str = "", at: str = "", status: int = 200) -> Shown:
+    """The form, with the reason why its field `at` was refused."""
+    values = {
+        "given": given,
+        "wrong": {**dict.fromkeys(EDITED, ""), at: wrong},
+        "reason": visit.sent("reason"),
+        "key": visit.idempotency_key,
+    }
+    return Shown("edit-link.html", values, 422 if wrong and status == 200 else status)
