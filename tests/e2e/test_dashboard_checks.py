@@ -359,7 +359,7 @@ async def test_08_errors_show_message_fix_link_and_request(tillway_server: Tillw
         assert await here.page.look("!!document.querySelector('main [data-copy^=req_]')"), "the request has its id"
     async with desk(tillway_server, tmp_path, "viewer", scripts=False) as here:
         words = await here.open(f"/payments/{payment}/refund")
-        assert "This is not for your role" in words and "support, operator, admin" in words
+        assert "canceling payments is for support, operators and admins" in words and "signed in as viewer" in words
 
 
 async def test_09_filters_stand_in_the_address(tillway_server: TillwayServer, tmp_path: Path) -> None:

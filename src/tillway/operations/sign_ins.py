@@ -25,6 +25,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.engine.ids import random_text
 from tillway.store.codec import decode
+from tillway.store.walk import records_of
 
 TOKEN_LENGTH = 43
 """Characters of base 62: 256 random bits."""
@@ -251,6 +252,12 @@ async def accounts_of(engine: Engine, operator: Operator) -> list[Account]:
     if not mine:
         raise Refused("operator_forbidden", "You do not work for any merchant of this installation.")
     return sorted(mine, key=lambda account: account.created)
+
+
+async def admins_of(engine: Engine, account: str) -> list[Operator]:
+    """Who may change everything of a merchant: first who has an e-mail address, and who works for no other."""
+    found = [one async for one in records_of(engine.store, SYSTEM, Operator) if one.governs(account)]
+    return sorted(found, key=lambda one: (not one.email, one.accounts is None, one.created, one.id))
 
 
 def caller_of(operator: Operator, operation: str, address: str | None) -> Caller:

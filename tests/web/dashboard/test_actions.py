@@ -313,6 +313,30 @@ async def test_a_link_is_edited(shop: DashboardShop) -> None:
     assert "any number of payments" in text(await visitor.get(page))
 
 
+@pytest.mark.parametrize(
+    ("role", "path", "told"),
+    [
+        ("support", "/links/new", "Changing payment links is for admins You are signed in as support. Ines Castro is"),
+        ("viewer", "/payments/pi_1/refund", "canceling payments is for support, operators and admins"),
+        ("support", "/balance/payout", "Paying out is for operators and admins"),
+        ("support", "/audit", "Reading the audit log is for viewers and admins"),
+        ("viewer", "/audit?owner=installation", "This is not for your role You are signed in as viewer. Only an oper"),
+    ],
+)
+async def test_a_refused_page_says_who_may_and_whom_to_ask(
+    shop: DashboardShop, role: Role, path: str, told: str
+) -> None:
+    accounts = [shop.merchant.account]
+    params = {"name": "Ines Castro", "email": "ines@shop.example", "role": "admin", "accounts": accounts}
+    await shop.app.ok(shop.merchant.admin_key, "POST", "/ops/v1/operators", params)
+    page = await (await shop.visitor(role)).get(f"/dashboard{path}")
+    assert page.status == 403 and told in text(page), text(page)
+    assert "Ask Ines Castro" in text(page) and 'href="mailto:ines@shop.example"' in page.body.decode()
+    assert (">Back to " in page.body.decode().partition("<dialog")[0]) == (
+        path not in ("/audit", "/audit?owner=installation")
+    )
+
+
 async def test_settings_change_the_merchants_name(shop: DashboardShop) -> None:
     visitor = await shop.visitor()
     page = await visitor.get("/dashboard/settings")

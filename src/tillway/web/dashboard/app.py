@@ -44,6 +44,7 @@ from tillway.web.dashboard.visit import (
     Visit,
     browser_of,
 )
+from tillway.web.dashboard.words import forbidden
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class Dashboard:
         except CallRefused as refused:
             if request.method == "GET" and refused.code in STORE_CODES:
                 raise Refused(refused.code) from refused
-            reply = await self._refused(visit, refused)
+            reply = await self._refused(visit, refused, chosen.place if chosen is not None else "")
         if isinstance(reply, Shown):
             visit.frame = await self._badges.of(visit)
         response = self._reply(visit, chosen, reply)
@@ -437,10 +438,19 @@ class Dashboard:
 
     # Answers
 
-    async def _refused(self, visit: Visit, refused: CallRefused) -> Reply:
+    async def _refused(self, visit: Visit, refused: CallRefused, place: str) -> Reply:
         """The page for a call that the API refused, where the page has no form to say it beside."""
         if refused.status == 403:
-            return Shown("forbidden.html", {"message": refused.message, "request": refused.request_id}, 403)
+            admins = await sign_ins.admins_of(self._platform.engine, visit.account.id)
+            values = {
+                "heading": forbidden(place, visit.lacks),
+                "message": refused.message,
+                "request": refused.request_id,
+                "ask": next((one for one in admins if one.id != visit.signed.operator.id), None),
+                "lacks": visit.lacks,
+                "back": place if visit.request.path != visit.url(place) else "",
+            }
+            return Shown("forbidden.html", values, 403)
         if refused.code == "resource_missing":
             return Shown("not-found.html", {"message": refused.message}, 404)
         values = {

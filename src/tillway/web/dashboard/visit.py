@@ -97,6 +97,8 @@ class Visit(msgspec.Struct):
     files: dict[str, Upload] = {}
     frame: Frame = Frame()
     """The numbers and the readiness that the frame of the page shows."""
+    lacks: Capability | None = None
+    """The capability that the page needs and the operator's role does not have."""
     refreshes: bool = True
     """Whether open pages ask for themselves anew: not where each look is paid for."""
 
@@ -135,6 +137,7 @@ class Visit(msgspec.Struct):
         """Go on if the operator's role may do the call `path`; else let the API refuse it, so that the try stands in
         the audit trail. Raises `CallRefused`."""
         if not self.may(capability):
+            self.lacks = capability
             await self.door.post(path)
 
     def url(self, path: str = "", /, **query: Any) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from tillway.domain.money import MINOR_UNITS
+from tillway.domain.operator import MAY, ROLES, Capability
 
 MINUS: Final = "\N{MINUS SIGN}"
 
@@ -91,6 +92,34 @@ LEDGER_FOR: Final[dict[str, str]] = {
     "refund_failure": "Refund failed",
     "transfer": "Transfer",
 }
+
+DOINGS: Final[dict[str, dict[Capability, str]]] = {
+    "/payments": {
+        "personal": "Keeping views",
+        "refund": "Refunding, capturing and canceling payments",
+        "settle": "Changing the metadata of payments",
+    },
+    "/customers": {"personal": "Adding customers", "settle": "Charging and crediting customers"},
+    "/balance": {"settle": "Paying out"},
+    "/disputes": {"disputes": "Answering disputes"},
+    "/doubts": {"settle": "Settling money in doubt"},
+    "/links": {"configure": "Changing payment links"},
+    "/connectors": {"settle": "Draining and testing connectors", "configure": "Changing connectors"},
+    "/routing": {"configure": "Changing the routing"},
+    "/developers": {"settle": "Sending webhooks again", "configure": "Changing keys and webhooks"},
+    "/audit": {"export_audit": "Reading the audit log"},
+    "/settings": {"configure": "Changing users and settings"},
+}
+"""What each capability does at each entry of the navigation."""
+
+
+def forbidden(place: str, capability: Capability | None) -> str:
+    """The heading of the page that refuses what needs the capability there. None: it needs something else."""
+    doing = DOINGS.get(place, {}).get(capability) if capability is not None else None
+    if doing is None:
+        return "This is not for your role"
+    roles = ["support" if role == "support" else f"{role}s" for role in ROLES if capability in MAY[role]]
+    return f"{doing} is for " + (f"{', '.join(roles[:-1])} and " if roles[1:] else "") + roles[-1]
 
 
 def decline(code: str | None) -> str:

@@ -18,6 +18,8 @@ async def list_audit(visit: Visit) -> Reply:
 async def _page(visit: Visit, entry: Any = None) -> Shown:
     """The list beside one of its entries, the newest unless another is chosen."""
     fields = _fields(visit)
+    if not visit.may("export_audit"):
+        visit.lacks = "export_audit"
     found = await visit.door.get("/ops/v1/audit", limit=PAGE_ROWS, **_filters(visit, fields))
     owner = _owner(visit)
     values = {
