@@ -274,7 +274,7 @@ async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
     picture = await visitor.get(f"{made.headers['location']}/qr.svg")
     assert picture.headers["content-type"] == "image/svg+xml" and b"<path stroke" in picture.body
     listed = text(await visitor.get("/dashboard/links"))
-    assert "<b>Tea</b>" in listed and "2 0 after 3 payments" in listed
+    assert "<b>Tea</b>" in listed and "2 0 Ends after 3 payments" in listed
     await visitor.submit(page, made.headers["location"], {"active": "false"})
     assert "Closed" in text(await visitor.get(made.headers["location"]))
 
