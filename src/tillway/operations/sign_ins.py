@@ -255,7 +255,7 @@ async def accounts_of(engine: Engine, operator: Operator) -> list[Account]:
 
 
 async def admins_of(engine: Engine, account: str) -> list[Operator]:
-    """Who may change everything of a merchant: first who has an e-mail address, and who works for no other."""
+    """The admins of a merchant: first those with an e-mail address, then those of single merchants."""
     found = [one async for one in records_of(engine.store, SYSTEM, Operator) if one.governs(account)]
     return sorted(found, key=lambda one: (not one.email, one.accounts is None, one.created, one.id))
 

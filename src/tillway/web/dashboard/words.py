@@ -110,11 +110,11 @@ DOINGS: Final[dict[str, dict[Capability, str]]] = {
     "/audit": {"export_audit": "Reading the audit log"},
     "/settings": {"configure": "Changing users and settings"},
 }
-"""What each capability does at each entry of the navigation."""
+"""The acts of each capability, by the entry of the navigation."""
 
 
 def forbidden(place: str, capability: Capability | None) -> str:
-    """The heading of the page that refuses what needs the capability there. None: it needs something else."""
+    """The heading of the page that refuses an act of that capability. None: a capability is not the reason."""
     doing = DOINGS.get(place, {}).get(capability) if capability is not None else None
     if doing is None:
         return "This is not for your role"

@@ -149,7 +149,7 @@ async def ask_to_edit(visit: Visit) -> Reply:
 
 @page("POST", "/links/{id}/edit", place="/links")
 async def edit_link(visit: Visit) -> Reply:
-    """Change how often a link can be paid, where it leads afterwards, and what it says when it is closed."""
+    """Change how often a link can be paid, where it leads afterwards, and its text when it is closed."""
     path = f"/v1/payment_links/{visit.id}"
     await visit.check_role("configure", path)
     given = {name: visit.sent(name) for name in EDITED}
