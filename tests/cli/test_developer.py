@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,7 +154,8 @@ def test_events_are_printed_and_sent_again(server: TillwayServer, shop: Shop) ->
         assert (tailing.stop(), logging.stop()) == (0, 0)
     endpoint = server.client.v1.webhook_endpoints.create({"url": shop.hook, "enabled_events": ["payout.paid"]})
     given = ("--webhook-endpoint", endpoint.id, "--url", server.base_url, "--api-key", server.secret_key)
-    assert invoked("events", "resend", event["id"], *given).stdout.startswith(f"{event['id']} customer.created: 1 ")
+    # Deliveries to endpoints of other tests may be open beside it.
+    assert re.match(rf"{event['id']} customer\.created: [1-9]", invoked("events", "resend", event["id"], *given).stdout)
     wait(lambda: len(shop.received) == 1, lambda: "no event came")
     assert invoked("events", "resend", "evt_none", *given).returncode == 1
 
