@@ -176,6 +176,8 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "other currency": {"currency": "usd"},
     "unknown kind": {"dispute": "complaint"},
     "unknown status": {"status": "Fine"},
+    "a list as kind": {"dispute": []},
+    "an object as status": {"status": {}},
     "reference of two lines": {"reference": "d\r\n1"},
     "due in words": {"evidence_due": "soon"},
     "due in milliseconds": {"evidence_due": 1_800_000_000_000},

@@ -1,11 +1,13 @@
 """The connector `adyen` keeps the contract, and Adyen's own rules."""
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
 from Adyen.util import is_valid_hmac_notification
 from adyen_provider import ACCOUNT, KEY, AdyenFarSide, notification
+from bent_members import bent
 from provider_specs import judge, spec
 
 from tillway.connectors.adyen import AdyenConnector
@@ -231,6 +233,21 @@ async def test_disputes(kind: str, stage: str, verdict: str) -> None:
     assert (notice.reason, notice.network_reason_code) == ("fraudulent", "10.4")
     with pytest.raises(NoticeImpossible):
         await _told(item(kind, amount={"currency": "EUR", "value": 0}))
+
+
+@pytest.mark.parametrize("kind", ["AUTHORISATION", "CAPTURE_FAILED", "REFUND", "CHARGEBACK", "REQUEST_FOR_INFORMATION"])
+async def test_members_of_another_type_are_read_or_rejected(kind: str) -> None:
+    more = {
+        "chargebackReasonCode": "10.4",
+        "cvcResult": "1 Matches",
+        "avsResult": "4 No",
+        "disputeStatus": "Undefended",
+    }
+    for success in (True, False):
+        for changed in bent(item(kind, success=success, reason="Refused", additionalData=more)):
+            if isinstance(changed["additionalData"], dict):  # It holds the signature.
+                with suppress(NoticeRejected):
+                    await _told(changed)
 
 
 def test_the_official_library_signs_as_we_read() -> None:

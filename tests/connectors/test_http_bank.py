@@ -2,10 +2,12 @@
 
 import hashlib
 import hmac
+from contextlib import suppress
 
 import msgspec
 import pytest
 from bank_peers import read_at_once
+from bent_members import bent
 
 from tillway.connectors.http_bank import HttpBank, list_operations, signature
 from tillway.connectors.port import (
@@ -326,6 +328,15 @@ def test_notices(said, expected):
 def test_rejected_notices(said):
     with pytest.raises(NoticeRejected):
         notice(said)
+
+
+@pytest.mark.parametrize(
+    "said", [ACCEPTED, {**DISPUTE, "network_reason_code": "10.4", "evidence_due": 1, "created": 1}]
+)
+def test_members_of_another_type_are_read_or_rejected(said):
+    for changed in bent(said):
+        with suppress(NoticeRejected):
+            notice(changed)
 
 
 def test_signatures():

@@ -1,10 +1,12 @@
 """The connector `paypal` keeps the contract, and PayPal's own rules."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
+from bent_members import bent
 from paypal_provider import PROOF, PayPalFarSide
 from provider_specs import judge, spec
 
@@ -330,6 +332,17 @@ async def test_a_payout_is_told() -> None:
     assert (notice.operation, notice.reference) == ("payout", "r1") and isinstance(notice.outcome, Declined)
 
 
+DISPUTE = {
+    "dispute_id": "PP-1",
+    "dispute_amount": AMOUNT,
+    "reason": "MERCHANDISE_OR_SERVICE_NOT_RECEIVED",
+    "status": "RESOLVED",
+    "dispute_life_cycle_stage": "CHARGEBACK",
+    "dispute_outcome": {"outcome_code": "RESOLVED_SELLER_FAVOUR"},
+    "disputed_transactions": [{"custom": "r1"}],
+}
+
+
 @pytest.mark.parametrize(
     ("status", "outcome", "stage", "verdict"),
     [
@@ -341,17 +354,30 @@ async def test_a_payout_is_told() -> None:
 )
 async def test_disputes(status: str, outcome: str | None, stage: str, verdict: tuple[str, str]) -> None:
     dispute = {
-        "dispute_id": "PP-1",
-        "dispute_amount": AMOUNT,
-        "reason": "MERCHANDISE_OR_SERVICE_NOT_RECEIVED",
+        **DISPUTE,
         "status": status,
         "dispute_life_cycle_stage": stage,
         "dispute_outcome": {"outcome_code": outcome},
-        "disputed_transactions": [{"custom": "r1"}],
     }
     [notice] = await _told({"event_type": "CUSTOMER.DISPUTE.UPDATED", "resource": dispute})
     assert (notice.id, notice.reference, notice.amount_minor) == ("PP-1", "r1", 4200)
     assert (notice.stage, notice.verdict) == verdict and notice.reason == "product_not_received"
+
+
+@pytest.mark.parametrize(
+    ("event_type", "resource"),
+    [
+        ("PAYMENT.CAPTURE.COMPLETED", capture(supplementary_data={"related_ids": {"order_id": "O-1"}})["resource"]),
+        ("PAYMENT.CAPTURE.COMPLETED", capture(invoice_id="r2")["resource"]),
+        ("PAYMENT.REFUND.FAILED", capture(invoice_id="r2")["resource"]),
+        ("PAYMENT.PAYOUTS-ITEM.RETURNED", {**batch("RETURNED")["items"][0], "payout_batch_id": "B1"}),
+        ("CUSTOMER.DISPUTE.UPDATED", DISPUTE),
+    ],
+)
+async def test_members_of_another_type_are_read_or_rejected(event_type: str, resource: dict[str, Any]) -> None:
+    for changed in bent({"event_type": event_type, "resource": resource}):
+        with suppress(NoticeRejected):
+            await _told(changed)
 
 
 async def test_what_paypal_does_not_confirm_is_rejected() -> None:

@@ -1,11 +1,14 @@
 """The connector `stripe` keeps the contract, and Stripe's own rules."""
 
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import stripe
+from bent_members import bent
 from stripe_provider import SECRET, StripeFarSide, signed
 
 from tillway.connectors.conversation import converse, listen
@@ -21,12 +24,14 @@ from tillway.connectors.port import (
     Pending,
     PostalAddress,
     Recipient,
+    Request,
+    Response,
     Succeeded,
     Unknown,
 )
 from tillway.connectors.stripe import StripeConnector
 from tillway.testing.connector_contract import Check, authorization, checks_for
-from tillway.testing.far_side import Script, in_process
+from tillway.testing.far_side import Handler, Script, answer, in_process
 
 CAPABILITIES = StripeFarSide().connector.capabilities
 
@@ -357,13 +362,34 @@ async def test_an_event_about_an_intent_is_read_anew() -> None:
     assert await _told(INTENT, INTENT) == [], "an intent that was never confirmed is no news"
 
 
+PAYOUT = {
+    "id": "po_1",
+    "object": "payout",
+    "amount": 5,
+    "currency": "eur",
+    "status": "failed",
+    "failure_code": "account_closed",
+    "metadata": {"tillway_reference": "r3"},
+}
+DISPUTE = {
+    "id": "dp_1",
+    "object": "dispute",
+    "payment_intent": "pi_1",
+    "amount": 4200,
+    "currency": "eur",
+    "status": "needs_response",
+    "reason": "fraudulent",
+    "evidence_details": {"due_by": 1800000000},
+    "payment_method_details": {"card": {"network_reason_code": "10.4"}},
+}
+
+
 async def test_refunds_and_payouts_tell_their_outcome() -> None:
-    payout = {"id": "po_1", "object": "payout", "amount": 5, "currency": "eur", "metadata": {"tillway_reference": "r3"}}
-    [notice] = await _told({**payout, "status": "failed", "failure_code": "account_closed"})
+    [notice] = await _told(PAYOUT)
     assert (notice.reference, notice.operation, notice.amount_minor) == ("r3", "payout", 5)
     assert notice.outcome == Declined("processing_error", "account_closed", bank_id="po_1")
-    assert await _told({**payout, "status": "in_transit"}) == []
-    [notice] = await _told({**payout, "object": "refund", "status": "succeeded"})
+    assert await _told({**PAYOUT, "status": "in_transit"}) == []
+    [notice] = await _told({**PAYOUT, "object": "refund", "status": "succeeded"})
     assert (notice.operation, notice.outcome) == ("refund", Succeeded("po_1"))
 
 
@@ -378,21 +404,26 @@ async def test_refunds_and_payouts_tell_their_outcome() -> None:
     ],
 )
 async def test_disputes(status: str, stage: str, verdict: str) -> None:
-    dispute = {
-        "id": "dp_1",
-        "object": "dispute",
-        "payment_intent": "pi_1",
-        "amount": 4200,
-        "currency": "eur",
-        "status": status,
-        "reason": "fraudulent",
-        "evidence_details": {"due_by": 1800000000},
-        "payment_method_details": {"card": {"network_reason_code": "10.4"}},
-    }
-    [notice] = await _told(dispute, {**INTENT, "status": "succeeded"})
+    [notice] = await _told({**DISPUTE, "status": status}, {**INTENT, "status": "succeeded"})
     assert (notice.kind, notice.id, notice.reference) == ("dispute", "dp_1", "r1")
     assert (notice.stage, notice.verdict, notice.evidence_due) == (stage, verdict, 1800000000)
     assert notice.network_reason_code == "10.4"
+
+
+def _says(document: dict[str, Any], request: Request) -> Response:
+    return answer(200, document)
+
+
+@pytest.mark.parametrize(
+    "thing", [PAYOUT, {**PAYOUT, "object": "refund"}, DISPUTE, INTENT], ids=lambda thing: thing["object"]
+)
+async def test_members_of_another_type_are_read_or_rejected(thing: dict[str, Any]) -> None:
+    intent = {**INTENT, "status": "succeeded"}
+    told = [(changed, intent) for changed in bent(thing)] + [(thing, changed) for changed in bent(intent)]
+    for event, read in told:
+        far = Handler(partial(_says, read), lambda _: ("look_up", None))
+        with suppress(NoticeRejected):
+            await listen(connector().notices(*signed(event)), in_process(far))
 
 
 async def test_the_official_library_signs_as_we_read() -> None:

@@ -374,7 +374,9 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
     """A report of a dispute. Raises `NoticeImpossible` for a value that no dispute has."""
     amount, currency, reason = said.get("amount"), said.get("currency"), said.get("reason")
     code, due = said.get("network_reason_code"), said.get("evidence_due")
-    stage, verdict = _STAGES.get(said.get("dispute", "chargeback")), _VERDICTS.get(said.get("status", "Opened"))
+    named, status = said.get("dispute", "chargeback"), said.get("status", "Opened")
+    stage = _STAGES.get(named) if isinstance(named, str) else None
+    verdict = _VERDICTS.get(status) if isinstance(status, str) else None
     if verdict == "accepted" and not disputes:
         verdict = "opened"  # The word of banks that know no outcomes.
     if stage is None:
@@ -407,12 +409,12 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
 _NETWORK_CODE = late_pattern(rf"[A-Za-z0-9.]{{1,{NETWORK_REASON_CODE_MAX}}}")
 
 _STATUSES = ("Accepted", "ActionRequired", "Declined", "InsufficientFunds", "Pending")
-_STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {
+_STAGES: dict[str, Literal["chargeback", "inquiry", "warning"]] = {
     "chargeback": "chargeback",
     "inquiry": "inquiry",
     "warning": "warning",
 }
-_VERDICTS: dict[Any, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost", "Accepted": "accepted"}
+_VERDICTS: dict[str, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost", "Accepted": "accepted"}
 
 
 def body_of(operation: Operation, *, details: bool = False, redirects: bool = False) -> dict[str, Any]:

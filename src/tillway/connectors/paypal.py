@@ -945,7 +945,8 @@ _RESOLVED: dict[str, Verdict] = {
 
 def _dispute(thing: dict[str, Any]) -> list[Notice]:
     """A dispute names the transactions with our own references."""
-    transaction = next((part for part in thing.get("disputed_transactions") or [] if isinstance(part, dict)), {})
+    parts = thing.get("disputed_transactions")
+    transaction = next((part for part in parts if isinstance(part, dict)), {}) if isinstance(parts, list) else {}
     reference, money, id = transaction.get("custom"), thing.get("dispute_amount"), thing.get("dispute_id")
     if not isinstance(reference, str) or not isinstance(id, str) or not isinstance(money, dict):
         return []

@@ -56,7 +56,7 @@ from tillway.connectors.settings import (
     text,
     yes_or_no,
 )
-from tillway.domain.dispute import Verdict
+from tillway.domain.dispute import EVIDENCE_DUE_MAX, Verdict
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.refusal import Refused
 from tillway.domain.wire_amounts import CONVERTED, from_wire, to_wire
@@ -681,6 +681,8 @@ def _state(operation: Operation, found: Mapping[str, Any], kind: "_Kind") -> Out
 
 
 def _status(status: Any, found: Mapping[str, Any], id: str, kind: "_Kind") -> Outcome:
+    if not isinstance(status, str):
+        return Unknown("the object has no status")
     if status in kind.done:
         return Succeeded(id)
     if status in kind.open:
@@ -786,7 +788,8 @@ def _read_event(body: bytes) -> Notices:
     event = decode_notice(body)
     data, kind = event.get("data"), event.get("type")
     thing = data.get("object") if isinstance(data, dict) else None
-    if not isinstance(thing, dict) or not isinstance(kind, str) or not isinstance(thing.get("id"), str):
+    id = thing.get("id") if isinstance(thing, dict) else None
+    if not isinstance(thing, dict) or not isinstance(kind, str) or not isinstance(id, str) or not id:
         raise NoticeRejected("the body is not an event")
     match thing.get("object"):
         case "payment_intent":
@@ -861,7 +864,7 @@ def _object_notice(thing: dict[str, Any], kind: "_Kind") -> list[Notice]:
 def _ask_about_dispute(dispute: dict[str, Any], created: Any) -> Notices:
     """A dispute names the intent; the intent names our reference."""
     id = dispute.get("payment_intent")
-    if not isinstance(id, str):
+    if not isinstance(id, str) or not id:
         return []
     intent = yield from _fetch_intent(id)
     reference, status = _facts_of(intent)[0], dispute.get("status")
@@ -888,7 +891,7 @@ def _ask_about_dispute(dispute: dict[str, Any], created: Any) -> Notices:
             stage="inquiry" if str(status).startswith("warning") else "chargeback",
             verdict=verdict,
             network_reason_code=code if isinstance(code, str) else None,
-            evidence_due=due if type(due) is int else None,
+            evidence_due=due if type(due) is int and 0 < due <= EVIDENCE_DUE_MAX else None,
         )
     ]
 
