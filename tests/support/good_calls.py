@@ -675,6 +675,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/payments/{payment}/timeline": _on(MerchantObjects.paid),
     "GET /ops/v1/payments/{payment}/route": _on(MerchantObjects.paid),
     "GET /ops/v1/disputes/{dispute}": _on(MerchantObjects.dispute),
+    "GET /ops/v1/payment_links/{payment_link}": _on(MerchantObjects.link),
     "GET /ops/v1/payouts/contents": _nothing(),
     "GET /ops/v1/payouts/{payout}/contents": _on(MerchantObjects.payout),
     "GET /ops/v1/routing": _nothing(),

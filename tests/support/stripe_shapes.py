@@ -30,6 +30,7 @@ OWN_FIELDS: dict[tuple[str, str], tuple[Any, str]] = {
         [(name, "source_api") for name in ("charge", "customer", "payment_intent", "payout", "refund")],
         (str, "The contract by which the object was made."),
     ),
+    ("payment_link", "expires_at"): (int | None, "Stripe's payment links have no end."),
     ("charge.PaymentMethodDetails.SepaDebit", "payment_reference"): (str | None, "As `us_bank_account` has it."),
 }
 """Fields that Tillway answers and Stripe does not have: (class, field), their type and the reason."""

@@ -389,6 +389,33 @@ async def test_a_merchant_closes_a_link(shop: Shop) -> None:
     assert (await shop.press(url)).headers["location"].startswith("https://shop.example/thanks?session=cs_")
 
 
+async def test_a_link_ends_at_its_time(shop: Shop) -> None:
+    """A visitor who has come before is told so, too, and pays no more."""
+    ends = shop.app.clock.now_ms() // 1000 + 600
+    link = await _link(shop, expires_at=ends)
+    assert link["expires_at"] == ends
+    first = await _opened(shop, link)
+    await shop.app.wait(601)
+    for over in (await shop.page(link["url"]), await shop.page(first), await shop.press(first)):
+        assert "This payment page has expired" in text(over) and "You have not been charged" in text(over)
+    assert not await shop.payments()
+    await shop.post(f"/v1/payment_links/{link['id']}", inactive_message="The tasting was yesterday.")
+    assert "The tasting was yesterday." in text(await shop.page(link["url"]))
+    await shop.post(f"/v1/payment_links/{link['id']}", expires_at="")
+    assert "Thank you" in text(await shop.press(await _opened(shop, link)))
+
+
+@pytest.mark.parametrize("given", [0, 1, "soon", -1])
+async def test_a_link_ends_in_the_future(shop: Shop, given: object) -> None:
+    link = await _link(shop)
+    line = {"price": (await shop.get("/v1/prices"))["data"][0]["id"], "quantity": 1}
+    for path, terms in (("", {"line_items": [line]}), (f"/{link['id']}", {})):
+        answer = await shop.app.call(
+            shop.merchant.key, "POST", f"/v1/payment_links{path}", terms | {"expires_at": given}
+        )
+        assert answer.status == 400 and answer.json["error"]["param"] == "expires_at", answer.json
+
+
 async def test_a_receipt_goes_to_the_payer_in_their_language(tmp_path: Path) -> None:
     mail = MailServerHere()
     app = await InProcessApp.open(tmp_path, smtp_url=f"smtp://127.0.0.1:{mail.port}", smtp_from="pay@shop.example")

@@ -106,8 +106,9 @@ async def follow_link(call: Call) -> Answer:
     except Refused as refused:
         return _nothing(call, refused)
     payer = await payer_of(call, scope, None)
-    if link.is_closed or _is_disabled(payer):
-        return _plain(pages.nothing(payer, "closed", message=link.inactive_message))
+    now = call.platform.engine.clock.now_ms() // 1000
+    if link.is_closed(now) or _is_disabled(payer):
+        return _plain(_over(payer, link, now))
     if call.is_head:
         # Programs that preview a link ask so: it is open, and no session begins.
         shown = pages.nothing(payer, "closed")
@@ -166,11 +167,12 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
     if session.status == "expired":
         # The merchant may have ended it before its time.
         early = session.expires_at > visit.call.platform.engine.clock.now_ms() // 1000
-        return _plain(pages.nothing(payer, "expired", session, payer.say("closed_is") if early else None))
+        message = payer.say("closed_is") if early else None
+        return _plain(pages.nothing(payer, "expired", session, session.expires_at, message))
     if _is_disabled(payer) and (payment is None or payment.status == "requires_payment_method"):
         return _plain(pages.nothing(payer, "closed"))
-    if await _link_is_closed(visit):
-        return _plain(pages.nothing(payer, "closed"))
+    if (link := await _closed_link(visit)) is not None:
+        return _plain(_over(payer, link, visit.call.platform.engine.clock.now_ms() // 1000))
     if payment is not None and payment.status == "requires_action" and (entered is not None or payment.acting):
         return _to_challenge(visit, payment)
     if payment is not None and payment.status == "processing":
@@ -181,10 +183,18 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
     return _plain(shown)
 
 
-async def _link_is_closed(visit: _Visit) -> bool:
-    """Whether the link that opened the session was closed since, and the session has no payment under way."""
-    link = await visit.call.platform.engine.load(visit.scope.key).maybe(PaymentLink, visit.session.link)
-    return link is not None and link.is_closed and visit.session.id not in link.paying
+async def _closed_link(visit: _Visit) -> PaymentLink | None:
+    """The link that opened the session, if it was closed since and the session has no payment under way."""
+    engine = visit.call.platform.engine
+    link = await engine.load(visit.scope.key).maybe(PaymentLink, visit.session.link)
+    closed = link is not None and link.is_closed(engine.clock.now_ms() // 1000) and visit.session.id not in link.paying
+    return link if closed else None
+
+
+def _over(payer: Payer, link: PaymentLink, now: int) -> pages.Shown:
+    """The page of a link that takes no more payments: its time is over, or it was closed."""
+    outcome: pages.Outcome = "expired" if link.status(now) == "expired" and not _is_disabled(payer) else "closed"
+    return pages.nothing(payer, outcome, until=link.expires_at, message=link.inactive_message)
 
 
 def _to_challenge(visit: _Visit, payment: PaymentIntent) -> Plain:

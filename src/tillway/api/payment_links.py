@@ -21,6 +21,7 @@ from tillway.http.params import (
     Object,
     Params,
     Text,
+    Timestamp,
     Unsupported,
     Url,
     list_params,
@@ -43,6 +44,7 @@ CREATE = COMMON.extend(
     application_fee_amount=Unsupported(CONNECT),
     application_fee_percent=Unsupported(CONNECT),
     currency=Currency(),
+    expires_at=Timestamp(),
     inactive_message=Text(maximum=500),
     on_behalf_of=Unsupported(CONNECT),
     restrictions=RESTRICTIONS,
@@ -58,6 +60,7 @@ UPDATE = Params(
     active=Boolean(),
     after_completion=AFTER,
     expand=Expand(),
+    expires_at=Timestamp(unsettable=True),
     inactive_message=Text(maximum=500, unsettable=True),
     metadata=Metadata(),
     payment_intent_data=Unsupported(_FIXED),
@@ -93,6 +96,7 @@ async def create(call: Call) -> Answer:
     await check_types(call)
     command = CreateLink(
         terms=terms,
+        expires_at=call.params.get("expires_at"),
         inactive_message=call.params.get("inactive_message"),
         limit=_limit(call.params),
         **_after(call.params),
@@ -115,10 +119,26 @@ async def retrieve(call: Call) -> Answer:
     return await _link(call)
 
 
+@route("GET", "/ops/v1/payment_links/{payment_link}", returns="payment_link_overview")
+async def overview(call: Call) -> Answer:
+    """Retrieve how a payment link stands, with the version of its record for the header `Tillway-Expect`."""
+    engine = call.platform.engine
+    load = engine.load(call.caller.scope_key)
+    link = await load.get(PaymentLink, call.id, "payment_link")
+    now = engine.clock.now_ms() // 1000
+    return {
+        "object": "payment_link_overview",
+        "expires_at": link.expires_at,
+        "payment_link": link.id,
+        "status": link.status(now),
+        "versions": {link.id: load.seen[link.id][0]},
+    }
+
+
 @route("POST", "/v1/payment_links/{id}", UPDATE, returns="payment_link")
 async def update(call: Call) -> Answer:
-    """Change the words of a payment link, how often it can be paid, or close it."""
-    fields = {name: call.params.get(name, UNSET) for name in ("active", "inactive_message", "metadata")}
+    """Change the words of a payment link, how often and until when it can be paid, or close it."""
+    fields = {name: call.params.get(name, UNSET) for name in ("active", "expires_at", "inactive_message", "metadata")}
     if "restrictions" in call.params:
         fields["limit"] = _limit(call.params)
     return await checkout.update_link(call.platform, call.caller, call.id, UpdateLink(**fields, **_after(call.params)))
@@ -164,6 +184,7 @@ def link_shape(link: PaymentLink, view: View) -> dict[str, Any]:
         "custom_fields": [],
         "custom_text": dict.fromkeys(("after_submit", "shipping_address", "submit", "terms_of_service_acceptance")),
         "customer_creation": "if_required",
+        "expires_at": link.expires_at,
         "inactive_message": link.inactive_message,
         "invoice_creation": None,
         "livemode": view.livemode,

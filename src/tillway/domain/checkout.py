@@ -88,13 +88,15 @@ class CheckoutExpiry(Record, frozen=True, kw_only=True):
 
 
 class PaymentLink(Record, frozen=True, kw_only=True):
-    """An address that opens a session for each visitor. `completed` counts the sessions that were paid; those that are
-    paying now are in `paying`, where there is a `limit`, so that no more than that can ever complete."""
+    """An address that opens a session for each visitor until `expires_at`. `completed` counts the sessions that were
+    paid; those that are paying now are in `paying`, where there is a `limit`, so that no more than that can ever
+    complete."""
 
     currency: str
     lines: tuple[LineItem, ...] = ()
     active: bool = True
     completed: int = 0
+    expires_at: int | None = None
     inactive_message: str | None = None
     limit: int | None = None
     message: str | None = None
@@ -106,15 +108,25 @@ class PaymentLink(Record, frozen=True, kw_only=True):
     submit_type: str | None = None
     success_url: str | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a new session may begin to pay."""
-        return self.active and (self.limit is None or self.completed + len(self.paying) < self.limit)
+    def status(self, now: int) -> Literal["open", "closed", "expired"]:
+        """Expired: it would still be open, were its time not over."""
+        if not self.is_closed(now):
+            return "open"
+        used_up = self.limit is not None and self.completed >= self.limit
+        return "expired" if self.active and not used_up else "closed"
 
-    @property
-    def is_closed(self) -> bool:
+    def has_expired(self, now: int) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    def is_open(self, now: int) -> bool:
+        """Whether a new session may begin to pay."""
+        return not self.is_closed(now) and (self.limit is None or self.completed + len(self.paying) < self.limit)
+
+    def is_closed(self, now: int) -> bool:
         """Whether it can never be paid again, unless the merchant changes it."""
-        return not self.active or (self.limit is not None and self.completed >= self.limit)
+        used_up = self.limit is not None and self.completed >= self.limit
+        return not self.active or used_up or self.has_expired(now)
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -157,11 +169,12 @@ def create(command: CreateCheckout, catalogue: Catalogue, at: Moment) -> Changes
 
 
 def open_from(link: PaymentLink, at: Moment) -> Changes[CheckoutSession]:
-    """Open a session for a visitor of `link`."""
+    """Open a session for a visitor of `link`. It does not outlive the link."""
+    lifetime_end = at.now + LIFETIME_SECONDS
     session = CheckoutSession(
         id=at.new_id("cs"),
         created=at.created,
-        expires_at=at.now + LIFETIME_SECONDS,
+        expires_at=lifetime_end if link.expires_at is None else min(lifetime_end, link.expires_at),
         currency=link.currency,
         amount_minor=sum(line.amount_minor for line in link.lines),
         lines=link.lines,
@@ -234,13 +247,19 @@ def payment_of(session: CheckoutSession, email: str, return_url: str) -> CreateP
 
 
 def pressed(
-    session: CheckoutSession, payment: str, email: str, name: str | None, spoken: str, link: PaymentLink | None
+    session: CheckoutSession,
+    payment: str,
+    email: str,
+    name: str | None,
+    spoken: str,
+    link: PaymentLink | None,
+    now: int,
 ) -> Changes[None]:
     """Note that the payer pressed the button: a session of a link with a limit takes one of its places."""
     after = replace(session, payment=payment, turn=session.turn + 1, email=email, name=name, spoken=spoken)
     if link is None or session.id in link.paying:
         return Changes(result=None, records=(after,))
-    if not link.is_open:
+    if not link.is_open(now):
         raise Refused("payment_link_closed", param="payment_link")
     if link.limit is None:
         return Changes(result=None, records=(after,))
@@ -343,12 +362,14 @@ def create_link(command: CreateLink, catalogue: Catalogue, at: Moment) -> Change
             "Stored credit is one customer's; a link is for anyone.",
             param="payment_method_types",
         )
+    _check_end(command.expires_at, at)
     made, lines = _lines(command.terms.lines, catalogue, at)
     terms = _terms(command.terms, lines)
     terms.pop("amount_minor")
     link = PaymentLink(
         id=at.new_id("plink"),
         created=at.created,
+        expires_at=command.expires_at,
         inactive_message=command.inactive_message,
         limit=command.limit,
         message=command.message,
@@ -359,12 +380,24 @@ def create_link(command: CreateLink, catalogue: Catalogue, at: Moment) -> Change
     return made.then(Changes(result=link, records=(link,), events=(event,)))
 
 
-def update_link(link: PaymentLink, command: UpdateLink) -> Changes[PaymentLink]:
+def update_link(link: PaymentLink, command: UpdateLink, at: Moment) -> Changes[PaymentLink]:
     after = changed(link, command.given())
     if after == link:
         return Changes(result=link)
+    if after.expires_at != link.expires_at:
+        _check_end(after.expires_at, at)
     event = EventDraft(type="payment_link.updated", record=after, previous=link)
     return Changes(result=after, records=(after,), events=(event,))
+
+
+def _check_end(expires_at: int | None, at: Moment) -> None:
+    """Refuse an end of a link that is over: `active` closes a link now."""
+    if expires_at is not None and expires_at <= at.now:
+        raise Refused(
+            "parameter_invalid_integer",
+            "The `expires_at` timestamp must be in the future. To close a payment link now, send `active=false`.",
+            param="expires_at",
+        )
 
 
 # Carts.

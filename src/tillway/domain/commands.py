@@ -635,9 +635,11 @@ class PayCheckout(Command, frozen=True, kw_only=True):
 
 
 class CreateLink(Command, frozen=True, kw_only=True):
-    """Create a payment link, which opens a session for each visitor. `limit` is how many sessions may complete."""
+    """Create a payment link, which opens a session for each visitor until `expires_at`. `limit` is how many sessions
+    may complete."""
 
     terms: CheckoutTerms
+    expires_at: int | None = None
     inactive_message: str | None = None
     limit: int | None = None
     message: str | None = None
@@ -648,6 +650,7 @@ class UpdateLink(Update, frozen=True, kw_only=True):
     """Change a payment link, or close it (`active` false)."""
 
     active: bool | UnsetType = UNSET
+    expires_at: int | UnsetType | None = UNSET
     inactive_message: str | UnsetType | None = UNSET
     limit: int | UnsetType | None = UNSET
     message: str | UnsetType | None = UNSET

@@ -178,7 +178,7 @@ async def create_link(platform: Platform, caller: Caller, command: CreateLink) -
 
 async def update_link(platform: Platform, caller: Caller, id: str, command: UpdateLink) -> Done[PaymentLink]:
     async def work(load: Load, at: Moment) -> Changes[PaymentLink]:
-        return checkout.update_link(await load.get(PaymentLink, id, "payment_link"), command)
+        return checkout.update_link(await load.get(PaymentLink, id, "payment_link"), command, at)
 
     return await platform.engine.run(caller, work)
 
@@ -284,7 +284,7 @@ async def pay(
             confirm = Confirm(update=update, acceptance=command.acceptance)
             changes = payment_intent.confirm(payment, confirm, means, terms, at, idem=caller.idem)
         refusal, made_payment = changes.refusal, changes.result
-        noted = checkout.pressed(session, made_payment.id, command.email, command.name, spoken, link)
+        noted = checkout.pressed(session, made_payment.id, command.email, command.name, spoken, link, at.now)
         both = changes.then(noted)
         return msgspec.structs.replace(both, refusal=refusal) if refusal is not None else both
 

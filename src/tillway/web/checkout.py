@@ -169,10 +169,14 @@ def go_on(payer: Payer, session: CheckoutSession, address: str) -> Shown:
 
 
 def nothing(
-    payer: Payer, outcome: Outcome, session: CheckoutSession | None = None, message: str | None = None
+    payer: Payer,
+    outcome: Outcome,
+    session: CheckoutSession | None = None,
+    until: int | None = None,
+    message: str | None = None,
 ) -> Shown:
-    """The page that says why there is nothing to pay. `message` is said in place of the usual sentence."""
-    until = moment(session.expires_at, payer.language) if session is not None else ""
+    """The page that says why there is nothing to pay, any more if that was possible `until` a second. `message` is
+    said in place of the usual sentence."""
     back = session.cancel_url if session is not None else None
     return _page(
         payer,
@@ -180,7 +184,8 @@ def nothing(
         kind="nothing",
         title=payer.say(outcome),
         heading=payer.say(outcome),
-        sentence=message or payer.say(f"{outcome}_is", moment=until),
+        sentence=message
+        or payer.say(f"{outcome}_is", moment=moment(until, payer.language) if until is not None else ""),
         link=back,
         link_text=payer.say("back"),
         alarms=outcome == "busy",

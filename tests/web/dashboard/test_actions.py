@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
@@ -311,6 +312,41 @@ async def test_a_link_is_edited(shop: DashboardShop) -> None:
     assert (link["restrictions"], link["inactive_message"]) == (None, None)
     assert link["after_completion"] == {"type": "redirect", "redirect": {"url": "https://shop.example/thanks"}}
     assert "any number of payments" in text(await visitor.get(page))
+
+
+async def test_a_link_ends_when_its_form_says(shop: DashboardShop) -> None:
+    visitor, action, now = await shop.visitor(), "/dashboard/links/new", shop.app.clock.now_ms() // 1000
+    await shop.app.ok(
+        shop.merchant.admin_key, "POST", f"/ops/v1/accounts/{shop.merchant.account}", {"time_zone": "Europe/Berlin"}
+    )
+    form = await visitor.get(action)
+    fields = {"name": "Tasting", "amount": "24.00", "currency": "EUR"}
+    for ends, told in (("tomorrow", "such as 2026-12-04T18:00"), ("2020-01-01T00:00", "must be in the future")):
+        refused = await visitor.submit(form, action, fields | {"ends": ends})
+        assert told in text(refused) and 'id="ends"' in refused.body.decode() and refused.status in (400, 422)
+    year = datetime.fromtimestamp(now, UTC).year + 1
+    made = await visitor.submit(form, action, fields | {"ends": f"{year}-12-04T18:00"})
+    page = made.headers["location"]
+    assert f"Ends 4 December {year} , 18:00 CET" in text(await visitor.get(page))
+    assert f"Ends 4 December {year}" in text(await visitor.get("/dashboard/links"))
+    edit = f"{page}/edit"
+    form = await visitor.get(edit)
+    assert f'value="{year}-12-04T18:00"' in form.body.decode()
+    id = page.rpartition("/")[2]
+    await shop.post(f"/v1/payment_links/{id}", inactive_message="Come next year")
+    late = await visitor.submit(form, edit, {"ends": "", "limit": "3"})
+    assert late.status == 409 and "nothing was done" in text(late)
+    assert "Text when it is closed Come next year" in text(late) and f"Ends {year}-12-04T18:00" in text(late)
+    assert (await shop.get(f"/v1/payment_links/{id}"))["restrictions"] is None
+    assert (await visitor.submit(late, edit, {"ends": "", "limit": "3"})).status == 303
+    link = await shop.get(f"/v1/payment_links/{id}")
+    assert link["expires_at"] is None and link["restrictions"]["completed_sessions"]["limit"] == 3
+    await shop.post(f"/v1/payment_links/{id}", expires_at=now + 60)
+    await shop.app.wait(61)
+    for told in (page, "/dashboard/links"):
+        assert "Expired" in text(await visitor.get(told))
+    untouched = await visitor.submit(await visitor.get(edit), edit, {"reason": "Only looked"})
+    assert untouched.status == 303, "an end that is over is left as it is"
 
 
 @pytest.mark.parametrize(

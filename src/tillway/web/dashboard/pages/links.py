@@ -1,11 +1,12 @@
 """Payment links: the list, a new one, and one with its address."""
 
+from datetime import datetime
 from typing import Any
 
 from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.pages.refunds import read_amount
+from tillway.web.dashboard.pages.refunds import read_amount, versions_of
 from tillway.web.dashboard.qr_code import qr_path
 from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
 
@@ -14,7 +15,7 @@ PAGE_ROWS = 20
 SESSIONS_MAX = 100
 """The newest visits of a link that are counted."""
 
-EDITED = ("limit", "url", "message", "inactive_message")
+EDITED = ("limit", "ends", "url", "message", "inactive_message")
 """The fields of the form that changes a link."""
 
 
@@ -26,8 +27,26 @@ async def list_links(visit: Visit) -> Reply:
         starting_after=visit.asked("after") or None,
         expand=["data.line_items"],
     )
-    rows = [{**one, "visits": await _visits(visit, one["id"])} for one in found["data"]]
+    rows = [
+        {**one, "visits": await _visits(visit, one["id"]), "status": (await _overview(visit, one["id"]))["status"]}
+        for one in found["data"]
+    ]
     return Shown("links.html", {"list": found, "rows": rows, "fields": {"after": visit.asked("after")}})
+
+
+async def _overview(visit: Visit, link: str) -> dict[str, Any]:
+    """Whether a link is open, and the version of its record."""
+    found: dict[str, Any] = await visit.door.get(f"/ops/v1/payment_links/{link}")
+    return found
+
+
+def _read_end(visit: Visit) -> tuple[int | None, str]:
+    """The end that a person wrote as day and time of the merchant, in epoch seconds, and why it is none."""
+    written = visit.sent("ends")
+    try:
+        return (int(datetime.fromisoformat(written).replace(tzinfo=visit.zone).timestamp()) if written else None), ""
+    except (ValueError, OverflowError):
+        return None, "Write a day and a time, such as 2026-12-04T18:00."
 
 
 async def _visits(visit: Visit, link: str) -> dict[str, Any]:
@@ -43,11 +62,13 @@ async def ask_link(visit: Visit) -> Reply:
     return _form(visit)
 
 
-def _form(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
+def _form(visit: Visit, wrong: str = "", status: int = 200, *, late: str = "") -> Shown:
+    """The form for a new link; `late` says why its end is none."""
     values = {
         "currency": visit.sent("currency") or visit.account.default_currency,
         "wrong": wrong,
-        "given": {name: visit.sent(name) for name in ("name", "amount", "limit")},
+        "late": late,
+        "given": {name: visit.sent(name) for name in ("name", "amount", "limit", "ends")},
         "key": visit.idempotency_key,
     }
     return Shown("new-link.html", values, status)
@@ -62,6 +83,9 @@ async def make_link(visit: Visit) -> Reply:
     minor, wrong = read_amount(visit.sent("amount"), currency, AMOUNT_MOST, "can be paid by a link")
     if wrong or not visit.sent("name"):
         return _form(visit, wrong or "Say what the link is for.", 422)
+    ends, late = _read_end(visit)
+    if late:
+        return _form(visit, status=422, late=late)
     line = {
         "price_data": {"currency": currency, "unit_amount": minor, "product_data": {"name": visit.sent("name")}},
         "quantity": 1,
@@ -69,11 +93,15 @@ async def make_link(visit: Visit) -> Reply:
     params: dict[str, object] = {"line_items": [line]}
     if visit.sent("limit"):
         params["restrictions"] = {"completed_sessions": {"limit": visit.sent("limit")}}
+    if ends is not None:
+        params["expires_at"] = ends
     try:
         made = await visit.door.post("/v1/payment_links", params, key=visit.idempotency_key, reason="New payment link")
     except CallRefused as refused:
         if refused.code == "operator_forbidden":
             raise
+        if refused.param == "expires_at":
+            return _form(visit, status=refused.status, late=refused.message)
         return _form(visit, refused.message, refused.status)
     return Redirect(visit.url(f"/links/{made['id']}"))
 
@@ -88,6 +116,7 @@ async def show_link(visit: Visit) -> Reply:
         "lines": lines,
         "amount": sum(line["amount_total"] for line in lines),
         "limit": link["restrictions"]["completed_sessions"] if link["restrictions"] else None,
+        "status": (await _overview(visit, visit.id))["status"],
         "funnel": _funnel(visits),
         "more": visits["has_more"],
         "paid": visits["paid"],
@@ -134,53 +163,83 @@ async def switch_link(visit: Visit) -> Reply:
 @page("GET", "/links/{id}/edit", place="/links")
 async def ask_to_edit(visit: Visit) -> Reply:
     await visit.check_role("configure", f"/v1/payment_links/{visit.id}")
+    version = versions_of(await _overview(visit, visit.id))
+    return _edit_form(visit, await _kept(visit), version)
+
+
+async def _kept(visit: Visit) -> dict[str, Any]:
+    """The fields of the form as the link has them."""
     link = await visit.door.get(f"/v1/payment_links/{visit.id}")
     after = link["after_completion"]
-    return _edit_form(
-        visit,
-        {
-            "limit": link["restrictions"]["completed_sessions"]["limit"] if link["restrictions"] else "",
-            "url": (after.get("redirect") or {}).get("url") or "",
-            "message": (after.get("hosted_confirmation") or {}).get("custom_message") or "",
-            "inactive_message": link["inactive_message"] or "",
-        },
-    )
+    return {
+        "ends": _end_field(link["expires_at"], visit),
+        "limit": link["restrictions"]["completed_sessions"]["limit"] if link["restrictions"] else "",
+        "url": (after.get("redirect") or {}).get("url") or "",
+        "message": (after.get("hosted_confirmation") or {}).get("custom_message") or "",
+        "inactive_message": link["inactive_message"] or "",
+    }
+
+
+def _end_field(seconds: int | None, visit: Visit) -> str:
+    """A second as a field for day and time has it."""
+    return f"{words.moment(seconds, visit.zone):%Y-%m-%dT%H:%M}" if seconds is not None else ""
 
 
 @page("POST", "/links/{id}/edit", place="/links")
 async def edit_link(visit: Visit) -> Reply:
-    """Change how often a link can be paid, where it leads afterwards, and its text when it is closed."""
+    """Change how often and until when a link can be paid, where it leads afterwards, and its text when it is closed."""
     path = f"/v1/payment_links/{visit.id}"
     await visit.check_role("configure", path)
-    given = {name: visit.sent(name) for name in EDITED}
+    given, version = {name: visit.sent(name) for name in EDITED}, visit.sent("version")
     url, message = given["url"], given["message"]
     if url and message:
-        return _edit_form(
-            visit, given, "Write an address of your own or a text of the thank-you page, not both.", "url"
-        )
+        said = "Write an address of your own or a text of the thank-you page, not both."
+        return _edit_form(visit, given, version, said, "url")
+    ends, late = _read_end(visit)
+    if late:
+        return _edit_form(visit, given, version, late, "ends")
     redirect = {"type": "redirect", "redirect": {"url": url}}
     confirmation = {"type": "hosted_confirmation", "hosted_confirmation": {"custom_message": message}}
-    params = {
+    params: dict[str, Any] = {
         "after_completion": redirect if url else confirmation,
         "inactive_message": given["inactive_message"],
         "restrictions": {"completed_sessions": {"limit": given["limit"]}} if given["limit"] else "",
     }
+    if given["ends"] != (await _kept(visit))["ends"]:  # The field has no seconds, which an end may have.
+        params["expires_at"] = ends if ends is not None else ""
     reason = visit.sent("reason") or "Changed at the dashboard"
     try:
-        await visit.door.post(path, params, key=visit.idempotency_key, reason=reason)
+        await visit.door.post(path, params, key=visit.idempotency_key, reason=reason, expect=version)
     except CallRefused as refused:
         if refused.code in ("operator_forbidden", "resource_missing"):
             raise
-        at = next((name for name in reversed(EDITED) if name in refused.param), "message")
-        return _edit_form(visit, given, refused.message, at, refused.status)
+        if refused.code == "record_changed":
+            now = versions_of(await _overview(visit, visit.id))
+            kept = await _kept(visit)
+            changed = [(name, kept[name]) for name in EDITED if str(kept[name]) != given[name]]
+            return _edit_form(visit, given, now, status=409, changed=changed)
+        named = "ends" if refused.param == "expires_at" else refused.param
+        at = next((name for name in reversed(EDITED) if name in named), "message")
+        return _edit_form(visit, given, version, refused.message, at, refused.status)
     return Redirect(visit.url(f"/links/{visit.id}"))
 
 
-def _edit_form(visit: Visit, given: dict[str, Any], wrong: str = "", at: str = "", status: int = 200) -> Shown:
-    """The form, with the reason why its field `at` was refused."""
+def _edit_form(
+    visit: Visit,
+    given: dict[str, Any],
+    version: str,
+    wrong: str = "",
+    at: str = "",
+    status: int = 200,
+    changed: list[tuple[str, Any]] | None = None,
+) -> Shown:
+    """The form, with the reason why its field `at` was refused. After a change by somebody else (409) `changed` has
+    the fields in which the link differs from the form, with what it has now."""
     values = {
         "given": given,
         "wrong": {**dict.fromkeys(EDITED, ""), at: wrong},
+        "changed": changed,
+        "version": version,
         "reason": visit.sent("reason"),
         "key": visit.idempotency_key,
     }
