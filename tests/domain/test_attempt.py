@@ -3,7 +3,16 @@
 import pytest
 from moments import moment_at
 
-from tillway.domain.attempt import SENDS_MAX, AskLater, Attempt, GiveUp, Retry, check_settled_by_hand, next_step
+from tillway.domain.attempt import (
+    ANSWERS_MAX,
+    SENDS_MAX,
+    AskLater,
+    Attempt,
+    GiveUp,
+    Retry,
+    check_settled_by_hand,
+    next_step,
+)
 from tillway.domain.outcome import NotSent, Pending, Unknown
 from tillway.domain.refusal import Refused
 
@@ -81,6 +90,21 @@ def test_an_unknown_outcome_never_becomes_a_failure() -> None:
         assert isinstance(step, AskLater)
         current = step.attempt
     assert current.state == "unknown" and current.asked == 1000
+
+
+def test_the_first_answer_and_the_newest_are_kept() -> None:
+    current = attempt("new")
+    outcomes: list[Pending | Unknown] = [Unknown("no answer"), Pending(), *(Unknown(f"error {number}") for number in range(50))]
+    for number, outcome in enumerate(outcomes):
+        step = next_step(current, outcome, moment_at(NOW_MS + number, lambda: "suffix"), first_ask_seconds=5.0)
+        assert isinstance(step, AskLater)
+        current = step.attempt
+        if number == 1:
+            second = current.answers[1]
+            assert (second.at_ms, second.to, second.outcome, second.reason) == (NOW_MS + 1, "ask", "pending", None)
+    first, *newest = current.answers
+    assert (first.at_ms, first.to, first.outcome, first.reason) == (NOW_MS, "send", "unknown", "no answer")
+    assert [one.reason for one in newest] == [f"error {number}" for number in range(50 - ANSWERS_MAX + 1, 50)]
 
 
 BY_HAND = [

@@ -680,6 +680,8 @@ async def test_26_money_in_doubt_is_settled_with_a_reason(fresh: TillwayServer, 
         assert "Open 1" in words and "400.00 EUR" in words
         await here.choose("main ol a")
         await here.has("What did the bank tell you?")
+        told = await here.page.look("document.querySelector('details.fold .code pre').textContent")
+        assert "sent   not decided yet" in told, told
         await here.choose("input[name=outcome][value=succeeded]")
         await here.send("Settle")
         assert await here.page.look("document.querySelector('#db-r').getAttribute('aria-invalid')") == "true"

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from tillway.domain.outcome import Declined, NotSent, OperationKind, Outcome, Pending, Unknown
-from tillway.domain.record import Moment, Record
+from tillway.domain.record import Moment, Record, Value
 from tillway.domain.refusal import Refused
 
 SENDS_MAX = 6
@@ -38,7 +38,20 @@ ACTION_LIFETIME_SECONDS = 60 * 60
 ACTION_ASK_SECONDS_MAX = 30.0
 """The longest wait between two questions about a customer who has not returned: the provider may send no notice."""
 
+ANSWERS_MAX = 20
+"""Most answers that an attempt keeps: the first one, and the newest."""
+
 Withdrawal = Literal["canceled", "expired", "off_session", "refused", "gave_up"]
+
+
+class Answer(Value, frozen=True, kw_only=True):
+    """A provider's answer that settled nothing, to the request itself (`send`) or to a question about it (`ask`).
+    `reason` has the provider's words, or the reason why there was no answer."""
+
+    at_ms: int
+    to: Literal["send", "ask"]
+    outcome: Literal["pending", "unknown"]
+    reason: str | None = None
 
 
 class Attempt(Record, frozen=True, kw_only=True):
@@ -88,6 +101,8 @@ class Attempt(Record, frozen=True, kw_only=True):
     """It was scheduled when the store was backed up, and may have been cancelled since: it waits for an operator."""
     reference: str = ""
     """The tail of its reference where that follows from a key; empty: the suffix of its id."""
+    answers: tuple[Answer, ...] = ()
+    """The answers so far, oldest first, at most ANSWERS_MAX."""
 
     @property
     def suffix(self) -> str:
@@ -187,11 +202,19 @@ def _ask_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_s
     delay = interval_seconds(attempt.asked, first_seconds)
     if isinstance(outcome, Unknown) and outcome.retry_after_seconds is not None:
         delay = max(delay, outcome.retry_after_seconds)
+    reason = None if isinstance(outcome, Pending) else outcome.reason
+    answer = Answer(
+        at_ms=at.now_ms,
+        to="send" if attempt.state == "new" else "ask",
+        outcome="pending" if isinstance(outcome, Pending) else "unknown",
+        reason=reason,
+    )
     return msgspec.structs.replace(
         attempt,
         state="pending" if pending else "unknown",
-        reason=None if isinstance(outcome, Pending) else outcome.reason,
+        reason=reason,
         asked=attempt.asked + 1,
+        answers=(*attempt.answers[:1], *attempt.answers[1:][2 - ANSWERS_MAX :], answer),
         due_at_ms=at.now_ms + int(delay * 1000),
     )
 

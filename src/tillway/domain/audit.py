@@ -48,7 +48,7 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
 """Fields whose values never enter the trail: `hidden` replaces them, before and after."""
 
 UNREMARKABLE: dict[type[Record], frozenset[str]] = {
-    Attempt: frozenset(("asked", "due_at_ms", "reason", "sent")),
+    Attempt: frozenset(("answers", "asked", "due_at_ms", "reason", "sent")),
 }
 """Fields with the time of a task's next try: a change of these alone makes no entry. The begin and end of such a task
 are in its subject: the payment, refund or payout with this `attempt`."""

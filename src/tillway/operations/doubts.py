@@ -21,12 +21,15 @@ ASK_SECONDS_MAX = 10.0
 
 
 async def row_of(load: Load, attempt: Attempt, now: int) -> dict[str, Any]:
-    """The attempt with the request that was sent (redacted), the last answer, its age and its next automatic step."""
+    """The attempt with the request that was sent (redacted), the answers, its age and its next automatic step."""
     return {
         "id": attempt.id,
         "object": "doubt",
         "age_seconds": max(now - attempt.created, 0),
         "amount": attempt.amount_minor,
+        "answers": [
+            {"at_ms": one.at_ms, "to": one.to, "outcome": one.outcome, "reason": one.reason} for one in attempt.answers
+        ],
         "asked": attempt.asked,
         "connector": attempt.connector,
         "created": attempt.created,

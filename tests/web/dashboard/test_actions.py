@@ -209,6 +209,25 @@ async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> N
     assert re.search(r"Settled money in doubt [\d:]+ Mara Brandt: “The bank says so.”", trail)
 
 
+async def test_a_doubt_tells_each_answer_and_whose_money_it_is(shop: DashboardShop) -> None:
+    """The answer to the request is told apart from those to the questions, each with its time and the bank's words."""
+    silent = {"fault": "error_before", "operation": "look_up"}
+    await shop.faults({"fault": "pend", "operation": "authorize", "times": 1}, {"fault": "lose_notice"}, silent)
+    customer = await shop.post("/v1/customers", name="Radia Perlman")
+    payment = await shop.pay(40000, customer=customer["id"], description="Tea for a conference")
+    visitor = await shop.visitor("operator")
+    assert "simulator, not decided yet, next question in" in text(await visitor.get("/dashboard/doubts"))
+    await shop.app.wait(20)
+    (doubt,) = (await shop.get("/ops/v1/doubts"))["data"]
+    told = [(one["to"], one["outcome"]) for one in doubt["answers"]]
+    assert told[:2] == [("send", "pending"), ("ask", "unknown")] and "503" in doubt["answers"][1]["reason"]
+    page = await visitor.get(f"/dashboard/doubts/{doubt['id']}")
+    shown = text(page)
+    assert "Tea for a conference , for Radia Perlman ." in shown and f"/payments/{payment}" in page.body.decode()
+    assert re.search(r"Answer not decided yet .* Asked once, last .* It says .*503", shown), shown
+    assert re.search(r"All questions and answers .* sent not decided yet .* asked .*503", shown), shown
+
+
 async def test_a_key_is_shown_once_and_revoked(shop: DashboardShop) -> None:
     visitor, action = await shop.visitor(), "/dashboard/developers"
     page = await visitor.get(action)

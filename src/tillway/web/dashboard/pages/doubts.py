@@ -1,9 +1,10 @@
-"""Money in doubt: the question, the latest answer of the bank, and its settlement by hand with a reason."""
+"""Money in doubt: the questions, the answers of the bank, and a settlement by hand with a reason."""
 
 from typing import Any
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.payments import overview
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 KINDS = {
@@ -35,6 +36,7 @@ async def _list(visit: Visit, said: str = "", status: int = 200) -> Shown:
         "kinds": KINDS,
         "settled": await _settled(visit),
         "said": said,
+        "questions": questions,
         "chosen": None,
         "wrong": "",
         "given": {},
@@ -48,6 +50,24 @@ async def _settled(visit: Visit) -> list[dict[str, Any]]:
         return []
     entries = (await visit.door.get("/ops/v1/audit", limit=100))["data"]
     return [entry for entry in entries if entry["operation"] == "POST /ops/v1/doubts/{id}/resolve"]
+
+
+def questions(doubt: dict[str, Any]) -> int:
+    """How often the bank was asked about a doubt: the answer to the request itself is none to a question."""
+    asked: int = doubt["asked"]
+    return asked - sum(1 for answer in doubt["answers"] if answer["to"] == "send")
+
+
+async def _payment_of(visit: Visit, subject: str) -> dict[str, Any] | None:
+    """The payment that a doubt is about, or the refunded one; None for a payout, or a payment that is kept no more."""
+    try:
+        if subject.startswith("re_"):
+            subject = (await visit.door.get(f"/v1/refunds/{subject}"))["payment_intent"] or ""
+        return await overview(visit, subject) if subject.startswith("pi_") else None
+    except CallRefused as refused:
+        if refused.status != 404:
+            raise
+        return None
 
 
 @page("GET", "/doubts/{id}", place="/doubts")
@@ -69,7 +89,9 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
         "kinds": KINDS,
         "settled": [],
         "said": "",
+        "questions": questions,
         "chosen": chosen,
+        "payment": await _payment_of(visit, chosen["subject"]),
         "wrong": wrong,
         "given": {"outcome": visit.sent("outcome"), "reason": visit.sent("reason")},
         "text": words.document(chosen),
