@@ -94,7 +94,11 @@ def test_an_unknown_outcome_never_becomes_a_failure() -> None:
 
 def test_the_first_answer_and_the_newest_are_kept() -> None:
     current = attempt("new")
-    outcomes: list[Pending | Unknown] = [Unknown("no answer"), Pending(), *(Unknown(f"error {number}") for number in range(50))]
+    outcomes: list[Pending | Unknown] = [
+        Unknown("no answer"),
+        Pending(),
+        *(Unknown(f"error {number}") for number in range(50)),
+    ]
     for number, outcome in enumerate(outcomes):
         step = next_step(current, outcome, moment_at(NOW_MS + number, lambda: "suffix"), first_ask_seconds=5.0)
         assert isinstance(step, AskLater)

@@ -9,7 +9,7 @@ from tillway.domain.refusal import Refused
 from tillway.http.lists import asked_page
 from tillway.http.params import TIME_MAX, Array, Created, Currency, Enum, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
-from tillway.operations import payment_overviews, payment_tallies, payment_timelines, time_zones
+from tillway.operations import payment_overviews, payment_tallies, payment_timelines, payment_webhooks, time_zones
 from tillway.operations.payment_overviews import STATES, Filter, Overview
 
 _FILTERS = {
@@ -121,10 +121,11 @@ async def retrieve(call: Call) -> Answer:
 
 @route("GET", "/ops/v1/payments/{payment}/timeline", returns="payment_timeline")
 async def timeline(call: Call) -> Answer:
-    """Retrieve the story of a payment: attempts, captures, refunds and disputes in order, and its ledger lines."""
+    """Retrieve the story of a payment: attempts, captures, refunds and disputes in order, ledger lines and webhooks."""
     load = call.platform.engine.load(call.caller.scope_key)
-    payment = await load.get(PaymentIntent, call.id)
-    return (await payment_timelines.timeline_of(load, payment)).document()
+    story = await payment_timelines.timeline_of(load, await load.get(PaymentIntent, call.id))
+    webhooks = await payment_webhooks.webhooks_of(call.platform, load, story.trail)
+    return story.document() | {"webhooks": webhooks}
 
 
 def _read_filter(params: dict[str, Any]) -> Filter:

@@ -186,11 +186,12 @@ async def timeline_of(load: Load, payment: PaymentIntent) -> Timeline:
         for dispute in await _list_records(store, "parent", by_parent(scope, "du", charge.id), Dispute)
     ]
     ledger = await _ledger(load, list(charges.values()), refunds, disputes)
-    story = [payment.id, *charges, *(refund.id for refund in refunds), *(entry.id for entry in ledger)]
+    about = (*refunds, *disputes)
+    story = [payment.id, *charges, *(one.id for one in about), *(entry.id for entry in ledger)]
     seconds = {_at_ms(id) // 1000 for id in story}
     if payment.canceled_at is not None:
         seconds.add(payment.canceled_at)
-    ours = {payment.id, *charges, *(refund.id for refund in refunds)}
+    ours = {payment.id, *charges, *(one.id for one in about)}
     trail = [
         entry
         for entry in await _trail(store, scope, sorted(seconds))

@@ -117,3 +117,59 @@ async def test_an_endpoint_is_made_rolled_and_switched_off(world: World) -> None
     token = form_of(await operator.get("/dashboard"), "/dashboard/sign-out")["csrf"]
     for path in ("/dashboard/webhooks", f"{place}/roll", f"{place}/switch"):
         assert (await operator.post(path, {"csrf": token, "url": "http://127.0.0.1:9/x"})).status == 403
+
+
+async def test_a_payment_shows_its_webhooks_and_sends_them_again(world: World, receiver: Receiver) -> None:
+    """Under each step: taken, waiting, refused with its next try, given up after three days, and taken afterwards."""
+    taker = await world.endpoint(receiver.url + "/taker", "payment_intent.succeeded", "charge.refunded")
+    refuser = await world.endpoint(receiver.url + "/refuser", "payment_intent.succeeded")
+    receiver.status("/refuser", 500)
+    paid = {"amount": "9900", "currency": "eur", "payment_method": "pm_card_visa", "confirm": "true"}
+    payment = (await world.ok("POST", "/v1/payment_intents", paid | {"return_url": "https://shop.example"}))["id"]
+    assert isinstance(world.store, MemoryStore)
+    app = InProcessApp(world.running, world.store, MovedClock())
+    visitor = await Visitor.signed_in(app, "operator", world.account)
+    place, host = f"/dashboard/payments/{payment}", receiver.url.removeprefix("http://")
+
+    async def told() -> list[tuple[str, str, int | None, int | None]]:
+        story = await world.ok("GET", f"/ops/v1/payments/{payment}/timeline")
+        paths = {taker["id"]: "taker", refuser["id"]: "refuser"}
+        return [
+            (paths[one["webhook_endpoint"]], one["status"], one["answer"], one["tries"]) for one in story["webhooks"]
+        ]
+
+    assert sorted(await told()) == [("refuser", "pending", None, 0), ("taker", "pending", None, 0)]
+    assert text(await visitor.get(place)).count("Waiting payment_intent.succeeded") == 2
+    await world.deliver()
+    assert sorted(await told()) == [("refuser", "pending", 500, 1), ("taker", "succeeded", 200, 1)]
+    page = await visitor.get(place)
+    shown = text(page)
+    assert re.search(rf"Succeeded: 99\.00 EUR .* 200 payment_intent\.succeeded {host}, \d+ ms Open", shown), shown
+    assert re.search(rf"500 payment_intent\.succeeded {host}, 1 try, next [\d:]+ Resend", shown), shown
+    assert "data-live" in page.body.decode() and f'aria-label="Resend payment_intent.succeeded to {host}"' in (
+        page.body.decode()
+    )
+    viewer = await Visitor.signed_in(app, "viewer", world.account)
+    assert "Resend" not in text(await viewer.get(place))
+    sent = {"csrf": form_of(page, f"{place}/resend")["csrf"], "event": "evt_other", "webhook_endpoint": refuser["id"]}
+    wrong = await visitor.post(f"{place}/resend", sent)
+    assert wrong.status == 404 and "No such" in text(wrong) and "Succeeded: 99.00 EUR" in text(wrong)
+    world.ahead_seconds += 3 * 86_400
+    await world.deliver()
+    assert ("refuser", "failed", None, None) in await told()
+    app.clock.ahead_seconds = world.ahead_seconds
+    visitor = await Visitor.signed_in(app, "operator", world.account)
+    page = await visitor.get(place)
+    assert f"Not taken payment_intent.succeeded {host}, given up Resend" in text(page)
+    receiver.status("/refuser", 200)
+    again = await visitor.submit(page, f"{place}/resend")
+    assert again.headers["location"] == place
+    assert "Waiting payment_intent.succeeded" in text(await visitor.get(place))
+    await world.deliver()
+    assert ("refuser", "succeeded", None, None) in await told()
+    refund = {"payment_intent": payment, "amount": "2000"}
+    await world.ok("POST", "/v1/refunds", refund)
+    await world.deliver()
+    shown = text(await visitor.get(place))
+    assert shown.count("200 payment_intent.succeeded") == 2 and "Not taken" not in shown
+    assert re.search(r"Refunded 20\.00 EUR .* 200 charge\.refunded", shown), shown

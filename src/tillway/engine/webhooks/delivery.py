@@ -203,9 +203,9 @@ class Webhooks:
 
     async def _pending(self, scope_key: str, event: Event) -> int:
         """The number of open deliveries of an event (at most PAGE_MAX)."""
-        return len(await self._open_deliveries(scope_key, event))
+        return len(await self.open_deliveries(scope_key, event))
 
-    async def _open_deliveries(self, scope_key: str, event: Event) -> list[Delivery]:
+    async def open_deliveries(self, scope_key: str, event: Event) -> list[Delivery]:
         """The open deliveries of an event (at most PAGE_MAX), none if no endpoint subscribed to it."""
         if event.deliveries == 0:
             return []
@@ -244,7 +244,7 @@ class Webhooks:
                         param="webhook_endpoint",
                     )
                 targets = [named]
-            open_rows = await self._open_deliveries(load.scope_key, event)
+            open_rows = await self.open_deliveries(load.scope_key, event)
             failed = {one.endpoint: one.id for one in open_rows if one.tries}
             waiting = [await load.maybe(Delivery, failed[one.id]) for one in targets if one.id in failed]
             again = [one for one in waiting if one is not None]

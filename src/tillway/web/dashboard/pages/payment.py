@@ -1,6 +1,7 @@
 """One payment: its story, its refund in a dialog, and its metadata."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +17,10 @@ EMPTY_ROWS = 3
 
 @page("GET", "/payments/{id}", place="/payments")
 async def show_payment(visit: Visit) -> Reply:
+    return await _page(visit)
+
+
+async def _page(visit: Visit, refused: CallRefused | None = None) -> Shown:
     door, path = visit.door, f"/v1/payment_intents/{visit.id}"
     text = await door.get_text(path)
     payment, timeline, route = (
@@ -34,13 +39,44 @@ async def show_payment(visit: Visit) -> Reply:
         "customer": customer,
         "paid": await visit.door.get(f"/ops/v1/customers/{customer['id']}") if customer is not None else None,
         "timeline": timeline,
+        "hooks": _hooks_by_step(timeline),
+        "is_waiting": any(one["status"] == "pending" for one in timeline["webhooks"]),
+        "wrong": refused.message if refused is not None else "",
         "ledger": _ledger(timeline["ledger"]),
         "route": route,
         "json": words.document(payment),
         "captured_at": next((step["at_ms"] for step in timeline["steps"] if step["kind"] == "authorized"), None),
         "public_url": visit.platform.engine.settings.public_url,
     }
-    return Shown("payment.html", values)
+    return Shown("payment.html", values, refused.status if refused is not None else 200)
+
+
+def _hooks_by_step(timeline: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """The webhooks under the step that each tells of, by the step's place: the last one before the event."""
+    steps, found = timeline["steps"], dict[int, list[dict[str, Any]]]()
+    for hook in timeline["webhooks"]:
+        place = max((at for at, step in enumerate(steps) if step["at_ms"] <= hook["at_ms"]), default=0)
+        found.setdefault(place, []).append({**hook, "host": urlsplit(hook["url"] or "").netloc})
+    return found
+
+
+@page("POST", "/payments/{id}/resend", place="/payments")
+async def resend(visit: Visit) -> Reply:
+    """Send an event about the payment to one endpoint again."""
+    path = f"/ops/v1/events/{visit.sent('event') or 'evt_none'}/resend"
+    await visit.check_role("settle", path)
+    try:
+        await visit.door.post(
+            path,
+            {"webhook_endpoint": visit.sent("webhook_endpoint")},
+            key=visit.idempotency_key,
+            reason="Sent again at the dashboard",
+        )
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        return await _page(visit, refused)
+    return Redirect(visit.url(f"/payments/{visit.id}"))
 
 
 async def _customer(visit: Visit, id: str | None) -> dict[str, Any] | None:
