@@ -293,6 +293,7 @@ async def _serve(
     running.runner.start()
     running.keep_notes()
     running.keep_settings_fresh()
+    running.share_throttles()
     serving = asyncio.ensure_future(server.serve())
     await _wait_until_reachable(address, settings.port, serving)
     if not settings.encrypts_or_is_local():

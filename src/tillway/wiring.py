@@ -6,6 +6,7 @@ needs: a function on AWS starts while a caller waits for it.
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ from tillway.http.authentication import Authenticator
 from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
+from tillway.http.stored_throttle import SharedCounts, StoredBuckets
 from tillway.http.throttle import Limits, MakeBuckets, Rate, SharedBuckets, Throttle, own_buckets
 from tillway.installation import dashboard_url, head_signer, open_keys, open_store, public_url
 from tillway.operations.accounts import retention_of
@@ -103,12 +105,19 @@ class Running(msgspec.Struct):
         self.fresh = FreshSettings(self.api.authenticator, self.connections, self.platform.engine)
         self.fresh.start()
 
+    def share_throttles(self) -> None:
+        """Share the throttles from now on with other servers on the store."""
+        if self.api.counts is not None:
+            self.api.counts.start()
+
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
         await self.api.request_log.close()
         await self.webhooks.tries.close()
         if self.fresh is not None:
             await self.fresh.close()
+        if self.api.counts is not None:
+            await self.api.counts.close()
         if self.uses is not None:
             await self.uses.close()
         try:
@@ -167,15 +176,19 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def _throttles(settings: Settings, siblings: Siblings | None) -> tuple[Throttle, CardTries]:
-    """The throttle, and the bounds on cards that are tried, which `siblings` share."""
-    buckets: MakeBuckets = own_buckets if siblings is None else partial(SharedBuckets, siblings)
+def _throttles(
+    settings: Settings, siblings: Siblings | None, counts: SharedCounts | None
+) -> tuple[Throttle, CardTries]:
+    """The throttle, and the bounds on cards that are tried. `siblings` share them, and all processes of `counts`."""
+    now = time.monotonic if counts is None else counts.now
+    own: MakeBuckets = own_buckets if siblings is None else partial(SharedBuckets, siblings)
+    buckets = own if counts is None else (lambda kind: StoredBuckets(own(kind), kind, counts))
     tries = CardLimits(
         tries_per_address=settings.card_tries_per_address,
         failures_per_key=settings.card_failures_per_key,
         failures_per_card=settings.card_failures_per_card,
     )
-    return Throttle(limits_of(settings), buckets=buckets), CardTries(tries, buckets=buckets)
+    return Throttle(limits_of(settings), now, buckets), CardTries(tries, now, buckets)
 
 
 def mail_server(settings: Settings) -> "MailServer | None":
@@ -444,9 +457,12 @@ def _api_of(
     siblings: Siblings | None,
 ) -> Api:
     """The API, which tells the siblings of changed settings and hears of theirs."""
-    throttle, card_tries = _throttles(settings, siblings)
+    # A file has one server, and its processes share their memory.
+    counts = SharedCounts(platform.store, platform.engine.clock) if settings.store else None
+    throttle, card_tries = _throttles(settings, siblings, counts)
     tells_addresses = settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries, tells_addresses)
+    api.counts = counts
     if siblings is not None:
         api.siblings, engine = siblings, platform.engine
         connections.marks_of = siblings.marks_of

@@ -22,6 +22,9 @@ from bench.units import UnitCounter
 BANK = re.compile(rb"/sbo_")
 """Keys of the simulated bank's operations: no other bank has them in the table."""
 
+SHARED = re.compile(rb"/thr_")
+"""Keys of the throttles' buckets that environments share."""
+
 PAUSE_SECONDS = 5.5
 """Longer than the function believes what it has read: two seconds of a key, five of the mark of time."""
 
@@ -32,6 +35,8 @@ class Counted:
     def __init__(self, endpoint: str) -> None:
         self.operations: list[str] = []
         """The operations in order, without those of the simulated bank."""
+        self.shares = 0
+        """How many of these were about buckets that environments share."""
         self.units = Counter[str]()
         """The write units of these, by the type of record."""
         counted, to, counter = self, urlsplit(endpoint).netloc, UnitCounter()
@@ -44,6 +49,7 @@ class Counted:
                 service, _, operation = self.headers["x-amz-target"].rpartition(".")
                 if service.startswith("DynamoDB") and not BANK.search(body):
                     counted.operations.append(operation)
+                    counted.shares += bool(SHARED.search(body))
                     counter.count(operation, json.loads(body), counted.units)
                 onward = http.client.HTTPConnection(to, timeout=60)
                 onward.request("POST", self.path, body, dict(self.headers))
@@ -68,6 +74,7 @@ class Counted:
 
     def start(self) -> None:
         self.operations.clear()
+        self.shares = 0
         self.units.clear()
 
     def close(self) -> None:
@@ -116,6 +123,12 @@ def test_a_payment_takes_three_requests_and_one_more_after_a_pause(stage: Stage,
     # After a pause, everything that was read before comes in one request. What a slow payment has read is too old
     # before it ends, and it reads that again: of ten, one is quick enough on a busy machine too.
     assert tried(pay, PAUSE_SECONDS, ["BatchGetItem", *PAYMENT, *LINE])
+    # A merchant who is quiet shares no count with other environments, as above; a busy one a count of eight for its key
+    # and of ten for its account, each with a read and a write.
+    counted.start()
+    for _ in range(24):
+        shop.v1.payment_intents.create(CARD)
+    assert 2 <= counted.shares <= 12
 
 
 def units_told(row: str) -> int:

@@ -211,6 +211,8 @@ class Environment:
             await self._wake_ups.send()
         # An environment may be frozen or ended after its answer: lines that wait would be lost.
         await self._running.api.request_log.flush()
+        if self._running.api.counts is not None:
+            await self._running.api.counts.share()
         await self._running.webhooks.tries.flush()
         if self._uses is not None:
             await self._uses.write()

@@ -54,6 +54,7 @@ from tillway.http.routes import (
     Router,
 )
 from tillway.http.shapes import check_expansions, expand, render_record
+from tillway.http.stored_throttle import SharedCounts
 from tillway.http.throttle import Limits, Throttle, Throttled
 from tillway.http.versions import CURRENT, check_parameters, check_version, has_older_shapes
 from tillway.http.wire import parse_body, parse_json, parse_query
@@ -118,6 +119,8 @@ class Api:
         """The dashboard, if this process serves it."""
         self.siblings: Siblings | None = None
         """The other processes of this server, if there are any."""
+        self.counts: SharedCounts | None = None
+        """The counts that servers and functions on one store share, if there may be several."""
         self._untold_refusals = 0
         self._told_refusals_at = -TELL_SECONDS
         self._misses_routes = late.are_left()

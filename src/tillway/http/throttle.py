@@ -2,12 +2,13 @@
 
 A bucket is one number, the time at which it will be full again (the generic cell rate algorithm). A request moves it
 on by one interval, and is refused if the new time lies further ahead than the burst allows. A time in the past is the
-same as no entry, so full buckets can be dropped. The processes of one server share their buckets; those of N servers
-let N times as much through.
+same as no entry, so full buckets can be dropped. The processes of one server share their buckets in memory, and those
+of several servers or functions share them by the store (`stored_throttle.py`).
 """
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -24,6 +25,12 @@ RETRY_SECONDS_MAX = 60
 """The official SDKs wait as long as `Retry-After` says, up to a minute."""
 
 
+BATCHES_PER_BURST = 8
+BATCHES_PER_SECOND = 100
+BATCH_MAX = 8
+"""A batch is an eighth of a burst, but at most BATCH_MAX requests, or a hundredth of those of a second."""
+
+
 class Rate(msgspec.Struct, frozen=True):
     """A rate of requests a second, and the burst that may come at once. 0 a second means no limit."""
 
@@ -32,6 +39,10 @@ class Rate(msgspec.Struct, frozen=True):
     interval: float = 0.0
     """Seconds between two requests, and how far ahead the last of a burst may lie. Computed once."""
     slack: float = 0.0
+    refill_seconds: float = 0.0
+    """Seconds until an empty bucket is full again."""
+    batch: int = 1
+    """Requests that a process counts by itself before it tells processes of other servers."""
 
     def __post_init__(self) -> None:
         if self.per_second:
@@ -39,6 +50,9 @@ class Rate(msgspec.Struct, frozen=True):
             msgspec.structs.force_setattr(self, "interval", interval)
             # Rounding errors in the sum of intervals must not count as one more request.
             msgspec.structs.force_setattr(self, "slack", interval * (self.burst - 1) + interval * 1e-6)
+            msgspec.structs.force_setattr(self, "refill_seconds", interval * self.burst)
+            most = max(BATCH_MAX, int(self.per_second / BATCHES_PER_SECOND))
+            msgspec.structs.force_setattr(self, "batch", max(1, min(self.burst // BATCHES_PER_BURST, most)))
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +96,11 @@ class Buckets:
         if name in self._full_at:
             self._full_at[name] -= rate.interval
 
+    def raise_to(self, name: str, full_at: float) -> None:
+        """Others took so many that the bucket will be full only then."""
+        if full_at > self._full_at.get(name, full_at):
+            self._full_at[name] = full_at
+
     def _make_room(self, now: float) -> None:
         kept = {name: at for name, at in self._full_at.items() if at > now}
         if len(kept) >= BUCKETS_MAX:
@@ -117,8 +136,22 @@ class SharedBuckets:
     def give_back(self, name: str, rate: Rate) -> None:
         self._full_at[self._full_at.slot(name)] -= rate.interval
 
+    def raise_to(self, name: str, full_at: float) -> None:
+        slot = self._full_at.slot(name)
+        if full_at > self._full_at[slot]:
+            self._full_at[slot] = full_at
 
-AnyBuckets = Buckets | SharedBuckets
+
+class AnyBuckets(Protocol):
+    """The buckets of one kind: `Buckets`, or those that processes share."""
+
+    def take(self, name: str, rate: Rate, now: float) -> float: ...
+
+    def give_back(self, name: str, rate: Rate) -> None: ...
+
+    def raise_to(self, name: str, full_at: float) -> None: ...
+
+
 MakeBuckets = Callable[[str], AnyBuckets]
 """Makes the buckets of one kind."""
 

@@ -76,6 +76,7 @@ from tillway.domain.simulated_operation import SimulatedFaults, SimulatedOperati
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.test_clock import Release, TestClock, TestClockTask
+from tillway.domain.throttle_time import ThrottleTime
 from tillway.domain.time_mark import TimeMark
 from tillway.store.columns import Columns, entries_of
 from tillway.store.port import ABSENT, Row, Write
@@ -585,6 +586,7 @@ _ROWS: Final = (
     RecordType(kind=SignInProofs, prefixes=("dsp",)),
     RecordType(kind=SignInTicket, prefixes=("dst",)),
     RecordType(kind=SignInTries, prefixes=("dtr",)),
+    RecordType(kind=ThrottleTime, prefixes=("thr",)),
     RecordType(kind=TimeMark, prefixes=("clk",)),
     RecordType(kind=Token, prefixes=("tok",), object="token"),
     RecordType(kind=UsedChallenge, prefixes=("duc",)),

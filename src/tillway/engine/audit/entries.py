@@ -54,6 +54,7 @@ from tillway.domain.sign_in_proofs import SignInTicket
 from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedFaults, SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
+from tillway.domain.throttle_time import ThrottleTime
 from tillway.domain.time_mark import TimeMark
 from tillway.store.codec import CHECK_FIELD, QUEUES, decode, encode, without_checksum, write_of
 from tillway.store.port import ABSENT, Write
@@ -86,6 +87,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         SimulatedOperation,
         SignInTicket,
         SignInTries,
+        ThrottleTime,
         TimeMark,
         UsedChallenge,
         *(set(QUEUES) - {Attempt}),
