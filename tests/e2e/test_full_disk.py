@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,7 @@ def test_a_full_disk_refuses_payments_until_there_is_room(small_disk: Path, star
         assert readiness(server) == (200, {"status": "ready"})
         keys = []
         for left in LEFT_BYTES:
-            with (small_disk / "hog").open("wb") as hog:
-                disk = os.statvfs(small_disk)
-                hog.write(bytes(disk.f_bavail * disk.f_frsize - left))
+            fill(small_disk, left)
             full = [pay(server, f"{left}-{n}") for n in range(6)]
             keys += [f"{left}-{n}" for n in range(6)]
             # What fits is paid; what does not is refused for its reason, also when it is sent again.
@@ -117,9 +116,9 @@ def test_a_full_disk_refuses_payments_until_there_is_room(small_disk: Path, star
 
 
 def fill(disk: Path, left: int) -> None:
-    """Leave so many bytes of room."""
+    """Leave at most so many bytes of room: the server may write meanwhile."""
     room = os.statvfs(disk)
-    with (disk / "hog").open("wb") as hog:
+    with (disk / "hog").open("wb", buffering=0) as hog, suppress(OSError):
         hog.write(bytes(max(room.f_bavail * room.f_frsize - left, 0)))
 
 
