@@ -2,16 +2,20 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 from tillway_server import init, invoked, invoked_json
 
+from tillway.cli.installation import with_store
 from tillway.domain.account import SYSTEM
 from tillway.engine.audit.entries import Author, build_writes
 from tillway.engine.time_mark import clock_above
 from tillway.http.messages import Request
 from tillway.operations.moved_amounts import find_account
 from tillway.settings import Settings
+from tillway.store.port import Store
 from tillway.wiring import assemble
 
 
@@ -23,16 +27,21 @@ def test_the_amounts_of_an_account_without_payments(tmp_path: Path) -> None:
     assert unknown.returncode != 0 and "acct_nobody" in unknown.stderr
 
 
+async def _make_earlier(store: Store, account: str, **fields: Any) -> None:
+    """Let the account be one that an earlier version made, with these `fields`."""
+    found, version = await find_account(store, account)
+    earlier = msgspec.structs.replace(found, amounts_on_v1="stored", **fields)
+    at = (await clock_above(store)).moment()
+    by = Author("cli:test", "make an earlier account")
+    await store.commit(build_writes(SYSTEM, by, at, (version, found, earlier)))
+
+
 def _pay_as_earlier(data_dir: Path, made: dict[str, str]) -> None:
     """Let the account be one that an earlier version made, with a payment of 500,000 kr."""
 
     async def work() -> None:
         running = await assemble(Settings(data_dir=data_dir))
-        found, version = await find_account(running.store, made["account"])
-        earlier = msgspec.structs.replace(found, amounts_on_v1="stored")
-        at = (await clock_above(running.store)).moment()
-        by = Author("cli:test", "make an earlier account")
-        await running.store.commit(build_writes(SYSTEM, by, at, (version, found, earlier)))
+        await _make_earlier(running.store, made["account"])
         form = {"authorization": f"Bearer {made['secret_key']}", "content-type": "application/x-www-form-urlencoded"}
         body = b"amount=500000&currency=isk&payment_method=pm_card_visa&confirm=true&return_url=https://example.com/"
         answer = await running.api.handle(Request("POST", "/v1/payment_intents", "", form, body, "127.0.0.1"))
@@ -59,6 +68,27 @@ def test_the_amounts_of_an_account_of_an_earlier_version(tmp_path: Path) -> None
     assert account not in invoked("migrate", *data).stderr
     trail = invoked("audit", "export", *data).stdout
     assert trail.count('"operation":"tillway accounts amounts"') == 1 and '"v1_after"' in trail
+    assert invoked("audit", "verify", *data).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("vault", "seal")], ids=" ".join)
+def test_an_upgrade_moves_accounts_that_have_none_of_the_three_currencies(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    made = init(tmp_path / "data")
+    data = ("--data-dir", tmp_path / "data")
+    unused, set_to_isk = (invoked_json("accounts", "create", *data)["account"] for _ in range(2))
+    _pay_as_earlier(tmp_path / "data", made)
+    settings = Settings(data_dir=tmp_path / "data")
+    with_store(settings, lambda store: _make_earlier(store, unused))
+    with_store(settings, lambda store: _make_earlier(store, set_to_isk, default_currency="isk"))
+    told = invoked(*command, *data).stderr
+    assert "have none of these yet: 1." in told and unused not in told
+    assert made["account"] in told and set_to_isk in told
+    amounts = [invoked_json("accounts", "amounts", one, *data) for one in (unused, set_to_isk)]
+    assert [one["amounts"] for one in amounts] == ["stripe", "stored"]
+    again = invoked(*command, *data).stderr
+    assert "none of these yet" not in again and made["account"] in again
     assert invoked("audit", "verify", *data).returncode == 0
 
 

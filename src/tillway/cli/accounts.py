@@ -18,6 +18,7 @@ from tillway.cli.installation import (
 )
 from tillway.cli.options import Options, takes
 from tillway.cli.terminal import Document, WrongUsage, day, fail, say, show, table
+from tillway.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -420,6 +421,25 @@ def _text_of_amounts(document: Document) -> str:
     since = f" since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at))}" if at is not None else ""
     what = f"{document['account']} has {whose} amounts on /v1{since}"
     return f"{what}\n{told}\nThe ledger and the reports agree." if document["sums"] else what
+
+
+def tell_amounts(settings: Settings, command: str, *, move: bool) -> None:
+    """Move accounts of an earlier version that have no record in ISK, UGX or MGA to Stripe's amounts, and name those
+    whose `/v1` goes on to write the three currencies otherwise."""
+    from tillway.operations.moved_amounts import accounts_of_stored_amounts, move_unused
+
+    by = author(command)
+    failing = "Other commands keep changing accounts. Run this command again."
+    if move and (
+        moved := with_store(settings, lambda store: repeat_conflicts(lambda: move_unused(store, by), failing))
+    ):
+        say(f"/v1 writes ISK, UGX and MGA as Stripe does now, to accounts that have none of these yet: {len(moved)}.")
+    found = with_store(settings, accounts_of_stored_amounts)
+    if found:
+        say(
+            f"/v1 writes ISK, UGX and MGA to these accounts as stored, not as Stripe does: {', '.join(found)}. "
+            "`tillway accounts amounts ACCOUNT` shows what a change would do."
+        )
 
 
 def _change_account(

@@ -89,6 +89,7 @@ def restore(
 @takes("as_json")
 def migrate(options: Options) -> None:
     """Migrate the store to this version's schema. Make a backup first; with an embedded database, stop the server."""
+    from tillway.cli.accounts import tell_amounts
     from tillway.data_directory import occupied
     from tillway.engine.restores import set_form
     from tillway.installation import migrate_store
@@ -101,20 +102,8 @@ def migrate(options: Options) -> None:
         # Until then, records are written so that processes of the previous version find them.
         with_store(settings, lambda store: set_form(store, "before" if settings.store else "now"))
         _seal(settings)
-        _name_stored_amounts(settings)
+        tell_amounts(settings, "migrate", move=not settings.store)
     options.show({"schema_version": version}, f"schema {version}")
-
-
-def _name_stored_amounts(settings: Settings) -> None:
-    """Name the accounts whose `/v1` writes three currencies otherwise than Stripe's."""
-    from tillway.operations.moved_amounts import accounts_of_stored_amounts
-
-    found = with_store(settings, accounts_of_stored_amounts)
-    if found:
-        say(
-            f"/v1 writes ISK, UGX and MGA to these accounts as stored, not as Stripe does: {', '.join(found)}. "
-            "`tillway accounts amounts ACCOUNT` shows what a change would do."
-        )
 
 
 def _seal(settings: Settings) -> None:

@@ -78,13 +78,15 @@ def rotate(options: Options) -> None:
 @takes("as_json")
 def seal(options: Options) -> None:
     """End an upgrade, when all processes run this version: encrypt the secrets of webhook endpoints and connectors that
-    an earlier version stored in the clear, and let new records have this version's form. `migrate` does this for an
-    embedded database."""
+    an earlier version stored in the clear, let new records have this version's form, and let /v1 write ISK, UGX and MGA
+    as Stripe does to accounts that have none of these yet. `migrate` does this for an embedded database."""
+    from tillway.cli.accounts import tell_amounts
     from tillway.engine.restores import set_form
 
     settings = options.settings
     sealed = seal_stored(settings, "vault seal")
     with_store(settings, lambda store: set_form(store, "now"))
+    tell_amounts(settings, "vault seal", move=True)
     options.show({"sealed": sealed}, f"{sealed} records sealed")
 
 

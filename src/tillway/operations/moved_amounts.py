@@ -1,11 +1,12 @@
 """Move an account that an earlier version made to Stripe's amounts in ISK, UGX and MGA on `/v1` (decision 0017).
 
-Only the account changes. Records and the ledger keep the numbers that the bank moved, so the sums of the ledger and of
-the reports are the same before and after; `/v1` shows the same money with other numbers.
+An account without a record in these currencies is moved by the upgrade, any other by a command. Only the account
+changes. Records and the ledger keep the numbers that the bank moved, so the sums of the ledger and of the reports are
+the same before and after; `/v1` shows the same money with other numbers.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -58,6 +59,9 @@ _PARTS_OF_FEES: Final = ("fee_minor", "fee_details", "fixed_minor", "postings")
 
 MISFITS_MAX: Final = 20
 """Most amounts without a number on the wire that are named."""
+
+UNUSED_RECORDS_MAX: Final = 200_000
+"""Most records of an account that the upgrade reads. An account with more is moved by the command alone."""
 
 LOOKS: Final = 3
 """How often the sums are read while the ledger and the reports differ: a payment may just be booked."""
@@ -143,19 +147,24 @@ async def _sums_of_mode(store: Store, account: str, mode: Mode, last: int) -> li
 async def misfits_of(store: Store, account: str) -> list[str]:
     """A sentence for each of at most MISFITS_MAX records with an amount that `/v1` could not show exactly."""
     found: list[str] = []
-    for mode in MODES:
-        scope_key = Scope(account=account, mode=mode).key
-        for kind in ON_V1:
-            async for record in records_of(store, scope_key, kind):
-                currency = getattr(record, "currency", None)
-                if currency not in CONVERTED:
-                    continue
-                wrong = sorted({each for each in _amounts_in(record) if not is_on_wire(each, currency)})
-                if wrong:
-                    found.append(f"{record.id} ({mode}) is about {spell(wrong[0], currency)}")
-                    if len(found) == MISFITS_MAX:
-                        return found
+    async for mode, record in _records_on_v1(store, account):
+        currency = getattr(record, "currency", None)
+        if currency not in CONVERTED:
+            continue
+        wrong = sorted({each for each in _amounts_in(record) if not is_on_wire(each, currency)})
+        if wrong:
+            found.append(f"{record.id} ({mode}) is about {spell(wrong[0], currency)}")
+            if len(found) == MISFITS_MAX:
+                break
     return found
+
+
+async def _records_on_v1(store: Store, account: str) -> AsyncIterator[tuple[Mode, Record]]:
+    """Every record of an account with an amount that `/v1` shows, and its mode."""
+    for mode in MODES:
+        for kind in ON_V1:
+            async for record in records_of(store, Scope(account=account, mode=mode).key, kind):
+                yield mode, record
 
 
 def _amounts_in(node: Any) -> Iterator[int]:
@@ -190,6 +199,30 @@ async def move(store: Store, account: str, sums: list[Sums], by: Author) -> Acco
         detail = {"sums": [one.document() for one in sums]}
         await store.commit(build_writes(SYSTEM, by, at, (version, before, after), detail=detail))
     return after
+
+
+async def move_unused(store: Store, by: Author) -> list[str]:
+    """Move every account that has nothing in CONVERTED, so that `/v1` shows no other number, and return their ids.
+
+    An account with more than UNUSED_RECORDS_MAX records stays. Raises as `move` does; a second call does the rest.
+    """
+    moved = []
+    for id in await accounts_of_stored_amounts(store):
+        account, _ = await find_account(store, id)
+        if account.default_currency not in CONVERTED and not await _has_records(store, id):
+            await move(store, id, [], by)
+            moved.append(id)
+    return moved
+
+
+async def _has_records(store: Store, account: str) -> bool:
+    """Whether an account has a record in CONVERTED, or so many records that this is not known."""
+    seen = 0
+    async for _, record in _records_on_v1(store, account):
+        seen += 1
+        if getattr(record, "currency", None) in CONVERTED or seen > UNUSED_RECORDS_MAX:
+            return True
+    return False
 
 
 async def find_account(store: Store, id: str) -> tuple[Account, int]:
