@@ -269,6 +269,26 @@ async def test_a_trial_counts_past_payments_and_does_nothing(shop: RoutedShop) -
     # 2.9 % and 0.30 at a, 1 % and 0.10 at b.
     assert tried.json["cost"] == {"eur": {"before": 59 + 88 + 117, "after": 20 + 30 + 117}}
     assert (len(shop.orders), shop.app.store.commits) == (orders, commits)
+    assert tried.json["changed_by"] == {"small": 2} and tried.json["cost_unknown"] == 0
+    assert tried.json["success"] == {"judged": 0, "unknown": 2, "before": 0, "after": 0}, "b has taken none yet"
+
+
+async def test_a_trial_expects_the_success_that_was_counted(shop: RoutedShop) -> None:
+    """At a 15 of 20 succeed, and five are declined softly there: b takes those, and 15 more."""
+    await shop.put({"otherwise": ["a", "b"]})
+    for number in range(20):
+        shop.answers = {"a": declined("try_again_later")} if number < 5 else {}
+        assert (await shop.pay(1000)).status == 200
+    await shop.put({"otherwise": ["b"]})
+    for _ in range(15):
+        assert (await shop.pay(1000)).status == 200
+    tried = (await shop.send("POST", "/ops/v1/routing/simulate", {"otherwise": ["b"]})).json
+    rates = {one["connector"]: (one["succeeded"], one["ended"]) for one in tried["rates"]}
+    assert rates == {"a": (15, 20), "b": (20, 20)}
+    assert tried["success"] == {"judged": 15, "unknown": 0, "before": 11.25, "after": 15}
+    # 3.75 payments of 10.00 more; the 15 cost 0.59 each at a, and 0.20 at b.
+    assert tried["cost"]["eur"]["after"] - tried["cost"]["eur"]["before"] == -15 * 39
+    assert tried["gain"] == {"eur": 3750 + 15 * 39}
 
 
 async def test_the_fee_is_the_connectors(shop: RoutedShop) -> None:

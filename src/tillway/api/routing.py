@@ -78,8 +78,8 @@ async def remove(call: Call) -> Answer:
 async def simulate(call: Call) -> Answer:
     """Try a routing document on the merchant's past payments, without doing anything.
 
-    The answer has the payments by connector, those that would go elsewhere (`changed`), and the expected fees before
-    and after, in minor units by currency.
+    The answer has the payments by connector, those that would go elsewhere (`changed`), the expected fees before and
+    after, in minor units by currency, and how many are expected to succeed.
     """
     params, scope = call.params, call.caller.scope
     connectors = await call.platform.connections.connectors_of(scope.mode)
@@ -99,9 +99,11 @@ async def simulate(call: Call) -> Answer:
 
 @route("GET", "/ops/v1/payments/{payment}/route", returns="route")
 async def retrieve_route(call: Call) -> Answer:
-    """Retrieve the route of a payment: its rule, its candidates in their order, and its attempts."""
+    """Retrieve the route of a payment: its rule, its candidates in their order with the fee of each, its attempts."""
     load = call.platform.engine.load(call.caller.scope_key)
-    return await routing.route_of(load, await load.get(PaymentIntent, call.id, "payment"))
+    payment = await load.get(PaymentIntent, call.id, "payment")
+    connectors = await call.platform.connections.connectors_of(call.caller.scope.mode)
+    return await routing.route_of(load, payment, connectors)
 
 
 def _account(call: Call) -> str | None:

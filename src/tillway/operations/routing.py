@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from tillway.domain import routing
 from tillway.domain.account import SYSTEM, Mode
 from tillway.domain.attempt import TAIL_LENGTH, Attempt
 from tillway.domain.charge import Charge
+from tillway.domain.connector_success import Kind, Moved, Outcomes, forecast
 from tillway.domain.payment_intent import PaymentIntent, facts_for_rules
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
@@ -145,8 +147,11 @@ def kept_copy(document: Routing) -> Routing:
 # The route of a payment.
 
 
-async def route_of(load: Load, payment: PaymentIntent) -> dict[str, Any]:
-    """The rule, the candidates and the attempts of a payment's latest confirmation, in their order."""
+async def route_of(load: Load, payment: PaymentIntent, connectors: Mapping[str, ConnectorTerms]) -> dict[str, Any]:
+    """The rule, the candidates and the attempts of a payment's latest confirmation, in their order.
+
+    `expected_fees` are those of the candidates with the prices of today, in minor units; None: not configured any more.
+    """
     attempt = await load.maybe(Attempt, payment.attempt)
     charge = await load.maybe(Charge, payment.latest_charge)
     steps = list(payment.route.tried) if payment.route is not None else []
@@ -162,6 +167,9 @@ async def route_of(load: Load, payment: PaymentIntent) -> dict[str, Any]:
         "routing_version": route.version,
         "candidates": list(route.candidates),
         "attempts": [{"connector": step.connector, "outcome": step.outcome} for step in steps],
+        "expected_fees": {
+            name: routing.expected_fee(connectors, name, payment.amount_minor) for name in route.candidates
+        },
     }
 
 
@@ -185,7 +193,8 @@ def _last_step(payment: PaymentIntent, attempt: Attempt | None, charge: Charge |
 
 
 class Trial(msgspec.Struct):
-    """The result of trying a document: payments by connector, those that would go elsewhere, and the fees."""
+    """The result of trying a document: payments by connector, those that would go elsewhere, the fees, and how many
+    more of them would succeed by the outcomes of the same time."""
 
     payments: int = 0
     connectors: dict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
@@ -193,9 +202,18 @@ class Trial(msgspec.Struct):
     rules: dict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
     """Payments by the rule that fits; under an empty name those that no rule fits."""
     moves: dict[tuple[str, str], int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    changed_by: dict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    """Payments that would go elsewhere, by the rule that fits."""
     cost: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    cost_unknown: int = 0
+    """Payments through a connector that is not configured any more: `cost` is without them."""
+    outcomes: Outcomes = msgspec.field(default_factory=Outcomes)
+    moved: dict[Moved, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """The number of those that would go elsewhere, and the sum of their amounts in minor units."""
 
     def document(self) -> dict[str, Any]:
+        told = forecast(self.outcomes, self.moved)
+        dearer = {currency: cost["after"] - cost["before"] for currency, cost in self.cost.items()}
         return {
             "object": "routing_simulation",
             "payments": self.payments,
@@ -206,8 +224,32 @@ class Trial(msgspec.Struct):
                 {"from": before, "to": after, "payments": count}
                 for (before, after), count in sorted(self.moves.items())
             ],
+            "changed_by": dict(self.changed_by),
             "cost": dict(sorted(self.cost.items())),
+            "cost_unknown": self.cost_unknown,
+            "success": {
+                "judged": told.judged,
+                "unknown": told.unknown,
+                "before": _hundredths(told.before),
+                "after": _hundredths(told.after),
+            },
+            "gain": {currency: round(more) - dearer.get(currency, 0) for currency, more in sorted(told.more.items())},
+            "rates": [
+                {
+                    "connector": one.connector,
+                    "currency": one.kind.currency,
+                    "method": one.kind.method,
+                    "country": one.kind.country,
+                    "succeeded": one.succeeded,
+                    "ended": one.ended,
+                }
+                for one in self.outcomes
+            ],
         }
+
+
+def _hundredths(number: Fraction) -> float:
+    return float(round(number, 2))
 
 
 async def try_document(
@@ -227,12 +269,23 @@ async def try_document(
         assert isinstance(charge, Charge)
         if charge.created < begin or len(seen) >= limit:
             return
-        if charge.payment not in seen and charge.connector:
+        if not charge.connector:
+            continue
+        kind = _kind_of(charge)
+        if charge.status != "pending":
+            trial.outcomes.add(charge.connector, kind, succeeded=charge.status == "succeeded")
+        if charge.payment not in seen:
             seen.add(charge.payment)
-            _try_payment(charge, routes, trial)
+            _try_payment(charge, kind, routes, trial)
 
 
-def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
+def _kind_of(charge: Charge) -> Kind:
+    source = charge.card or charge.bank
+    method = charge.card.brand if charge.card is not None else charge.method_type
+    return Kind(charge.currency, method, source.country if source is not None else None)
+
+
+def _try_payment(charge: Charge, kind: Kind, routes: Routes, trial: Trial) -> None:
     seed = charge.reference if len(charge.reference) == TAIL_LENGTH else charge.payment
     rule, candidates = routing.choose(routes, facts_for_rules(charge, charge.method_type, charge, routes.account), seed)
     needs = Needs(
@@ -240,16 +293,25 @@ def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
         currency=charge.currency,
         debit=charge.method_type if charge.bank is not None else None,
     )
-    chosen = next(iter(routing.usable(candidates, routes.connectors, needs) or candidates), "")
+    chosen = next(iter(routing.usable(candidates, routes.connectors, needs) or candidates), None)
     trial.payments += 1
     trial.rules[rule or ""] += 1
     trial.connectors[chosen or "none"] += 1
     if chosen != charge.connector:
         trial.changed.append(charge.payment)
+        trial.changed_by[rule or ""] += 1
         trial.moves[charge.connector, chosen or "none"] += 1
+        move = Moved(charge.connector, chosen, kind)
+        payments, amount_minor = trial.moved.get(move, (0, 0))
+        trial.moved[move] = (payments + 1, amount_minor + charge.amount_minor)
+    before = routing.expected_fee(routes.connectors, charge.connector, charge.amount_minor)
+    after = routing.expected_fee(routes.connectors, chosen, charge.amount_minor) if chosen is not None else 0
+    if before is None or after is None:
+        trial.cost_unknown += 1
+        return
     cost = trial.cost.setdefault(charge.currency, {"before": 0, "after": 0})
-    cost["before"] += routing.expected_fee(routes.connectors, charge.connector, charge.amount_minor) or 0
-    cost["after"] += routing.expected_fee(routes.connectors, chosen, charge.amount_minor) or 0
+    cost["before"] += before
+    cost["after"] += after
 
 
 def routes_to_try(read: Routing, connectors: Mapping[str, ConnectorTerms], account: str, default: str | None) -> Routes:

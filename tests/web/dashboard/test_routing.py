@@ -10,6 +10,7 @@ from routed_shop import RoutedShop, routed_shop
 from tillway.connectors.port import Request
 from tillway.testing.far_side import answer
 from tillway.testing.in_process import Answer
+from tillway.web.dashboard.words import MINUS
 
 DRAFT = "/dashboard/routing/draft"
 RULE = {
@@ -47,6 +48,12 @@ async def test_a_payment_tells_each_attempt_with_reason_connector_and_millisecon
         assert told == [*["Declined: insufficient funds"] * 2, "refused the connection", "Succeeded: 119.00 EUR"]
         assert len(re.findall(r"at c, \d+ ms", story)) == 2 and len(re.findall(r"at b, \d+ ms", story)) == 1
         assert re.search(r"Dead refused the connection, so b was asked \d+ ms\.", story), story[:1500]
+        why = story.partition("Why this route")[2]
+        # 2.9 % and 0.30 at dead, as the installation prices it; 1 % and 0.10 at b.
+        assert re.search(r"dead breaker \S+ now 3\.75 EUR Not sent b breaker closed now 1\.29 EUR Taken", why), why[
+            :500
+        ]
+        assert "The failover cost 2.46 EUR less and saved this payment." in why
 
 
 def _named(request: Request) -> dict[str, Any]:
@@ -69,7 +76,9 @@ async def test_a_draft_is_tried_and_put_in_force(tmp_path: Path) -> None:
         words = text(tried)
         assert "Version 1, a draft" in words and "currency is EUR, amount ≥ 5.00" in words
         assert "In force No rules" in words, "beside the draft"
-        assert "Would go elsewhere 3 of 4" in words and "Put version 1 in force" in words
+        assert "Would go elsewhere 3 of 4 all by EUR cards from 5" in words and "Success, expected not known" in words
+        # 1 % and 0.10 at b, 2.9 % and 0.30 at a; the fourth payment stays at a.
+        assert f"Cost, expected {MINUS}1.17 EUR 0.93, was 2.10" in words and "Put version 1 in force" in words
         table = re.search(r"From where to where.*?</table>", tried.body.decode(), re.DOTALL)
         assert table is not None
         cells = re.findall(r"<td[^>]*>(?:<b>)?(\w+)", table[0])
@@ -83,6 +92,26 @@ async def test_a_draft_is_tried_and_put_in_force(tmp_path: Path) -> None:
         assert "Version 1 is in force" in shown and "by Mara" in shown and "EUR cards from 5" in shown
         rows = await shop.app.store.query(None, "sys/aud_", limit=50)
         assert any(b"PUT /ops/v1/routing" in row.body and b"b is cheaper" in row.body for row in rows)
+
+
+async def test_a_draft_tells_the_success_that_is_expected(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        stolen = {"status": "Declined", "decline_code": "stolen_card"}
+        shop.answers["a"] = lambda request: answer(200, {**stolen, **_named(request)})
+        for _ in range(5):
+            await shop.pay(1000)
+        del shop.answers["a"]
+        for _ in range(15):
+            await shop.pay(1000)
+        await shop.put({"rules": [], "otherwise": ["b"]})
+        for _ in range(20):
+            await shop.pay(1000)
+        visitor = await visitor_of(shop)
+        words = text(await send(visitor, await visitor.get(DRAFT), "try", rule_use="b"))
+        # Of 20 payments that went to a 15 succeeded; of 20 at b all: 5 of 40 are 12.5 points.
+        assert "Would go elsewhere 20 of 40" in words and "Success, expected +12.50 points" in words
+        # 5 payments of 10.00 more, and 20 times 0.39 less cost.
+        assert "Gain, expected +57.80 EUR 5.0 payments more, less cost" in words
 
 
 async def test_of_two_drafts_the_second_is_shown_the_difference(tmp_path: Path) -> None:

@@ -44,11 +44,31 @@ async def _page(visit: Visit, refused: CallRefused | None = None) -> Shown:
         "wrong": refused.message if refused is not None else "",
         "ledger": _ledger(timeline["ledger"]),
         "route": route,
+        **await _candidates(visit, route),
         "json": words.document(payment),
         "captured_at": next((step["at_ms"] for step in timeline["steps"] if step["kind"] == "authorized"), None),
         "public_url": visit.platform.engine.settings.public_url,
     }
     return Shown("payment.html", values, refused.status if refused is not None else 200)
+
+
+async def _candidates(visit: Visit, route: dict[str, Any]) -> dict[str, Any]:
+    """Each candidate with its fee, its state today and its outcome, and how much more the one that took the payment
+    costs than the first, where another had been asked before."""
+    outcomes = {one["connector"]: one["outcome"] for one in route["attempts"]}
+    fees = {**dict.fromkeys(outcomes), **route["expected_fees"]}
+    known = (await visit.door.get("/ops/v1/connectors"))["data"] if fees else []
+    states = {one["name"]: f"breaker {one['breaker']} now{', draining' if one['drained'] else ''}" for one in known}
+    rows = [
+        {"connector": name, "fee": fee, "outcome": outcomes.get(name), "sub": states.get(name, "")}
+        for name, fee in fees.items()
+    ]
+    taken = next((name for name, outcome in outcomes.items() if outcome == "succeeded"), None)
+    first = next(iter(outcomes), None)
+    failover = None
+    if taken is not None and first is not None and taken != first and None not in (fees[taken], fees[first]):
+        failover = fees[taken] - fees[first]
+    return {"candidates": rows, "failover": failover}
 
 
 def _hooks_by_step(timeline: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
