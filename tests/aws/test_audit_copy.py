@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import urllib.request
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,14 +19,14 @@ from tillway.aws_client import OBJECTS, AwsClient, AwsError, Frozen
 from tillway.crash import ministack
 from tillway.crash.ministack import MiniStack
 from tillway.domain.account import SYSTEM
-from tillway.domain.audit import AuditBatch, leaf_of, next_batch
-from tillway.engine.audit.copies import name_of
+from tillway.domain.audit import AuditBatch, AuditCopied, leaf_of, next_batch
+from tillway.engine.audit.copies import Directory, compare_copy, name_of
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
 from tillway.installation import DATABASE
 from tillway.settings import Settings
 from tillway.store.codec import decode, write_of
-from tillway.store.port import ABSENT, Store
+from tillway.store.port import ABSENT, Store, Write
 from tillway.store.sqlite import SqliteStore
 from tillway.testing.in_process import InProcessApp
 from tillway.wiring import assemble
@@ -106,6 +107,61 @@ async def test_each_batch_is_copied_once_and_as_it_was_linked(stack: MiniStack, 
         assert row is not None and decode("auc_copied", row.body).sequence == 2  # type: ignore[attr-defined]
     finally:
         await client.close()
+        await app.close()
+
+
+class Folder:
+    """A bucket that is a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def put(self, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        file = self.path / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(payload)
+
+
+async def test_batches_that_were_archived_before_they_were_copied_are_not_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, bucket = await InProcessApp.open(tmp_path), tmp_path / "bucket"
+    try:
+        for _ in range(7):
+            await app.merchant()
+        copy, batch = AuditCopy(app.store, Folder(tmp_path), "bucket"), None
+        batches: list[AuditBatch] = []
+
+        async def go_on(*archived: bool) -> None:
+            """Link a batch for each, archive some of them, and copy."""
+            nonlocal batch
+            for gone in archived:
+                batch = await linked(app.store, SYSTEM, batch, 1)
+                batches.append(batch)
+                if gone:
+                    row = await app.store.get(f"{SYSTEM}/aud_{batch.until}")
+                    assert row is not None
+                    await app.store.commit([Write(row.key, row.version, None)])
+            copy.add(SYSTEM)
+            await copy.send()
+
+        await go_on(True, False)
+        assert not caplog.records, "the copy begins with the second"
+        await go_on(True, True, False)
+        assert [record.batch for record in caplog.records] == [3, 4]  # type: ignore[attr-defined]  # An extra.
+        await go_on(True, False)
+        row = await app.store.get(f"{SYSTEM}/auc_copied")
+        assert row is not None
+        copied = decode("auc_copied", row.body)
+        assert isinstance(copied, AuditCopied)
+        assert (copied.sequence, copied.skipped, copied.gaps) == (7, 1, ((3, 4), (6, 6)))
+        assert await compare_copy(app.store, Directory(bucket)) == (3, [])
+        # One that was copied, and is gone, is missing.
+        name = name_of(SYSTEM, batches[4])
+        (bucket / name).unlink()
+        _, faults = await compare_copy(app.store, Directory(bucket))
+        assert [fault.text for fault in faults] == [f"{name} is missing in the bucket"]
+    finally:
         await app.close()
 
 

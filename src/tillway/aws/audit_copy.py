@@ -102,12 +102,16 @@ class AuditCopy:
     async def _copy_batch(self, scope_key: str, batch: AuditBatch, copied: AuditCopied) -> AuditCopied:
         entries = await entries_of(self._store, scope_key, batch)
         if batch.sequence > copied.sequence:
-            skipped = copied.skipped
             if entries is not None:
                 await self._put(name_of(scope_key, batch), b"".join(line + b"\n" for line in entries))
-            elif skipped == copied.sequence:
-                skipped = batch.sequence
-            copied = msgspec.structs.replace(copied, created=batch.created, sequence=batch.sequence, skipped=skipped)
+            else:
+                copied = copied.without(batch.sequence)
+                if copied.gaps:
+                    log.error(
+                        "a batch of the audit trail was archived before it was copied",
+                        extra={"scope": scope_key, "batch": batch.sequence},
+                    )
+            copied = msgspec.structs.replace(copied, created=batch.created, sequence=batch.sequence)
         if scope_key != SYSTEM and not copied.ledger.refused:
             ledger = await self._copy_ledger(scope_key, batch, entries, copied.ledger)
             copied = msgspec.structs.replace(copied, created=batch.created, ledger=ledger)

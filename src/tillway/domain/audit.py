@@ -140,7 +140,8 @@ class LedgerCopied(Value, frozen=True, kw_only=True):
 
 class AuditCopied(Record, frozen=True, kw_only=True):
     """How far a scope's trail was copied to a bucket: up to the batch `sequence`. The first `skipped` batches were in
-    an archive by then, and are not in the bucket.
+    an archive by then, and are not in the bucket; neither are those of `gaps`, each from its first to its last, which
+    were archived before they were copied, after earlier ones were.
 
     That of the installation also says until when the copy of all ledgers was noted to be whole, epoch seconds.
     """
@@ -149,6 +150,22 @@ class AuditCopied(Record, frozen=True, kw_only=True):
     skipped: int = 0
     ledger: LedgerCopied = LedgerCopied()
     whole_until: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    def has_copied(self, sequence: int) -> bool:
+        """Whether the batch is in the bucket."""
+        return self.skipped < sequence <= self.sequence and not any(
+            first <= sequence <= last for first, last in self.gaps
+        )
+
+    def without(self, sequence: int) -> "AuditCopied":
+        """The same after a batch that is not in the bucket."""
+        if self.skipped == sequence - 1:
+            return msgspec.structs.replace(self, skipped=sequence)
+        gaps = self.gaps
+        if gaps and gaps[-1][1] == sequence - 1:
+            return msgspec.structs.replace(self, gaps=(*gaps[:-1], (gaps[-1][0], sequence)))
+        return msgspec.structs.replace(self, gaps=(*gaps, (sequence, sequence)))
 
 
 class AuditTask(Record, frozen=True, kw_only=True):

@@ -97,7 +97,7 @@ class _Comparison:
             name, in_ledger = name_of(self._scope_key, batch), ledger_copies.name_of(self._scope_key, batch)
             self.known |= {name, in_ledger}
             # A worker that was killed may have copied further than the store tells.
-            there = copied.skipped < batch.sequence <= copied.sequence or name in self._names
+            there = copied.has_copied(batch.sequence) or name in self._names
             self.count += there
             if there and not fault:
                 fault = await self._trail_fault(batch, name)
