@@ -76,7 +76,7 @@ def secret_on(page: Answer) -> str:
 
 
 def codes_on(page: Answer) -> list[str]:
-    return re.findall(r'<li class="mono">([0-9a-z]{5}-[0-9a-z]{5})</li>', page.body.decode())
+    return re.findall(r'<li class="mono">((?:[0-9a-z]{6}-){3}[0-9a-z]{6})</li>', page.body.decode())
 
 
 async def operations(app: InProcessApp) -> list[tuple[str, str]]:

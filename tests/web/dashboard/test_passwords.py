@@ -1,6 +1,7 @@
 """Sign in with a password and a second factor, as a browser without JavaScript does it."""
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -119,9 +120,13 @@ async def test_an_admin_needs_a_code_and_a_code_is_good_once(app: InProcessApp) 
 async def test_a_recovery_code_is_good_once(app: InProcessApp) -> None:
     made = await person(app, "operator")
     assert len(made.recovery_codes) == len(set(made.recovery_codes)) == 8
+    assert all(re.fullmatch(r"([a-z0-9]{6}-){3}[a-z0-9]{6}", code) for code in made.recovery_codes)
     for expected in (303, 401):
         visitor = Visitor(app)
-        fields = form_of(await enter(visitor), CODE) | {"code": made.recovery_codes[3].upper().replace("-", " ")}
+        form = await enter(visitor)
+        fields = form_of(form, CODE) | {"code": made.recovery_codes[3].upper().replace("-", " ")}
+        longest = re.search(rb'name="code"[^>]*maxlength="([0-9]+)"', form.body)
+        assert longest is not None and len(fields["code"]) <= int(longest[1])
         assert (await visitor.post(CODE, fields)).status == expected
 
 
