@@ -59,9 +59,10 @@ def open_keys(settings: Settings) -> Keys:
     file, store = key_file(settings), urlsplit(settings.store)
     if settings.keys == "file" and store.scheme == "dynamodb" and not file.exists():
         raise KeyFileUnfit(
-            f"{file} does not exist. If {store.netloc} is the table of a stage on AWS, its keys are a secret: set "
-            f"TILLWAY_KEYS=secretsmanager:{store.netloc}/keys, with credentials that may read it. Else make a key file "
-            "with `tillway init`, or restore it from backup."
+            f"{file} does not exist. If {store.netloc} is the table of a stage on AWS, its keys are a secret, which "
+            f"the function {store.netloc}-admin makes: set TILLWAY_KEYS=secretsmanager:{store.netloc}/keys, with "
+            "credentials that may read it, or add connectors by POST /ops/v1/connectors of the stage. Else make a key "
+            "file with `tillway init`, or restore it from backup."
         )
     return Keyring.load(place_of(settings.keys, file))
 

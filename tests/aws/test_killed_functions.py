@@ -47,6 +47,7 @@ def test_a_repeat_elsewhere_finds_the_one_authorization(stage: Stage, bank: Bank
     keyless = {name: value for name, value in laptop.items() if name != "TILLWAY_KEYS"}
     refused = tillway(*add, "--data-dir", tmp_path / "laptop", cwd=tmp_path, **keyless)
     assert refused.returncode != 0 and f"TILLWAY_KEYS=secretsmanager:tillway-{stage.name}/keys" in refused.stderr
+    assert f"the function tillway-{stage.name}-admin" in refused.stderr
     added = tillway(*add, "--data-dir", tmp_path / "laptop", cwd=tmp_path, **laptop)
     assert added.returncode == 0, added.stderr
 

@@ -49,7 +49,7 @@ def test_branches_that_look_alike_have_stages_of_their_own() -> None:
 @pytest.mark.parametrize("name", ["1dev", "a" * 25, "dev\n"])
 def test_what_is_no_stage_is_refused(name: str) -> None:
     done = stage("deploy", "cloudformation", name, AWS_REGION="eu-central-1")
-    assert done.returncode == 1 and "A stage is a lower-case letter" in done.stderr
+    assert done.returncode == 2 and "A stage is a lower-case letter" in done.stderr
 
 
 def test_a_python_without_boto3_is_told_what_to_do() -> None:
@@ -59,7 +59,28 @@ def test_a_python_without_boto3_is_told_what_to_do() -> None:
 
 def test_a_region_is_needed() -> None:
     done = stage("destroy", "cloudformation", "dev")
-    assert done.returncode == 1 and "AWS_REGION" in done.stderr
+    assert done.returncode == 2 and "AWS_REGION" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--set", "LogLevel"), "--set takes Parameter=value, not 'LogLevel'"),
+        (("--set", "LogLevel=error", "--set", "Loglevel=error"), "There is no parameter 'Loglevel' to set"),
+        (("--set", "Stage=other"), "There is no parameter 'Stage' to set"),
+        (("--package", "none.zip"), "There is no package none.zip"),
+    ],
+)
+@pytest.mark.parametrize("tool", ["cloudformation", "terraform"])
+def test_options_are_refused_before_anything_is_made(tool: str, options: tuple[str, ...], says: str) -> None:
+    done = stage("deploy", tool, "dev", *options, AWS_REGION="eu-central-1")
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
+def test_an_account_that_does_not_answer_is_no_misuse() -> None:
+    credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_MAX_ATTEMPTS": "1"}
+    done = stage("destroy", "cloudformation", "dev", AWS_REGION="eu-central-1", **credentials)
+    assert done.returncode == 1 and "http://127.0.0.1:9" in done.stderr
 
 
 def test_another_tool_is_refused() -> None:

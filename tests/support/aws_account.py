@@ -88,7 +88,10 @@ def missing(tool: str, account: Account) -> str:
             command = ("terraform", f"-chdir={module}", "init", "-backend=false", "-input=false", "-no-color")
             environment = account.variables | {"TF_DATA_DIR": str(folder)}
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=SECONDS_MAX)
-            return f"terraform has no provider for AWS: {done.stderr.strip()[-300:]}" if done.returncode else ""
+            error = " ".join(done.stderr.partition("Error:")[2].replace("\u2502", " ").split())
+            return f"terraform has no provider for AWS, from its registry or a mirror: {error[:200]}" * bool(
+                done.returncode
+            )
         case "cdk":
             return "" if shutil.which("npx") else "there is no npx on the PATH"
         case _:
