@@ -61,8 +61,9 @@ BODY = b"amount=2000&currency=usd&payment_method=pm_card_visa&confirm=true"
 
 Pay = Callable[[int], Awaitable[None]]
 
-OTHER_WORK = ("healthz", "refused", "retrieve", "delivery")
-"""`GET /healthz`, a payment under a wrong key, the retrieval of a payment, and the delivery of an event."""
+OTHER_WORK = ("healthz", "refused", "retrieve", "delivery", "logged")
+"""`GET /healthz`, a payment under a wrong key, the retrieval of a payment, the delivery of an event, and the line of a
+payment in the request log, which a thread beside the payments makes and packs."""
 
 
 class SteppedTime:
@@ -189,6 +190,9 @@ class OtherWork:
                 await webhooks.create_endpoint(self._caller, command)
                 webhooks.__dict__["_sessions"] = SilentEndpoint()
             await many(self._pay, times)
+        if work == "logged":
+            await self._running.api.request_log.flush()
+            await many(self._pay, times)
 
     async def do(self, work: str, times: int) -> None:
         match work:
@@ -197,6 +201,8 @@ class OtherWork:
                 done = await self._running.runner.drain(("deliveries",), until=loop.time() + 300)
                 if done != {"deliveries": times}:
                     raise RuntimeError(f"{times} events were to be delivered, and these were: {done}")
+            case "logged":
+                await self._running.api.request_log.flush()
             case "healthz":
                 await many(lambda _: self._ask(200, Exchange("GET", "/healthz", {})), times)
             case "retrieve":

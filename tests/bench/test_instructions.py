@@ -18,7 +18,7 @@ from bench.instructions import (
     stored_a_payment,
 )
 
-REQUESTS = ("healthz", "refused", "retrieve")
+REQUESTS = ("healthz", "refused", "retrieve", "logged")
 """The other work that is counted here as well. Deliveries take longer to count than all of it."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from card_traces import cvc_traces
 from tillway_server import TillwayServer, init
@@ -82,6 +83,18 @@ async def test_a_request_is_kept_with_its_bodies_but_nothing_private(app: InProc
         assert private not in str(shown), private
     # Three digits alone stand in times and ids.
     assert "987" not in str(sent["payment_method_data"]["card"]) and cvc_traces(json.dumps(shown).encode(), "987") == []
+
+
+async def test_the_answer_of_a_common_payment_is_redacted_without_being_read(app: InProcessApp) -> None:
+    merchant = await app.merchant()
+    common = {"amount": 2000, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
+    private: tuple[dict[str, str], ...] = ({"description": "Jane Doe"}, {"metadata[name]": "Jane Doe"})
+    for more in ({}, *private, {"receipt_email": "jane@example.com"}):
+        answer = await app.call(merchant, "POST", "/v1/payment_intents", {**common, **more})
+        kept = redacted_answer("/v1/payment_intents", answer.status, "application/json", answer.body)
+        assert isinstance(kept, msgspec.Raw) is (more == {})
+        if isinstance(kept, msgspec.Raw):
+            assert msgspec.json.decode(kept) == {**answer.json, "client_secret": "****"}
 
 
 async def test_a_refusal_says_why(app: InProcessApp) -> None:

@@ -119,10 +119,14 @@ _CLASSES: Final = bytes(
 )
 """Digits become 0, letters a, and all else a space, so that `in` finds numbers at the speed of the memory."""
 
-_LONG: Final = b"0" * 12
+_DIGITS: Final = b"0123456789"
+_LONG_DIGITS, _IBAN_DIGITS = 12, 2
+"""The digits of the shortest long number, and the fewest of an IBAN."""
+
+_LONG: Final = b"0" * _LONG_DIGITS
 _IBAN_BEGINS: Final = b"aa00"
 _IBAN: Final = late_pattern(rb"(?<![0-9A-Za-z])[A-Za-z]{2}\d\d[0-9A-Za-z]{11}")
-_ESCAPED: Final = late_pattern(rb"%(?:[89A-Fa-f]|2[0Dd])")
+_ESCAPED: Final = late_pattern(r"%(?:[89A-Fa-f]|2[0Dd])")
 
 _Kind = Literal["plain", "secret", "personal", "address"]
 _KINDS: Final[dict[str, _Kind]] = {}
@@ -172,7 +176,8 @@ class _Redaction:
             if member is not None and member is not True and member is not False:
                 kind = _KINDS.get(name) or _kind(name)
                 if kind == "plain" or (kind == "personal" and name == "name" and not self._names):
-                    member = self.of(member)
+                    if self._looks or type(member) is not str:
+                        member = self.of(member)
                 elif kind == "personal":
                     member = _mask_document(member)
                 elif kind == "secret" or (self._answer and type(member) is str and "/v1/" not in member):
@@ -206,7 +211,7 @@ def redacted_parameters(path: str, sent: Mapping[str, Any], raw: bytes) -> Any:
     """The parameters of a request that were read from the bytes `raw`."""
     if "settings" in sent and path.startswith("/ops/v1/connectors"):
         sent = {**sent, "settings": HIDDEN}  # A kind chooses the names of its secrets.
-    return _Redaction(names=_has_people(path), looks=_is_suspect(raw), answer=False).of(sent)
+    return _Redaction(names=_has_people(path), looks=_is_suspect(raw.decode("latin-1")), answer=False).of(sent)
 
 
 def redacted_body(path: str, content_type: str | None, body: bytes, *, is_json: bool) -> Any:
@@ -250,47 +255,55 @@ def redacted_answer(path: str, status: int, content_type: str, body: bytes) -> A
         usual = _usual_payment(body)
         if usual is not None:
             return usual
-    looks = status >= 400 or _LONG in body.translate(_CLASSES, b" -") or _has_key(body)
+    looks = status >= 400 or _LONG in body.translate(_CLASSES, b" -") or _has_key(body.decode("latin-1"))
     return _Redaction(names=_has_people(path), looks=looks, answer=True).of(msgspec.json.decode(body))
 
 
+_SECRET: Final = b'"client_secret":"'
 _NOTHING_PRIVATE: Final = (
-    b'"metadata":{}',
-    b'"next_action":null',
-    b'"last_payment_error":null',
     b'"description":null',
+    b'"last_payment_error":null',
+    b'"metadata":{},"next_action":null',
     b'"receipt_email":null',
     b'"shipping":null',
 )
-_SECRET: Final = b'"client_secret":"'
+"""Behind the client secret, in the order of an answer: each is looked for behind the one before it."""
 
 
 def _usual_payment(body: bytes) -> msgspec.Raw | None:
     """A payment intent that holds no text of its merchant or payer, and no other object; None if it holds one. Most
     answers under load are of this kind, and to read them would take as long as all else here."""
-    if body.count(b'"object":"') != 1 or any(part not in body for part in _NOTHING_PRIVATE):
+    begins = body.find(_SECRET) + len(_SECRET)
+    ends = place = body.find(b'"', begins)
+    for part in _NOTHING_PRIVATE:
+        place = body.find(part, place)
+        if place < 0:
+            return None
+    if begins < len(_SECRET) or body.count(b'"object":"') != 1:
         return None
-    before, _, after = body.partition(_SECRET)
-    return msgspec.Raw(b'%b%b%b"%b' % (before, _SECRET, HIDDEN.encode(), after.partition(b'"')[2]))
+    return msgspec.Raw(b"%b%b%b" % (body[:begins], HIDDEN.encode(), body[ends:]))
 
 
 def discreet_text(text: str) -> str:
     """A short text that the caller chose, such as a key, without numbers and keys."""
-    return without_long_numbers(discreet(text)) if _is_suspect(text.encode(errors="replace")) else text
+    return without_long_numbers(discreet(text)) if text and _is_suspect(text) else text
 
 
-def _is_suspect(raw: bytes) -> bool:
-    """Whether bytes from a caller may hold a card or account number, or a key, under a harmless name. To look at each
-    of their texts takes longer than all else."""
-    if not raw.isascii() or (b"%" in raw and _ESCAPED.search(raw) is not None) or _has_key(raw):
+def _is_suspect(text: str) -> bool:
+    """Whether a text from a caller, or bytes with a character for each, may hold a card or account number, or a key,
+    under a harmless name. To look at each text within takes longer than all else."""
+    if not text.isascii() or ("%" in text and _ESCAPED.search(text) is not None) or _has_key(text):
         return True
-    if _LONG in raw.translate(_CLASSES, b" +-"):
+    raw = text.encode()
+    digits = len(raw) - len(raw.translate(None, _DIGITS))
+    if digits >= _LONG_DIGITS and _LONG in raw.translate(_CLASSES, b" +-"):
         return True
-    return _IBAN_BEGINS in raw.translate(_CLASSES) and _IBAN.search(raw) is not None
+    # With `in`, bytes are first taken for a number, and the error of that takes longer than the search.
+    return digits >= _IBAN_DIGITS and raw.translate(_CLASSES).find(_IBAN_BEGINS) >= 0 and _IBAN.search(raw) is not None
 
 
-def _has_key(raw: bytes) -> bool:
-    return b"sk_" in raw or b"rk_" in raw or b"ek_" in raw or b"whsec_" in raw
+def _has_key(text: str) -> bool:
+    return "sk_" in text or "rk_" in text or "ek_" in text or "whsec_" in text
 
 
 def _has_people(path: str) -> bool:
