@@ -7,6 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from tillway.domain.account import Scope
+from tillway.domain.attempt import keyed_tail
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.engine.audit.entries import Author
+from tillway.engine.restores import recovered_writes, recovering_writes
+from tillway.sandbox.courier import delivery_id
 from tillway.testing.in_process import LEASE_MS, Answer, InProcessApp, Merchant
 
 STEPS = ["check_stock", "take_payment", "arrange_delivery", "place_order"]
@@ -29,15 +35,17 @@ class OrderShop:
         shown = (await self.send("PUT", "/products/book", body)).json
         return shown["available_count"], shown["reserved_count"], shown["sold_count"]
 
-    async def order(self, id: str = "o-1", *, address: str = "1 Main Street", token: str = "tok_visa") -> None:
+    def document(self, id: str, *, address: str = "1 Main Street", token: str = "tok_visa") -> dict[str, Any]:
         line = {"product_id": "book", "name": "Book", "price": 12.5, "requested_count": 2, "type": "book"}
-        order = {
+        return {
             "order_id": id,
             "user_id": "user-1",
             "products": [{**line, "delivery_address": address}],
             "payment": {"type": "card", "token": token},
         }
-        accepted = await self.send("POST", "/orders", order)
+
+    async def order(self, id: str = "o-1", *, address: str = "1 Main Street", token: str = "tok_visa") -> None:
+        accepted = await self.send("POST", "/orders", self.document(id, address=address, token=token))
         assert accepted.status == 202, accepted.body
 
     async def step(self, name: str, id: str = "o-1", **body: Any) -> Answer:
@@ -48,6 +56,16 @@ class OrderShop:
 
     async def payments(self) -> list[Any]:
         return (await self.app.ok(self.merchant, "GET", "/v1/payment_intents"))["data"]
+
+    async def recovery(self, reason: str) -> None:
+        """Begin a recovery as `tillway restore` does; end it if `reason` is empty."""
+        store, at, by = self.app.store, self.app.clock.moment(), Author("system", "test")
+        if reason:
+            writes = await recovering_writes(store, reason, since=at.now - 60, at=at, by=by)
+        else:
+            writes = await recovered_writes(store, at=at, by=by, detail={}, relied_on=())
+        await store.commit(writes)
+        await self.app.running.platform.engine.restores.refresh()
 
     async def carry(self) -> int:
         """Let the engine's own task go as far as it can; how many tasks were due."""
@@ -78,6 +96,47 @@ async def test_each_step_says_again_what_it_came_to(shop: OrderShop) -> None:
         assert (await shop.step(name)).status == 200, "also once the order has ended"
     assert (await shop.shown())["status"] == "placed"
     assert await shop.stock(1) == (1, 0, 2) and len(await shop.payments()) == 1
+
+
+async def test_references_follow_from_the_order_id(shop: OrderShop) -> None:
+    """Placed again after a restore, the order has another id, and the bank and the delivery service know it all the
+    same."""
+    await shop.order()
+    for name in STEPS:
+        assert (await shop.step(name)).status == 200
+    [payment] = await shop.payments()
+    [delivery] = (await shop.shown())["deliveries"]
+    platform = shop.app.running.platform
+    scope = Scope(account=shop.merchant.account, mode="test").key
+    stored = await platform.engine.load(scope).get(PaymentIntent, payment["id"])
+    assert stored.references == (keyed_tail(scope, "order/o-1/2500/eur/take_payment", "", 0),)
+    assert delivery["id"] == delivery_id(scope + keyed_tail(scope, "order/o-1/2500/eur", "delivery", 1))
+
+
+async def test_no_step_is_done_and_none_fails_while_the_store_recovers(shop: OrderShop) -> None:
+    """Also an order is placed under a key only after that: the step that pays for it would be sent before."""
+    await shop.order("o-1")
+    assert (await shop.step("check_stock")).status == 200
+    await shop.recovery("a backup was restored")
+    engine_step = await shop.step("take_payment")
+    assert (engine_step.status, engine_step.json["error"]["code"]) == (503, "recovering")
+    assert (await shop.step("check_stock")).status == 200, "what is done is said again"
+    keyed = await shop.app.send(
+        "POST",
+        "/orders",
+        key=shop.merchant.key,
+        body=msgspec.json.encode(shop.document("o-2")),
+        content_type="application/json",
+        headers={"idempotency-key": "order"},
+    )
+    assert (keyed.status, keyed.headers["retry-after"]) == (503, "30"), keyed.body
+    assert await shop.carry() == 1, "as a state machine of AWS does"
+    shown = await shop.shown()
+    assert (shown["status"], shown["steps"][1]["failures"]) == ("paying", {"Busy": 1})
+    await shop.recovery("")
+    shop.app.clock.ahead_seconds += 2
+    assert await shop.carry() == 1
+    assert (await shop.shown())["status"] == "placed" and len(await shop.payments()) == 1
 
 
 async def test_a_step_out_of_order_is_refused(shop: OrderShop) -> None:

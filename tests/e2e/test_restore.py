@@ -22,6 +22,7 @@ from doses import Dose
 from server_with_bank import eventually
 from tillway_server import TillwayServer, init, invoked_json, tillway, tillway_json
 
+from tillway.crash.free_port import free_port
 from tillway.crash.postgres_server import PostgresServer, own_server
 
 EACH = 10
@@ -48,6 +49,8 @@ class Installation:
     ) -> None:
         """The bank returns refunds later if `returns` is an address for its notices."""
         self.delay = ["--payout-delay-seconds", str(payout_delay_seconds)]
+        # Each start has the same port: an access token names the address that issued it.
+        self.address = ["--port", str(free_port())]
         self.each = each
         self.data_dir = place / "data"
         self.stored = ["--store", store] if store else []
@@ -61,7 +64,7 @@ class Installation:
         self.start()
 
     def start(self) -> None:
-        self.server = TillwayServer(self.data_dir, self.made, [*self.delay, *self.stored])
+        self.server = TillwayServer(self.data_dir, self.made, [*self.delay, *self.address, *self.stored])
 
     def stop(self) -> None:
         self.server.stop()
@@ -308,6 +311,78 @@ def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -
             paid[0],
         )
         assert sum_of(totals, -777) == sum_of(shop.totals(), 0)
+    finally:
+        shop.stop()
+
+
+CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+
+
+class NamedRequests:
+    """Payments without a key that have a name of their own: the names were given before the backup, except those of
+    orders. Each kind is asked for in one request, which a client can repeat."""
+
+    def __init__(self, shop: Installation) -> None:
+        self.shop = shop
+        self.merchant = shop.made["account"]
+        self.who = {"merchantId": self.merchant, "apiKey": shop.made["secret_key"], "customerId": "ada"}
+        self.product = {"name": "Book", "price": 12.5, "available_count": 3, "type": "book"}
+        assert shop.server.call("PUT", "/products/book", self.product)[0] == 200
+        self.payments = [self.made("/create-payment", merchantId=self.merchant)["paymentId"] for _ in "ab"]
+        self.transaction = self.made("/get-token", **self.who)["token"]
+        card = {"card_number": CARD["number"], "exp_month": 12, "exp_year": 2040, "cvv": "123", "card_holder": "Ada"}
+        self.token = self.made("/token", **card)["data"]["token"]
+
+    def made(self, path: str, **body: Any) -> Any:
+        status, answer = self.shop.server.call("POST", path, body)
+        assert status in (200, 202), answer
+        return answer
+
+    def requests(self) -> list[tuple[str, dict[str, Any]]]:
+        holder = {"cardName": "Ada", "billingAddress": "1 Main Street", "currency": "EUR", "merchantId": self.merchant}
+        card = {"cardNumber": CARD["number"], **{name: CARD[name] for name in ("expiryMonth", "expiryYear", "cvv")}}
+        pays = [("/make-payment", {"paymentId": id, "amount": 1500, **holder, **card}) for id in self.payments]
+        pays.append(("/process-payments", {**self.who, **CARD, "amount": 17.5, "transactionId": self.transaction}))
+        pays.append(("/charge", {"token": self.token, "amount": 1900, "currency": "eur"}))
+        return pays
+
+    def order(self) -> Any:
+        """Place the order, and wait until it is carried to its end."""
+        line = {"product_id": "book", "requested_count": 1, "delivery_address": "1 Main Street", **self.product}
+        del line["available_count"]
+        placing = {"order_id": "o-1", "user_id": "ada", "products": [line]}
+        self.made("/orders", **placing, payment={"type": "card", "token": "tok_visa"})
+        shown = eventually(lambda: self.shop.server.call("GET", "/orders/o-1")[1], lambda it: it["status"] == "placed")
+        return shown["deliveries"]
+
+
+def test_a_repeat_without_a_key_is_known_by_its_own_name(tmp_path: Path) -> None:
+    """The client repeats the payment's id, the token or the order's id, and the bank answers as it did before. Two
+    payments of one amount and card stay two."""
+    shop = Installation(tmp_path)
+    kept = Backup(tmp_path)
+    try:
+        named = NamedRequests(shop)
+        kept.keep(shop)
+        answers = [named.made(path, **body) for path, body in named.requests()]
+        deliveries = named.order()
+        performed = shop.performed()
+        assert Counter(amount for _, _, amount in performed.values()) == {1500: 2, 1750: 1, 1900: 1, 1250: 1}
+        totals = shop.totals()
+        kept.put_back(shop)
+
+        for path, body in named.requests():
+            status, told = shop.server.call("POST", path, body)
+            assert status == 503, told
+        shop.recover("--yes")
+        shop.wait_until_ready()
+        assert {item["status"] for item in shop.all("/ops/v1/open_items")} == {"open"}
+        again = [named.made(path, **body) for path, body in named.requests()]
+        assert again[:3] == answers[:3] and again[3]["data"]["status"] == answers[3]["data"]["status"]
+        assert named.order() == deliveries
+        assert shop.performed() == performed
+        assert {item["status"] for item in shop.all("/ops/v1/open_items")} == {"closed"}
+        assert shop.totals() == totals
     finally:
         shop.stop()
 

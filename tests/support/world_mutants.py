@@ -325,7 +325,7 @@ def a_failed_order_keeps_its_payment() -> AbstractContextManager[None]:
 
 
 def each_request_for_a_delivery_has_a_reference_of_its_own() -> AbstractContextManager[None]:
-    original = orders._reference
+    original = orders.Order.delivery_reference
     asked: dict[str, int] = {}
 
     def another(*arguments: Any) -> str:
@@ -333,7 +333,7 @@ def each_request_for_a_delivery_has_a_reference_of_its_own() -> AbstractContextM
         asked[reference] = asked.get(reference, 0) + 1
         return f"{reference}{asked[reference]}"
 
-    return replaced(orders, "_reference", another)
+    return replaced(orders.Order, "delivery_reference", another)
 
 
 def stock_is_released_whether_or_not_it_was_held() -> AbstractContextManager[None]:

@@ -4,7 +4,8 @@ The attempt's row is committed before the provider is called and deleted in the 
 reference at the provider is the scope's key and a tail, at most 35 characters in all. An attempt of a request with an
 Idempotency-Key has a tail that follows from the key: where the store was restored from a backup and the client repeats
 the request, the provider gets the same reference again and does not perform it twice. Every other tail is the suffix of
-the attempt's id. `engine/references.py` finds records by either form.
+the attempt's id. `engine/references.py` finds records by either form. A request without a key that the client repeats
+under a name of its own, such as a token that pays once, has that name in place of the key (`Caller.named`).
 """
 
 import hashlib

@@ -14,7 +14,7 @@ class Generation(Record, frozen=True, kw_only=True):
     """The store's mark of time (`time_mark.py`) is the number of its generation; this record has what is beside it.
 
     `lineage` is the identity of the database as its server tells it. `beside` says that a host keeps the newest mark in
-    a file. `recovering` is the reason why payouts, and requests that move money under an Idempotency-Key, wait; empty:
+    a file. `recovering` is the reason why payouts, and requests that move money under a key or name, wait; empty:
     they do not. The store then knows what happened until `since` (epoch seconds). `recoveries` counts their ends, so
     that running processes read the unexplained operations again. `relied_on` are the connectors that gave no list at
     the last end, at `recovered_at`: what they did since the backup is not known.

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, assert_never
 
 import msgspec
 
+from tillway.domain.attempt import keyed_tail
 from tillway.domain.commands import CreateOrder, CreatePayment
 from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
@@ -148,7 +149,8 @@ class StepRecord(Value, frozen=True, kw_only=True):
 
 class Order(Record, frozen=True, kw_only=True):
     """`order_id` and `user_id` are the merchant's own names. `state` is the workflow's; `means` names the row of MEANS
-    that made `method`. `stock` is the state of the reservation."""
+    that made `method`. `stock` is the state of the reservation. `is_named`: the references of its payment and
+    deliveries follow from `order_id`; those of an order from before follow from its id."""
 
     order_id: str
     user_id: str
@@ -164,6 +166,7 @@ class Order(Record, frozen=True, kw_only=True):
     refund: str | None = None
     error: Failure | None = None
     steps: tuple[StepRecord, ...] = ()
+    is_named: bool = False
     source_api: SourceApi = SourceApi.orders
 
     @property
@@ -174,6 +177,18 @@ class Order(Record, frozen=True, kw_only=True):
             if shows is not None:
                 return shows
         raise AssertionError(f"order {self.id} shows nothing")
+
+    @property
+    def name(self) -> str:
+        """The order's name towards providers: the same when it is placed again after a restore; empty where its
+        references follow from its id."""
+        return f"order/{self.order_id}/{self.total_minor}/{self.currency}" if self.is_named else ""
+
+    def delivery_reference(self, scope_key: str, number: int) -> str:
+        """The delivery service's reference of the line with that number, counted from 1; at most 40 characters."""
+        if self.is_named:
+            return scope_key + keyed_tail(scope_key, self.name, "delivery", number)
+        return f"{scope_key}{self.id.removeprefix('ord_')}.{number}"
 
     @property
     def ended(self) -> bool:
@@ -226,6 +241,7 @@ def create(
         lines=tuple(Line(**msgspec.structs.asdict(line)) for line in command.lines),
         means=command.payment["type"],
         method=method,
+        is_named=True,
         steps=(StepRecord(step=WORKFLOW.start, started_at=at.now),),
     )
     task = OrderTask(id=task_id(order.id), created=at.created, order=order.id, due_at_ms=at.now_ms)

@@ -62,8 +62,11 @@ class Caller(msgspec.Struct, kw_only=True):
     lasting: str = ""
     """The fingerprint of that request without the ids of objects in it: after a restore, the client repeats it about an
     object that has been made anew."""
+    named: str = ""
+    """The merchant's own name for the operation: references follow from it, so that they are the same after a restore
+    although the request has no key, and the same for each carrier of an order's step."""
     attempts_begun: int = 0
-    """How many attempts were begun under the key, references that were taken already included."""
+    """How many attempts were begun under the key or name, references that were taken already included."""
     api_version: str | None = None
     expand: tuple[str, ...] = ()
     older_shapes: bool = False
@@ -108,11 +111,21 @@ class Caller(msgspec.Struct, kw_only=True):
     stored amounts (`Account.has_stored_amounts`)."""
 
     def references(self) -> Callable[[], str] | None:
-        """The references of the attempts that a decision begins, in their order; None where no key was named."""
-        if self.idempotency is None:
+        """The references of the attempts that a decision begins, in their order; None where there is no name and no
+        key."""
+        if self.named:
+            key, lasting = self.named, ""
+        elif self.idempotency is not None:
+            key, lasting = self.idempotency[0], self.lasting
+        else:
             return None
-        key, numbers = self.idempotency[0], count(self.attempts_begun)
-        return lambda: keyed_tail(self.scope_key, key, self.lasting, next(numbers))
+        numbers = count(self.attempts_begun)
+        return lambda: keyed_tail(self.scope_key, key, lasting, next(numbers))
+
+    def take_name(self, name: str) -> None:
+        """Let references follow from `name`, by which the client repeats this request, unless it has a key."""
+        if self.idempotency is None:
+            self.named = name
 
     @property
     def idem(self) -> str | None:

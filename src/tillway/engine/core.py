@@ -296,7 +296,7 @@ class Engine:
         if self.time.trouble:
             _refuse_new_money(changes, self.time.trouble)
         if self.restores.reason:
-            self.restores.check(changes, keyed=caller.idempotency is not None)
+            self.restores.check(changes, repeatable=caller.idempotency is not None or bool(caller.named))
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
         """Enter an action that changes no record into the audit trail. Refused `busy` if it cannot be written."""

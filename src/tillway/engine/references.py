@@ -1,6 +1,6 @@
 """Find the records that a provider's reference is about.
 
-A reference is the scope's key and a tail. A tail of TAIL_LENGTH characters follows from an Idempotency-Key and stands
+A reference is the scope's key and a tail. A tail of TAIL_LENGTH characters follows from a key or name and stands
 in the index of the payment, refund or payout that it belongs to. Every other tail is the suffix that an attempt shares
 with its charge, refund or payout.
 """

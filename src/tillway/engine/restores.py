@@ -20,6 +20,7 @@ from tillway.domain.generation import GENERATION_ID, Generation, recovered, reco
 from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Entry
 from tillway.domain.open_item import OpenItem, explain, successors, tail_of
+from tillway.domain.order import Order
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.time_mark import MARK_ID, TimeMark
@@ -112,11 +113,12 @@ class RestoreWatch:
             log.warning("the recovery has ended, and nothing waits any more")
         self.reason = held.recovering
 
-    def check(self, changes: Changes[Record | None], *, keyed: bool) -> None:
-        """Refused `recovering` if the changes begin a payout or, under an Idempotency-Key (`keyed`), move money."""
+    def check(self, changes: Changes[Record | None], *, repeatable: bool) -> None:
+        """Refused `recovering` if the changes begin a payout or, under an Idempotency-Key or a name of their own
+        (`repeatable`), move money or place an order, since its steps move it."""
         attempts = [task for task in changes.tasks if isinstance(task, Attempt)]
-        moves = bool(attempts) or any(isinstance(record, Entry) for record in changes.records)
-        if (keyed and moves) or any(attempt.kind == "payout" for attempt in attempts):
+        moves = bool(attempts) or any(isinstance(record, Entry | Order) for record in changes.records)
+        if (repeatable and moves) or any(attempt.kind == "payout" for attempt in attempts):
             raise Refused("recovering")
 
     def may_have_been_sent(self, scope_key: str, attempt: Attempt) -> bool:

@@ -22,14 +22,18 @@ from tillway.engine.platform import Platform
 from tillway.operations.customers import existing
 from tillway.operations.payment_intents import gather
 from tillway.operations.payment_methods import find_existing, redeem_token
+from tillway.sandbox.cards import by_alias
 
 
 async def create(platform: Platform, caller: Caller, command: CreateCharge) -> Done[Record | None]:
     """Make an unlisted payment (`dpi_`) and confirm it at once; the caller is shown its charge.
 
     A card charge's statement descriptor is its suffix, unless it has one
-    (https://docs.stripe.com/api/charges/create, `statement_descriptor`).
+    (https://docs.stripe.com/api/charges/create, `statement_descriptor`). A token pays once, so it names the charge.
     """
+    source, of = command.source, command.payment
+    if isinstance(source, str) and source.startswith("tok_") and by_alias(source) is None:
+        caller.take_name(f"{source}/{of.amount_minor}/{of.currency}")
     terms = await platform.attempts.terms(caller.scope, shows="charge")
 
     async def work(load: Load, at: Moment) -> Changes[Record | None]:

@@ -45,6 +45,7 @@ async def make(
 
     `card` has number, exp_month, exp_year, cvc, name and address (one line of text); only its form is checked.
     """
+    caller.take_name(f"{gateway_payment_id(number)}/{amount_minor}/{currency}")
 
     async def begin(load: Load, at: Moment) -> Changes[PaymentIntent]:
         created = await find(load, number, at.now)

@@ -34,7 +34,7 @@ from tillway.domain.payment_intent import Means, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.product import Product
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
-from tillway.domain.refusal import STORE_CODES, Refused
+from tillway.domain.refusal import REPEATABLE, STORE_CODES, Refused
 from tillway.domain.source_api import SourceApi
 from tillway.domain.workflow import StepFailed
 from tillway.engine.caller import Caller
@@ -154,7 +154,8 @@ async def run_step(
     again.
 
     Raises `StepFailed` if the step fails, which changes nothing about the order: the caller, which carries the order,
-    tries again or sends that `failure` to the handler. Refused if another step is due.
+    tries again or sends that `failure` to the handler. Refused if another step is due, or while the store is recovering
+    from a restore.
     """
     if step not in _STEPS:
         raise Refused(
@@ -168,6 +169,10 @@ async def run_step(
             await _catch(platform, caller, order_id, failure)
         elif (already := domain.to_do(order, step)) is not None:
             return already
+        if platform.engine.restores.reason:
+            raise Refused("recovering")
+        if order.name:
+            caller = msgspec.structs.replace(caller, named=f"{order.name}/{step}")
         done = await _STEPS[step](platform, caller, order_id)
     except Refused as refused:
         if refused.code in STORE_CODES:
@@ -247,15 +252,15 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
     try:
         await platform.attempts.operate(caller, begin)
     except Refused as refused:
-        if refused.code in STORE_CODES or refused.code == "order_step_unexpected":
+        if refused.code in REPEATABLE or refused.code == "order_step_unexpected":
             raise
         raise StepFailed("PaymentDeclined", f"{refused.code}: {refused.message}") from None
     return _order(await platform.engine.run(caller, finish))
 
 
 async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -> Order:
-    """Request one delivery for each line, by a reference derived from the order's id. Lines that the service accepted
-    are noted even if it did not accept all."""
+    """Request one delivery for each line, by a reference that follows from the order's name. Lines that the service
+    accepted are noted even if it did not accept all."""
     courier = _courier(platform, caller.scope)
     order = await platform.engine.load(caller.scope_key).get(Order, order_id)
     at_once = asyncio.Semaphore(COURIERS_AT_ONCE_MAX)
@@ -421,7 +426,7 @@ async def _cancel_deliveries(courier: Courier, scope_key: str, order: Order) -> 
     for number in range(1, len(order.lines) + 1):
         try:
             async with asyncio.timeout(COURIER_SECONDS):
-                cancelled = await courier.cancel(_reference(scope_key, order, number))
+                cancelled = await courier.cancel(order.delivery_reference(scope_key, number))
         except TimeoutError:
             cancelled = False
         if not cancelled:
@@ -474,17 +479,13 @@ def _existing(products: dict[str, Product | None]) -> list[Product]:
 
 def _consignment(scope_key: str, order: Order, number: int, line: Line) -> Consignment:
     return Consignment(
-        reference=_reference(scope_key, order, number),
+        reference=order.delivery_reference(scope_key, number),
         order_id=order.order_id,
         product_id=line.product_id,
         name=line.name,
         count=line.requested_count,
         address=line.delivery_address,
     )
-
-
-def _reference(scope_key: str, order: Order, number: int) -> str:
-    return f"{scope_key}{order.id.removeprefix('ord_')}.{number}"
 
 
 def _courier(platform: Platform, scope: Scope) -> Courier:
@@ -548,7 +549,8 @@ async def advance(
             return None  # Another process carried it further meanwhile.
         if refused.code == "resource_missing" and refused.param == "order_id":
             raise
-        problem = Failure(type="Refused", cause=f"{refused.code}: {refused.message}")
+        waits = refused.code in REPEATABLE
+        problem = Failure(type="Busy" if waits else "Refused", cause=f"{refused.code}: {refused.message}")
     except Exception as error:
         log.exception("a step of an order failed inside", extra={"order": order_id, "step": step})
         problem = Failure(type="Internal", cause=type(error).__name__)

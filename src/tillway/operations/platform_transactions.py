@@ -40,6 +40,7 @@ async def pay(
     """
     if token is not None:
         transaction = platform_transaction.transaction_of_token(token)
+        caller.take_name(f"transaction/{transaction}/{customer}/{amount_minor}/{currency}")
     else:
         transaction = platform_transaction.transaction_id(
             platform.engine.clock.now_ms(), os.urandom(platform_transaction.RANDOM_BYTES)

@@ -25,6 +25,7 @@ from tillway.connectors.port import (
     Unreachable,
 )
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, Account, Scope
+from tillway.domain.alias import Alias, alias_id
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.cards import Secret
 from tillway.domain.commands import CreatePayout
@@ -32,6 +33,7 @@ from tillway.domain.credentials import Grant
 from tillway.domain.idempotency import record_id
 from tillway.domain.order import Order
 from tillway.domain.payout import Recipient
+from tillway.domain.record import Record
 from tillway.domain.refusal import REPEATABLE, Refused
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.accounts import Accounts
@@ -1005,7 +1007,7 @@ class ProcessCourier:
 
     async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
         process, world, reference = self._process, self._world, consignment.reference
-        await self._durable_first(reference)
+        await self._durable_first(consignment)
         world.tell(process.name, f"asks for the delivery {reference[SCOPE_KEY_LENGTH:]}")
         await process.point("before a send")
         if world.strikes("refused"):
@@ -1041,9 +1043,13 @@ class ProcessCourier:
         await process.point("after a send")
         return not world.strikes("answer lost")
 
-    async def _durable_first(self, reference: str) -> None:
-        scope, suffix = reference[:SCOPE_KEY_LENGTH], reference[SCOPE_KEY_LENGTH:].partition(".")[0]
-        row = await self._world.store.get(f"{scope}/ord_{suffix}")
-        order = decode(f"ord_{suffix}", row.body) if row is not None else None
+    async def _durable_first(self, consignment: Consignment) -> None:
+        scope = consignment.reference[:SCOPE_KEY_LENGTH]
+        alias = await self._stored(scope, alias_id("order", consignment.order_id))
+        order = await self._stored(scope, alias.target) if isinstance(alias, Alias) else None
         if not isinstance(order, Order) or order.step("arrange_delivery") is None:
-            self._world.violate("durable first", f"{reference} was sent before its order had come to it")
+            self._world.violate("durable first", f"{consignment.reference} was sent before its order had come to it")
+
+    async def _stored(self, scope: str, id: str) -> Record | None:
+        row = await self._world.store.get(f"{scope}/{id}")
+        return decode(id, row.body) if row is not None else None
