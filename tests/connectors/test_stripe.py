@@ -253,6 +253,27 @@ async def test_captures_and_voids_are_read_off_their_intent(kind: Any, told: dic
 
 
 @pytest.mark.parametrize(
+    ("status", "received", "expected"),
+    [
+        ("requires_capture", 100, NeverSeen),  # What is known here was captured by the other one.
+        ("requires_capture", 400, Unknown),
+        ("succeeded", 400, Unknown),
+        ("succeeded", 100, Declined),
+    ],
+)
+async def test_a_capture_before_the_last_one_is_not_taken_for_one_that_never_came(
+    status: str, received: int, expected: type
+) -> None:
+    """After a restore, the books have 100, and the client repeats a capture of 100; Stripe has 400 in three."""
+    told = {"status": status, "amount_received": received, "metadata": {"tillway_captured_by": "r9"}}
+    asked = msgspec.structs.replace(child("capture", 100), final=False, captured_minor=100)
+    far = Script()
+    far.expect("GET", READ).answers(200, {**INTENT, **told})
+    assert isinstance(await converse(connector().look_up(asked), in_process(far)), expected)
+    far.verify()
+
+
+@pytest.mark.parametrize(
     ("currency", "amount_minor", "wire"),
     [("isk", 5000, 500000), ("ugx", 5000, 500000), ("mga", 500, 5), ("eur", 500, 500), ("idr", 10**11, 10**11)],
 )
