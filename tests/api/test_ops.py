@@ -1,5 +1,6 @@
 """What stands beside Stripe's API: the simulator's faults, money in doubt, and the log of refusals."""
 
+from asyncio import gather
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,30 @@ async def test_a_doubt_is_resolved_by_a_person(objects: MerchantObjects) -> None
     params = {"outcome": "failed", "reason": "The bank says otherwise."}
     again = await objects.app.call(objects.merchant.operator_key, "POST", f"/ops/v1/doubts/{doubt}/resolve", params)
     assert again.status == 404
+
+
+async def test_a_settlement_by_hand_is_repeated_under_its_key(objects: MerchantObjects) -> None:
+    """Of two requests under one key at the same time, one settles; another request under it is refused."""
+    doubt = await objects.doubt()
+    path, operator = f"/ops/v1/doubts/{doubt}/resolve", objects.merchant.operator_key
+    params = {"outcome": "succeeded", "reason": "By telephone."}
+    key = {"idempotency_key": "settle"}
+    both = await gather(*(objects.app.call(operator, "POST", path, params, **key) for _ in range(2)))
+    assert sorted(answer.status for answer in both) in ([200, 200], [200, 409]), [answer.body for answer in both]
+    [first, *_] = [answer for answer in both if answer.status == 200]
+    assert first.json["resolved"] == "succeeded"
+    again = await objects.app.call(operator, "POST", path, params, **key)
+    assert (again.status, again.body, again.headers["idempotent-replayed"]) == (200, first.body, "true")
+    other = await objects.app.call(operator, "POST", path, {**params, "outcome": "failed"}, **key)
+    assert (other.status, other.json["error"]["code"]) == (400, "idempotency_key_reused")
+
+
+async def test_one_of_two_settlements_by_hand_is_told_that_it_was_not_made(objects: MerchantObjects) -> None:
+    doubt = await objects.doubt()
+    path, operator = f"/ops/v1/doubts/{doubt}/resolve", objects.merchant.operator_key
+    said = [{"outcome": outcome, "reason": "By telephone."} for outcome in ("succeeded", "failed")]
+    answers = await gather(*(objects.app.call(operator, "POST", path, params) for params in said))
+    assert sorted(answer.status for answer in answers) == [200, 404], [answer.body for answer in answers]
 
 
 async def test_what_takes_days_is_no_doubt_until_they_are_over(objects: MerchantObjects) -> None:

@@ -5,6 +5,7 @@ from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.engine.caller import Caller
 from tillway.http.lists import SCAN_PAGE
 from tillway.http.params import LIMIT_MAX, Enum, Id, Limit, Params, Text
+from tillway.http.render import encode
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import doubts as operations
 from tillway.store.codec import decode
@@ -66,10 +67,8 @@ async def resolve(call: Call) -> Answer:
     caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
     caller.reason = reason
     load, now = call.platform.engine.load(asked.scope_key), call.platform.engine.clock.now_ms() // 1000
-    shown = await operations.row_of(load, attempt, now)
-    await operations.resolve(call.platform.attempts, caller, attempt, params["outcome"], reference)
-    return shown | {
-        "resolved": params["outcome"],
-        "provider_reference": reference,
-        "resolution_reason": reason,
-    }
+    told = {"resolved": params["outcome"], "provider_reference": reference, "resolution_reason": reason}
+    shown = await operations.row_of(load, attempt, now) | told
+    answer = call.platform.engine.answers(asked, encode(shown))
+    await operations.resolve(call.platform.attempts, caller, attempt, params["outcome"], reference, also=answer)
+    return shown

@@ -669,12 +669,16 @@ class Attempts:
         seen: Seen | None = None,
         fails_over: bool = False,
         told_by: Literal["provider", "operator", "silence"] = "provider",
+        also: Work[None] | None = None,
     ) -> Done[Record | None]:
-        """Book an outcome in one commit, together with the answer that an idempotency key waits for.
+        """Book an outcome in one commit, together with the answer that an idempotency key waits for, and with the
+        changes that `also` decides.
 
         With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
         carries. A provider's outcome of an attempt that has settled otherwise is kept as a notice.
         """
+        if isinstance(outcome, Declined) and outcome.alert is not None:
+            log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
         for _ in _KEYS:
             try:
                 return await self._settle(
@@ -685,11 +689,13 @@ class Attempts:
                     seen=seen,
                     fails_over=fails_over,
                     told_by=told_by,
+                    also=also,
                 )
             except _KeyChanged as changed:
                 attempt, seen = changed.attempt, None
                 waiting = await self.caller_of(caller.scope, attempt)
-                caller = msgspec.structs.replace(waiting, actor=caller.actor, operation=caller.operation)
+                author = {name: getattr(caller, name) for name in ("actor", "operation", "hint", "reason")}
+                caller = msgspec.structs.replace(waiting, **author)
         raise Refused("busy")
 
     async def _settle(
@@ -702,9 +708,8 @@ class Attempts:
         seen: Seen | None,
         fails_over: bool,
         told_by: Literal["provider", "operator", "silence"],
+        also: Work[None] | None,
     ) -> Done[Record | None]:
-        if isinstance(outcome, Declined) and outcome.alert is not None:
-            log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
         priced = connection or await self.connections.named(attempt.connector, caller.scope)
@@ -748,15 +753,16 @@ class Attempts:
                 changes = await self.engine.restores.explain(load, current, word_of(outcome), changes, at)
             if under_way is None and told_by == "provider":
                 changes = await keep_late_word(load, attempt, outcome, changes, at)
-            return changes
+            return (await also(load, at)).then(changes) if also is not None else changes
 
         done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
         note("connector", attempt.connector)
         note_id(attempt.subject)
         if not done.attempts or done.attempts[0].id != attempt.id:
             source_api = getattr(done.record, "source_api", caller.source_api)
-            word = _OUTCOMES[type(outcome)]
-            self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, word, caller.scope_key)
+            self.engine.telemetry.settled(
+                attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)], caller.scope_key
+            )
         if told:
             assert isinstance(outcome, Succeeded | Pending), "only these have notices"
             at_once = [task for task, (delay_ms, _) in zip(told, outcome.notices, strict=True) if not delay_ms]

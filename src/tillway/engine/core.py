@@ -17,7 +17,7 @@ from tillway.domain.event import Delivery, JournalEvent, WebhookEndpoint
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
+from tillway.domain.record import NO_CHANGES, NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
 from tillway.domain.settled_operation import settled_id
 from tillway.domain.setup_intent import SetupIntent
@@ -554,6 +554,20 @@ class Engine:
             subject=under_way[0].subject if follows else "",
             begun=under_way[0].id if follows else "",
         )
+
+    def answers(self, caller: Caller, body: bytes) -> Work[None]:
+        """The change that keeps `body` as the answer under the caller's key, in a commit of another caller. It raises
+        IdempotencyRace if the key has been used."""
+
+        async def work(load: Load, at: Moment) -> Changes[None]:
+            record = self._new_key(caller, load, (), 200, body, at)
+            if record is None:
+                return NO_CHANGES
+            if await load.maybe(IdempotencyRecord, record.id) is not None:
+                raise IdempotencyRace
+            return Changes(result=None, records=(record,))
+
+        return work
 
     def _answer_follows(self, load: Load, id: str, changes: Changes[Record | None], status: int, at: Moment) -> bool:
         """Whether the record of a key is known and need not be written, because the answer will follow from this

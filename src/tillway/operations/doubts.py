@@ -12,9 +12,10 @@ from tillway.domain.attempt import Attempt, check_settled_by_hand, reference_of
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
+from tillway.domain.record import NO_CHANGES, Changes, Moment
 from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Caller
-from tillway.engine.core import Load
+from tillway.engine.core import Load, Work
 
 ASK_SECONDS_MAX = 10.0
 """How long a provider is waited for that is asked on behalf of a person."""
@@ -109,13 +110,21 @@ async def resolve(
     attempt: Attempt,
     outcome: Literal["succeeded", "failed"],
     provider_reference: str | None,
+    *,
+    also: Work[None] | None = None,
 ) -> None:
-    """Settle the attempt as a person decides, whose reason `caller` has. Refused `doubt_unexpected_state` unless it is
-    in doubt. One that failed is never sent again: the settlement deletes it."""
+    """Settle the attempt as a person decides, whose reason `caller` has, with the changes that `also` decides. Refused
+    `doubt_unexpected_state` unless it is in doubt, and `resource_missing` if it has settled meanwhile. One that failed
+    is never sent again: the settlement deletes it."""
+
+    async def beside(load: Load, at: Moment) -> Changes[None]:
+        await load.get(Attempt, attempt.id, noun="doubt")
+        return await also(load, at) if also is not None else NO_CHANGES
+
     check_settled_by_hand(attempt, attempts.engine.clock.now_ms() // 1000)
     decided: Outcome = (
         Succeeded(bank_id=provider_reference)
         if outcome == "succeeded"
         else Declined(message="An operator settled this as failed.", bank_id=provider_reference)
     )
-    await attempts.settle(caller, attempt, decided, told_by="operator")
+    await attempts.settle(caller, attempt, decided, told_by="operator", also=beside)
