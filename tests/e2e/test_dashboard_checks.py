@@ -778,8 +778,17 @@ async def test_a_customer_is_made_charged_credited_and_deleted(
         pay(tillway_server, 9900, customer=id, setup_future_usage="off_session")
         await here.open(f"/customers/{id}/charge")
         await here.page.fill("Amount", "20.50")
-        await here.page.fill("Currency", "EUR")
-        await here.send("Show what this will do")
+        if scripts:  # The effect is shown while the amount is written, with the decimals of the currency.
+            for currency, told in (("JPY", ""), ("KWD", "pays, on VISA Visa ending in 4242 20.500 KWD"), ("EUR", "")):
+                await here.page.fill("Currency", currency)
+                if told:
+                    await here.has(told)
+                invalid = "document.querySelector('#amount').getAttribute('aria-invalid')"
+                assert await here.page.look(invalid) == str(currency == "JPY").lower()
+        else:
+            await here.page.fill("Currency", "EUR")
+            await here.send("Show what this will do")
+        await here.has("20.50 EUR The customer is not asked")
         await here.send("Charge 20.50 EUR")
         await here.has("Succeeded: 20.50 EUR")
         await here.open(f"/customers/{id}")
@@ -787,7 +796,9 @@ async def test_a_customer_is_made_charged_credited_and_deleted(
         await here.send("Give credit")
         await here.page.fill("Amount", "5")
         await here.page.fill("Currency", "EUR")
-        await here.send("Show what this will do")
+        if not scripts:
+            await here.send("Show what this will do")
+        await here.has("becomes 5.00 EUR")
         await here.send("Give 5.00 EUR")
         await here.has("5.00 EUR to use on the next order")
         assert tillway_server.call("GET", f"/v1/customers/{id}")[1]["balance"] == -500

@@ -66,12 +66,19 @@ async def test_a_kept_card_is_charged_once_after_its_preview(shop: DashboardShop
     shown = await visitor.submit(form, action, fields)
     assert "MC Mastercard ending in 4444 20.50 EUR" in text(shown) and "Charge 20.50 EUR" in text(shown)
     assert len((await shop.get("/v1/payment_intents", customer=id))["data"]) == 1, "a preview takes nothing"
+    hidden = re.compile(r'<div data-when="given" hidden>')
+    assert hidden.search(form.body.decode()) and not hidden.search(shown.body.decode())
     other = await visitor.submit(shown, action, fields | {"amount": "30.00"})
     assert "Charge 30.00 EUR" in text(other), "another amount has a preview of its own"
     other = await visitor.submit(shown, action, fields | {"card": second})
     assert "VISA Visa ending in 4242 20.50 EUR" in text(other), "and so has another card"
     places = {(await visitor.submit(shown, action, fields)).headers["location"] for _ in range(2)}
     (place,) = places
+    # The module takes `preview` away: it has shown the effect while the amount was written.
+    unseen = form_of(await visitor.get(action), action)
+    del unseen["preview"]
+    wrong = await visitor.post(action, unseen | fields | {"amount": "20.505"})
+    assert wrong.status == 422 and "Write an amount" in text(wrong)
     made = await shop.get(f"/v1/payment_intents/{place.rpartition('/')[2]}")
     assert (made["amount"], made["status"], made["customer"]) == (2050, "succeeded", id)
     assert len((await shop.get("/v1/payment_intents", customer=id))["data"]) == 2

@@ -38,8 +38,14 @@ def _read(visit: Visit, currency: str, most: str) -> Given:
     return Given(amount, currency, minor, wrong)
 
 
+SCALES = " ".join(f"{code.upper()}:{digits}" for code, digits in sorted(MINOR_UNITS.items()) if digits != 2)
+"""The decimals of the currencies that do not have two, for the module of the pages."""
+
+
 def _was_previewed(visit: Visit, given: Given) -> bool:
-    return visit.sent("previewed") == given.is_previewed and not given.wrong
+    """Whether the person has seen the effect. The module of the pages shows it while the amount is written, and takes
+    the form's `preview` away."""
+    return not given.wrong and (not visit.sent("preview") or visit.sent("previewed") == given.is_previewed)
 
 
 @page("GET", "/customers/{id}/charge", place="/customers")
@@ -131,6 +137,8 @@ async def _form(
         "given": given,
         "wrong": given.wrong if sent else "",
         "previewed": given.is_previewed if sent and not given.wrong else "",
+        "most": AMOUNT_MOST,
+        "scales": SCALES,
         "changed": changed,
         "version": version_of(row),
         "reason": visit.sent("reason"),

@@ -110,25 +110,31 @@ if (pq) {
 
 // money forms: the preview counts in minor units, as the server does; the server's own preview decides
 for (const form of $$("[data-money]")) {
-  const { left, balance, cur, decimals, most } = form.dataset;
-  const scale = 10 ** decimals;
-  const fmt = (m) => `${m < 0 ? "−" : ""}${Math.floor(Math.abs(m) / scale).toLocaleString("en-US")}${+decimals ? `.${String(Math.abs(m) % scale).padStart(decimals, "0")}` : ""}`;
+  const { left, balance, cur, decimals, most, sign = -1, scales } = form.dataset;
+  const own = form.elements.currency;  // a form with a currency to choose has the decimals of all that do not have two
+  const uncommon = Object.fromEntries((scales ?? "").split(" ").map((one) => one.split(":")));
+  const code = () => (own ? own.value.trim().toUpperCase() : cur);
+  const digits = () => +(own ? uncommon[code()] ?? 2 : decimals);
+  const fmt = (m) => { const scale = 10 ** digits(); return `${m < 0 ? "−" : ""}${Math.floor(Math.abs(m) / scale).toLocaleString("en-US")}${digits() ? `.${String(Math.abs(m) % scale).padStart(digits(), "0")}` : ""}`; };
   const input = form.elements.amount;
   const put = (k, v) => $$(`[data-p=${k}]`, form).forEach((n) => (n.textContent = v));
   const button = $("button[type=submit]", form);
   const changed = () => {
     const m = input.value.trim().replace(",", ".").match(/^(\d{1,12})(?:\.(\d{1,3}))?$/);
-    const tooFine = (m?.[2] ?? "").replace(/0+$/, "").length > decimals;
-    const minor = m && !tooFine ? Number(m[1]) * scale + Number((m[2] ?? "").slice(0, decimals).padEnd(decimals, "0")) : 0;
-    const wrong = !m || tooFine || minor === 0 ? `Write an amount such as ${fmt(+left)}` : minor > +left ? `At most ${fmt(+left)} ${cur} ${most}` : "";
+    const tooFine = (m?.[2] ?? "").replace(/0+$/, "").length > digits();
+    const minor = m && !tooFine ? Number(m[1]) * 10 ** digits() + Number((m[2] ?? "").slice(0, digits()).padEnd(digits(), "0")) : 0;
+    const wrong = !m || tooFine || minor === 0 ? `Write an amount such as ${fmt(own ? 2000 : +left)}` : minor > +left ? `At most ${fmt(+left)} ${code()} ${most}` : "";
     const err = $(".err", form);
     err.hidden = !wrong; $("span", err).textContent = wrong;
     input.setAttribute("aria-invalid", String(Boolean(wrong)));
     button.disabled = Boolean(wrong);
+    for (const n of $$("[data-when]", form)) n.hidden = (n.dataset.when === "given") === Boolean(wrong);
     if (wrong) return;
-    put("gets", `${fmt(minor)} ${cur}`); put("after", fmt(+balance - minor)); put("left", `${fmt(+left - minor)} ${cur}`); put("btn", `${fmt(minor)} ${cur}`);
+    put("gets", `${fmt(minor)} ${code()}`); put("after", fmt(+balance + sign * minor)); put("left", `${fmt(+left - minor)} ${code()}`); put("btn", `${fmt(minor)} ${code()}`); put("code", code());
   };
   input.addEventListener("input", changed);
+  own?.addEventListener("input", () => input.value && changed());
+  form.elements.card?.addEventListener("change", (e) => put("card", e.target.selectedOptions[0].text.split(",")[0]));
   form.addEventListener("submit", (e) => {
     if (form.dataset.sent) return e.preventDefault();
     form.dataset.sent = "1";
