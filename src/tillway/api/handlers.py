@@ -30,6 +30,7 @@ NOUNS = (
     "file_links",
     "files",
     "health",
+    "kept_cards",
     "keys",
     "ledger",
     "mandates",

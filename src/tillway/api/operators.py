@@ -8,7 +8,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.http.params import Array, Email, Enum, Params, Text
 from tillway.http.routes import Answer, Call, route
-from tillway.operations import operator_changes
+from tillway.operations import operator_changes, sign_ins
 from tillway.operations.operator_changes import Known, Linked
 
 ACCOUNTS_MAX = 100
@@ -32,6 +32,14 @@ async def operators(call: Call) -> Answer:
     found = await operator_changes.operators_of(call.platform.engine, call.caller)
     shown = [describe(one, call.caller) for one in found]
     return {"object": "list", "data": shown, "has_more": False, "url": "/ops/v1/operators"}
+
+
+@route("GET", "/ops/v1/admins", returns="list", access="operator")
+async def admins(call: Call) -> Answer:
+    """List the admins of the merchant by name and e-mail address: whom an operator of another role may ask."""
+    found = await sign_ins.admins_of(call.platform.engine, call.caller.scope.account)
+    shown = [{"id": one.id, "object": "admin", "email": one.email or None, "name": one.name} for one in found]
+    return {"object": "list", "data": shown, "has_more": False, "url": "/ops/v1/admins"}
 
 
 @route("POST", "/ops/v1/operators", INVITE, returns="operator", access="operator", whole=True)

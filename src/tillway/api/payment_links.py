@@ -6,16 +6,18 @@ from msgspec import UNSET
 
 from tillway.api.checkout_sessions import COMMON, CONNECT, included_lines, lines_page, read_terms
 from tillway.api.method_types import check_types
-from tillway.domain.checkout import PaymentLink
+from tillway.domain.checkout import CheckoutSession, PaymentLink
 from tillway.domain.commands import CreateLink, UpdateLink
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
-from tillway.http.lists import list_page
+from tillway.http.lists import asked_page, collect, list_page
 from tillway.http.params import (
+    Array,
     Boolean,
     Currency,
     Enum,
     Expand,
+    Id,
     Integer,
     Metadata,
     Object,
@@ -29,7 +31,12 @@ from tillway.http.params import (
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, includable, shape
 from tillway.operations import checkout
+from tillway.store.codec import by_parent, decode
 
+VISITS_MAX = 100
+"""The newest visits of a link that are counted."""
+
+OVERVIEWS = list_params(ids=Array(Id()))
 AFTER = Object(
     type=Enum("hosted_confirmation", "redirect", required=True),
     hosted_confirmation=Object(custom_message=Text(maximum=500, unsettable=True)),
@@ -119,19 +126,60 @@ async def retrieve(call: Call) -> Answer:
     return await _link(call)
 
 
+@route("GET", "/ops/v1/payment_links", OVERVIEWS, returns="list")
+async def list_overviews(call: Call) -> Answer:
+    """List how payment links stand, newest first: open or not, and how far their newest 100 visits went.
+
+    `ids` lists these links alone, in their order.
+    """
+    load = call.platform.engine.load(call.caller.scope_key)
+    asked = await asked_page(call, "plink", "payment link")
+    if ids := call.params.get("ids"):
+        found: list[Any] = [await load.get(PaymentLink, id, "ids") for id in dict.fromkeys(ids)]
+    else:
+        found = await collect(
+            call,
+            "plink",
+            index=None,
+            partition=None,
+            span=asked.span,
+            cursor=f"{call.caller.scope_key}/{asked.cursor}" if asked.cursor else None,
+            order=asked.order,
+            limit=asked.limit + 1,
+            keep=None,
+        )
+    rows = [await _overview(call, link) for link in found[: asked.limit]]
+    return asked.page([*rows, *found[asked.limit :]], "/ops/v1/payment_links")
+
+
 @route("GET", "/ops/v1/payment_links/{payment_link}", returns="payment_link_overview")
 async def overview(call: Call) -> Answer:
     """Retrieve how a payment link stands, with the version of its record for the header `Tillway-Expect`."""
-    engine = call.platform.engine
-    load = engine.load(call.caller.scope_key)
+    load = call.platform.engine.load(call.caller.scope_key)
     link = await load.get(PaymentLink, call.id, "payment_link")
-    now = engine.clock.now_ms() // 1000
+    return await _overview(call, link) | {"versions": {link.id: load.seen[link.id][0]}}
+
+
+async def _overview(call: Call, link: PaymentLink) -> dict[str, Any]:
+    scope, now = call.caller.scope_key, call.platform.engine.clock.now_ms() // 1000
+    rows = await call.platform.store.query(
+        "parent", by_parent(scope, "cs", link.id), limit=VISITS_MAX + 1, order="newest"
+    )
+    visits = [decode(row.key.partition("/")[2], row.body) for row in rows[:VISITS_MAX]]
+    sessions = [one for one in visits if isinstance(one, CheckoutSession)]
     return {
+        "id": link.id,
         "object": "payment_link_overview",
+        "created": link.created,
         "expires_at": link.expires_at,
         "payment_link": link.id,
         "status": link.status(now),
-        "versions": {link.id: load.seen[link.id][0]},
+        "visits": {
+            "opened": len(sessions),
+            "begun": sum(one.payment is not None for one in sessions),
+            "paid": sum(one.payment_status == "paid" for one in sessions),
+            "has_more": len(rows) > VISITS_MAX,
+        },
     }
 
 

@@ -24,6 +24,7 @@ LIST = list_params(
     method=Enum(*METHODS),
     path=Text(maximum=500),
     status=Text(maximum=40),
+    text=Text(maximum=200),
 )
 
 Keep = Callable[[LoggedRequest], bool]
@@ -31,7 +32,10 @@ Keep = Callable[[LoggedRequest], bool]
 
 @route("GET", URL, LIST, returns="list")
 async def list_requests(call: Call) -> Answer:
-    """List API requests, newest first, without their bodies. `status` has codes or classes, as `402` or `4xx,5xx`."""
+    """List API requests, newest first, without their bodies. `status` has codes or classes, as `402` or `4xx,5xx`.
+
+    `text` selects those with this text in the path, the idempotency key or the error.
+    """
     await call.platform.request_log.flush()
     return await log_page(call, WRITTEN, "request", _keep(call.params), lambda one: _document(call, one), URL)
 
@@ -53,6 +57,7 @@ async def retrieve(call: Call) -> Answer:
 
 def _keep(params: dict[str, Any]) -> Keep:
     method, path, key, status = (params.get(name) for name in ("method", "path", "key", "status"))
+    text = (params.get("text") or "").casefold()
     wanted = [_statuses(one.strip()) for one in status.split(",")] if status is not None else [range(1000)]
 
     def keep(request: LoggedRequest) -> bool:
@@ -61,9 +66,14 @@ def _keep(params: dict[str, Any]) -> Keep:
             and (method is None or request.method == method)
             and (path is None or request.path.startswith(path))
             and (key is None or request.actor == key)
+            and (not text or any(text in one.casefold() for one in _words(request)))
         )
 
     return keep
+
+
+def _words(request: LoggedRequest) -> list[str]:
+    return [request.path, request.idempotency_key or "", *request.error.values()]
 
 
 def _statuses(text: str) -> range:

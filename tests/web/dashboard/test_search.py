@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from dashboard_shop import DashboardShop
+from dashboard_visitor import text
 from every_store import any_store, any_store_url  # noqa: F401
 
 from tillway.domain.attempt import reference_from_name
@@ -54,4 +55,34 @@ async def find_by_each_word(app: InProcessApp) -> None:
         assert [one["id"] for one in found] == [id], filters
         assert (await shop.get("/ops/v1/payments/totals", **filters))["payments"] == 1, filters
     assert (await shop.get("/ops/v1/payments", bank_reference="nothing"))["data"] == []
+    await app.close()
+
+
+async def test_kept_cards_and_requests_are_groups_of_their_own(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path)
+    shop = DashboardShop(app, await app.merchant())
+    customer = (await shop.post("/v1/customers", name="Radia Perlman", email="radia@example.com"))["id"]
+    kept = await shop.post("/v1/payment_methods/pm_card_mastercard/attach", customer=customer)
+    await shop.pay(700, card="pm_card_mastercard")
+    headers = {"idempotency_key": "order-4444"}
+    refused = await app.call(shop.merchant, "POST", "/v1/refunds", {"payment_intent": "pi_none"}, **headers)
+    assert refused.status == 400
+    fingerprint = kept["card"]["fingerprint"]
+    for wanted in ({"last4": "4444"}, {"fingerprint": fingerprint}):
+        (card,) = (await shop.get("/ops/v1/kept_cards", **wanted))["data"]
+        assert (card["id"], card["customer"]["name"]) == (kept["id"], "Radia Perlman"), "the one that a customer keeps"
+    assert (await shop.get("/ops/v1/kept_cards", last4="4242"))["data"] == []
+    visitor = await shop.visitor("operator")
+    page = await visitor.get("/dashboard/search?q=4444")
+    shown = text(page)
+    assert "3 results for “4444”" in shown and "Read as the last four digits of a card, and as text." in shown
+    assert re.search(r"Kept cards 1 Radia Perlman 12/\d{4} Mastercard 4444", shown), shown
+    assert re.search(r"Requests 1 POST /v1/refunds .* 400, key order- 4444", shown), shown
+    assert "order-<mark>4444</mark>" in page.body.decode() and f"/customers/{customer}" in page.body.decode()
+    assert f"fingerprint {fingerprint}" in text(await visitor.get(f"/dashboard/search?q={fingerprint}"))
+    assert "No such" in text(await visitor.get("/dashboard/search?q=no such payment")), "by the error's words"
+    masked = text(await (await shop.visitor("viewer", name="V")).get("/dashboard/search?q=4444"))
+    assert "R***" in masked and "Radia" not in masked
+    await shop.app.ok(shop.merchant, "POST", f"/v1/payment_methods/{kept['id']}/detach")
+    assert (await shop.get("/ops/v1/kept_cards", last4="4444"))["data"] == []
     await app.close()

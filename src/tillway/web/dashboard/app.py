@@ -441,12 +441,11 @@ class Dashboard:
     async def _refused(self, visit: Visit, refused: CallRefused, place: str) -> Reply:
         """The page for a call that the API refused, where the page has no form to say it beside."""
         if refused.status == 403:
-            admins = await sign_ins.admins_of(self._platform.engine, visit.account.id)
             values = {
                 "heading": forbidden(place, visit.lacks),
                 "message": refused.message,
                 "request": refused.request_id,
-                "ask": next((one for one in admins if one.id != visit.signed.operator.id), None),
+                "ask": await _admin_to_ask(visit),
                 "lacks": visit.lacks,
                 "back": place if visit.request.path != visit.url(place) else "",
             }
@@ -555,6 +554,15 @@ def _of_another_merchant(visit: Visit, inner: str) -> Shown | None:
         "changed: choose the merchant at the top, and open the form again."
     )
     return Shown("error.html", {"message": told, "request": ""}, 409)
+
+
+async def _admin_to_ask(visit: Visit) -> dict[str, Any] | None:
+    """Another admin of the merchant; None if there is none, or none can be told now."""
+    try:
+        admins = (await visit.door.get("/ops/v1/admins"))["data"]
+    except CallRefused:
+        return None
+    return next((one for one in admins if one["id"] != visit.signed.operator.id), None)
 
 
 def _no_page(visit: Visit, other_method: bool) -> Shown:

@@ -27,9 +27,11 @@ async def list_links(visit: Visit) -> Reply:
         starting_after=visit.asked("after") or None,
         expand=["data.line_items"],
     )
+    ids = [one["id"] for one in found["data"]]
+    known = (await visit.door.get("/ops/v1/payment_links", ids=ids, limit=PAGE_ROWS))["data"] if ids else []
     rows = [
-        {**one, "visits": await _visits(visit, one["id"]), "status": (await _overview(visit, one["id"]))["status"]}
-        for one in found["data"]
+        {**one, "visits": told["visits"], "status": told["status"]}
+        for one, told in zip(found["data"], known, strict=True)
     ]
     return Shown("links.html", {"list": found, "rows": rows, "fields": {"after": visit.asked("after")}})
 

@@ -21,6 +21,7 @@ PLACES = {
 }
 """The call that knows an object of each prefix, and the page of it."""
 
+FINGERPRINT = r"(?=.*[0-9])[0-9A-Za-z]{16}"
 OF_PAYMENTS = {"ch": "/v1/charges/{id}", "re": "/v1/refunds/{id}"}
 
 
@@ -33,7 +34,7 @@ async def search(visit: Visit) -> Reply:
             return Redirect(visit.url(place))
         return Shown("not-found.html", {"wanted": wanted, "message": ""}, 404)
     values: dict[str, Any] = {"wanted": wanted, "read": "", "payments": [], "customers": [], "listed": LISTED}
-    values |= {"filters": {}, "other": ""}
+    values |= {"filters": {}, "other": "", "cards": [], "requests": []}
     if wanted:
         read, params = _read(wanted)
         values["read"] = read
@@ -41,6 +42,8 @@ async def search(visit: Visit) -> Reply:
         values["other"] = f"{wanted[:2]}.{wanted[2:]}" if "last4" in params else ""
         values["payments"] = await _payments(visit, params)
         values["customers"] = await _customers(visit, wanted)
+        values["cards"] = await _kept_cards(visit, wanted)
+        values["requests"] = await _requests(visit, wanted)
     return Shown("search.html", values)
 
 
@@ -65,7 +68,7 @@ def _read(wanted: str) -> tuple[str, dict[str, Any]]:
     """How a text was read, and the filters of payments that stand for it."""
     amount = wanted.replace(",", ".").split(" ")[0]
     if re.fullmatch(r"[0-9]{4}", wanted):
-        return f"cards that end in {wanted}", {"last4": wanted}
+        return "the last four digits of a card, and as text", {"last4": wanted}
     if re.fullmatch(r"[0-9]{1,12}\.[0-9]{1,3}", amount):
         params: dict[str, Any] = {"amount_min": amount, "amount_max": amount}
         currency = re.search(r" ([A-Za-z]{3})$", wanted)
@@ -106,3 +109,28 @@ async def _customers(visit: Visit, wanted: str) -> list[dict[str, Any]]:
         if refused.status == 400:
             return []
         raise
+
+
+async def _kept_cards(visit: Visit, wanted: str) -> list[dict[str, Any]]:
+    """The kept cards that end so, or with that fingerprint."""
+    if re.fullmatch(r"[0-9]{4}", wanted):
+        return await _found(visit, "/ops/v1/kept_cards", last4=wanted)
+    if re.fullmatch(FINGERPRINT, wanted):
+        return await _found(visit, "/ops/v1/kept_cards", fingerprint=wanted)
+    return []
+
+
+async def _requests(visit: Visit, wanted: str) -> list[dict[str, Any]]:
+    """The requests with that text in their path, key or error. Pages of the dashboard make none."""
+    return await _found(visit, "/ops/v1/requests", text=wanted)
+
+
+async def _found(visit: Visit, path: str, **params: Any) -> list[dict[str, Any]]:
+    """The first objects of a list; none where that would read too much."""
+    try:
+        found: list[dict[str, Any]] = (await visit.door.get(path, **params, limit=LISTED))["data"]
+        return found
+    except CallRefused as refused:
+        if refused.code not in ("search_too_broad", "rate_limit"):
+            raise
+        return []
