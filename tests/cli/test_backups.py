@@ -44,6 +44,23 @@ def test_a_backup_of_a_running_server_restores_what_was_paid(tmp_path: Path) -> 
         assert server.stop() == 0
 
 
+def test_a_backup_takes_no_key_file_that_opens_nothing_in_it(tmp_path: Path) -> None:
+    data_dir, key_file = tmp_path / "data", tmp_path / "data" / "keys.json"
+    init(data_dir)
+    init(tmp_path / "other")
+    command = ("backup", tmp_path / "copy", "--with-keys", "--data-dir", data_dir)
+    own = key_file.read_bytes()
+    key_file.write_bytes((tmp_path / "other" / "keys.json").read_bytes())
+    foreign = invoked(*command)
+    assert foreign.returncode == 1 and "key file of another installation" in foreign.stderr
+    key_file.unlink()
+    assert invoked(*command).returncode == 1
+    assert not (tmp_path / "copy").exists()
+    key_file.write_bytes(own)
+    key_file.chmod(0o600)
+    assert invoked(*command).returncode == 0
+
+
 def test_a_backup_leaves_the_key_file_out(tmp_path: Path) -> None:
     data_dir, copy, elsewhere = tmp_path / "data", tmp_path / "backup", tmp_path / "elsewhere"
     made = init(data_dir)

@@ -41,6 +41,8 @@ def backup(
         return
     settings = options.settings
     _refuse_without_file(settings)
+    if with_keys:
+        _check_key_file(settings)
     database = settings.data_dir / DATABASE
     beside = [settings.data_dir / FILE_NAME, *([key_file(settings)] if with_keys else [])]
     extra = [path for path in beside if path.exists()]
@@ -149,6 +151,19 @@ def _begin_recovery(settings: Settings, manifest: "Manifest") -> None:
         with_store(settings, work)
     # A backup with an older schema cannot be written to, and is noticed by this file when it is served.
     GenerationFile(settings.data_dir).write(time.time_ns() // 1000, durable=True)
+
+
+def _check_key_file(settings: Settings) -> None:
+    """Refuse a key file that is missing, or that does not open this store."""
+    from tillway.installation import check_key_file, key_file, open_keys
+    from tillway.store.port import StoreUnfit
+
+    keys = open_keys(settings)
+    if not key_file(settings).exists():
+        raise WrongUsage(f"The keys are not in {key_file(settings)}: leave out --with-keys, and copy them there.")
+    # A store with an older schema is compared when it is migrated.
+    with suppress(StoreUnfit):
+        with_store(settings, lambda store: check_key_file(settings, store, keys))
 
 
 def _refuse_without_file(settings: Settings) -> None:
