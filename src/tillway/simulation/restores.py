@@ -227,7 +227,9 @@ async def explained_by_items(
 ) -> list[BankOperation]:
     """The bank's operations without those that open items stand for, and without refused ones that nobody repeated.
     `booked` are the references that the books have. Raises Violation if a dispute of a payment without a booked capture
-    is not kept. One of more than is booked of several captures is kept too, with the item of a lost capture."""
+    is not kept. One of more than is booked of several captures is kept too, with the item of a lost capture. One that a
+    person took out of a lost capture's item, by closing that, has an item of its own and waits for the person, also
+    where the capture is repeated afterwards."""
     if not world.restored:
         return operations
     waiting = await _open_items(world, scope_key, booked=booked)
@@ -254,10 +256,13 @@ async def explained_by_items(
         if item.status == "open"
         for notice in item.notices
     }
+    alone = {notice["id"] for item in waiting.values() if item.operation == "dispute" for notice in item.notices}
     for dispute in [one for one in kept.values() if one.kind == "dispute"]:
         parent = kept.get(dispute.parent or "")
         waits = (dispute.reference, dispute.amount) in told
-        if parent is None or parent.captured == 0 or (waits and dispute.amount > parent.captured):
+        if dispute.reference in alone and dispute.reference not in booked and world.met["item closed by hand"]:
+            del kept[dispute.reference]
+        elif parent is None or parent.captured == 0 or (waits and dispute.amount > parent.captured):
             del kept[dispute.reference]
             if not waits:
                 raise Violation("disputes", f"{dispute.reference} of {dispute.parent} waits for no repeat")
