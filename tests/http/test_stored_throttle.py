@@ -113,6 +113,27 @@ async def test_all_together_take_no_more_than_the_rate() -> None:
     assert 40 + 20 * 40 * 0.9 <= passed <= 40 + 20 * 40 + len(processes) * rate.batch
 
 
+@pytest.mark.parametrize("ahead_seconds", [-4000, -3, 3, 4000])
+@pytest.mark.parametrize("asked_per_second", [3, 10])
+async def test_clocks_that_differ_lock_no_host_out(ahead_seconds: int, asked_per_second: int) -> None:
+    hand, other_hand, store, drawn = Hand(), Hand(), MemoryStore(), random.Random(5)
+    other_hand.move(ahead_seconds)
+    rate = Rate(per_second=10, burst=10)
+    processes = Process(store, hand), Process(store, other_hand)
+    asked, passed = [0, 0], [0, 0]
+    for _ in range(6000):  # A minute.
+        for number in drawn.sample((0, 1), 2):
+            if drawn.random() < asked_per_second / 100:
+                asked[number] += 1
+                passed[number] += await processes[number].ask(rate, 1)
+        hand.move(0.01)
+        other_hand.move(0.01)
+    if asked_per_second == 3:
+        assert passed == asked, "below the rate nobody waits"
+    else:
+        assert min(passed) > 30 and sum(passed) <= 600 + 10 + 60, passed
+
+
 async def test_one_that_is_given_back_is_not_shared() -> None:
     hand, store = Hand(), CountingStore()
     rate = Rate(per_second=1 / 180, burst=20)

@@ -6,12 +6,14 @@ from tillway.domain.record import Record
 
 
 class ThrottleTime(Record, frozen=True, kw_only=True):
-    """One bucket (`thr_…`), which will be full again at `full_at_us`, microseconds since 1970.
+    """One bucket (`thr_…`), which will be full again at `full_at_us`, microseconds since 1970. `taken` counts all that
+    was ever taken from it.
 
     The id is a digest, so that the store holds no address.
     """
 
     full_at_us: int
+    taken: int
     expires_at: int
 
 

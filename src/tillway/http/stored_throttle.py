@@ -5,7 +5,8 @@ fills again, does it add this batch to a record in the store, which tells how ma
 merchant costs no request; one at its limit costs all processes together at most a hundred writes a second, or one for
 each request where the limit is lower. N processes let through at most N batches more than the burst.
 
-A store that does not answer stops nobody: each process then goes on by itself.
+A store that does not answer stops nobody: each process then goes on by itself. Clocks of hosts differ, so a process
+never believes that more is missing than the others have taken since it last looked.
 """
 
 import asyncio
@@ -31,14 +32,19 @@ TRIES_MAX: Final = 3
 """How often a batch is added whose record another process has just changed. After that it waits for the next round."""
 
 
-class _Held:
-    """The number that this process took from one bucket since `since` and has not shared."""
+DEBT_SECONDS_MAX: Final = 60.0
+"""How much longer than an empty one a bucket may take to be full, after many processes took their batches at once."""
 
-    __slots__ = ("count", "id", "name", "own", "rate", "since")
+
+class _Held:
+    """The number that this process took from one bucket since `since` and has not shared. `seen` is the number that all
+    had taken when it last shared, at `seen_at`; -1 before the first time."""
+
+    __slots__ = ("count", "id", "name", "own", "rate", "seen", "seen_at", "since")
 
     def __init__(self, own: AnyBuckets, id: str, name: str, rate: Rate, since: float) -> None:
         self.own, self.id, self.name, self.rate = own, id, name, rate
-        self.count, self.since = 0, since
+        self.count, self.since, self.seen, self.seen_at = 0, since, -1, since
 
 
 class SharedCounts:
@@ -91,13 +97,18 @@ class SharedCounts:
             await asyncio.gather(*(self._share(held, rows.get(f"{SYSTEM}/{held.id}")) for held in due))
 
     async def _share(self, held: _Held, row: Row | None) -> None:
-        wall_us, count = self._clock.now_ns() // 1000, held.count
+        wall_us, now, rate, count = self._clock.now_ns() // 1000, self.now(), held.rate, held.count
         held.count = 0
-        full_at_us = max(_time_in(row), wall_us) + round(count * held.rate.interval * 1_000_000)
+        before = _record_in(row)
+        most_us = wall_us + round((rate.refill_seconds + DEBT_SECONDS_MAX) * 1_000_000)
+        began_us = min(max(before.full_at_us, wall_us), most_us) if before is not None else wall_us
+        taken = before.taken if before is not None else 0
+        full_at_us = began_us + round(count * rate.interval * 1_000_000)
         record = ThrottleTime(
             id=held.id,
             created=wall_us // 1_000_000,
             full_at_us=full_at_us,
+            taken=taken + count,
             expires_at=full_at_us // 1_000_000 + 60,
         )
         try:
@@ -109,8 +120,14 @@ class SharedCounts:
         except (CommitUnknown, Unavailable):
             return
         # Requests that passed meanwhile are not in the record yet.
-        ahead = (full_at_us - wall_us) / 1_000_000 + held.count * held.rate.interval
-        held.own.raise_to(held.name, self.now() + ahead)
+        full_at = now + (full_at_us - wall_us) / 1_000_000 + held.count * rate.interval
+        if held.seen < 0:
+            full_at = min(full_at, now + rate.refill_seconds)
+        else:
+            others = max(taken - held.seen, 0)
+            full_at = min(full_at, held.own.full_at(held.name, held.seen_at) + others * rate.interval)
+        held.seen, held.seen_at = taken + count, now
+        held.own.raise_to(held.name, full_at)
 
     def start(self) -> None:
         """Share from now on, until `close`."""
@@ -146,14 +163,17 @@ class StoredBuckets:
         self._own.give_back(name, rate)
         self._counts.take_back(self._kind, name)
 
+    def full_at(self, name: str, since: float) -> float:
+        return self._own.full_at(name, since)
+
     def raise_to(self, name: str, full_at: float) -> None:
         self._own.raise_to(name, full_at)
 
 
-def _time_in(row: Row | None) -> int:
-    """The shared time in a record; 0 where there is none that can be read."""
+def _record_in(row: Row | None) -> ThrottleTime | None:
+    """The record of a bucket; None where there is none that can be read."""
     try:
         record = decode(row.key.partition("/")[2], row.body) if row is not None else None
     except RecordDamaged:
-        return 0
-    return record.full_at_us if isinstance(record, ThrottleTime) else 0
+        return None
+    return record if isinstance(record, ThrottleTime) else None

@@ -96,6 +96,10 @@ class Buckets:
         if name in self._full_at:
             self._full_at[name] -= rate.interval
 
+    def full_at(self, name: str, since: float) -> float:
+        """The time at which the bucket will be full again, or was; `since` at the earliest."""
+        return max(self._full_at.get(name, since), since)
+
     def raise_to(self, name: str, full_at: float) -> None:
         """Others took so many that the bucket will be full only then."""
         if full_at > self._full_at.get(name, full_at):
@@ -136,6 +140,9 @@ class SharedBuckets:
     def give_back(self, name: str, rate: Rate) -> None:
         self._full_at[self._full_at.slot(name)] -= rate.interval
 
+    def full_at(self, name: str, since: float) -> float:
+        return max(self._full_at[self._full_at.slot(name)], since)
+
     def raise_to(self, name: str, full_at: float) -> None:
         slot = self._full_at.slot(name)
         if full_at > self._full_at[slot]:
@@ -148,6 +155,8 @@ class AnyBuckets(Protocol):
     def take(self, name: str, rate: Rate, now: float) -> float: ...
 
     def give_back(self, name: str, rate: Rate) -> None: ...
+
+    def full_at(self, name: str, since: float) -> float: ...
 
     def raise_to(self, name: str, full_at: float) -> None: ...
 
