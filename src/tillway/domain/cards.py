@@ -6,7 +6,8 @@ Pure. A number that has passed `check_card` travels as a `Secret`, which only th
 import re
 import unicodedata
 from datetime import UTC, datetime
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Generic, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
@@ -77,20 +78,31 @@ _UNKNOWN = _BrandRule("unknown", tuple(range(12, 20)), (3, 4))
 _PREFIX_DIGITS = 4
 
 
-def _by_prefix() -> dict[str, _BrandRule]:
-    """Every four-digit prefix that belongs to a brand. All ranges above are decided by four digits."""
-    rules: dict[str, _BrandRule] = {}
+def _by_prefix() -> list[tuple[int, int, _BrandRule]]:
+    """The first and last four-digit prefix of every range above, in order. All of them are decided by four digits."""
+    rules: list[tuple[int, int, _BrandRule]] = []
     for brand, lengths, cvc_lengths, ranges in _RANGES:
         rule = _BrandRule(brand, lengths, cvc_lengths)
         for first, last in ranges:
             tail = 10 ** (_PREFIX_DIGITS - len(str(first)))
-            prefixes = dict.fromkeys(map(str, range(first * tail, (last + 1) * tail)), rule)
-            assert rules.keys().isdisjoint(prefixes), f"two brands claim {first} to {last}"
-            rules |= prefixes
+            rules.append((first * tail, (last + 1) * tail - 1, rule))
+    rules.sort()
+    for (_, end, one), (start, _, other) in pairwise(rules):
+        assert end < start, f"{one.brand} and {other.brand} claim {start}"
     return rules
 
 
 _RULES = _by_prefix()
+
+
+@lru_cache(maxsize=10_000)
+def _rule_of(prefix: str) -> _BrandRule | None:
+    """The rule of the brand that the first four digits of a number belong to. None if there are fewer, or no brand."""
+    if len(prefix) < _PREFIX_DIGITS or not (prefix.isascii() and prefix.isdigit()):
+        return None
+    place = int(prefix)
+    return next((rule for first, last, rule in _RULES if first <= place <= last), None)
+
 
 # A doubled digit of the Luhn check, its own digits summed: 0 1 2 3 4 5 6 7 8 9 becomes 0 2 4 6 8 1 3 5 7 9.
 _DOUBLED = str.maketrans("0123456789", "0246813579")
@@ -105,7 +117,7 @@ def luhn_valid(digits: str) -> bool:
 
 def brand_of(number: str) -> Brand:
     """The brand with a range that `number` (ASCII digits only) begins in and with its length, or "unknown"."""
-    rule = _RULES.get(number[:_PREFIX_DIGITS], _UNKNOWN)
+    rule = _rule_of(number[:_PREFIX_DIGITS]) or _UNKNOWN
     return rule.brand if len(number) in rule.lengths else "unknown"
 
 
@@ -159,7 +171,7 @@ def check_card(
     digits = number.strip().replace(" ", "").replace("-", "")
     if digits and not (digits.isascii() and digits.isdigit()):
         raise Refused("invalid_number", param=f"{param}[number]")
-    rule = _RULES.get(digits[:_PREFIX_DIGITS], _UNKNOWN)
+    rule = _rule_of(digits[:_PREFIX_DIGITS]) or _UNKNOWN
     if len(digits) not in rule.lengths or not luhn_valid(digits):
         raise Refused("incorrect_number", param=f"{param}[number]")
 
@@ -338,7 +350,7 @@ def _run_holds_card(text: str, run: re.Match[str]) -> bool:
     candidates = [
         (start, start + length)
         for start in starts[:-1]
-        if (rule := _RULES.get(digits[start : start + _PREFIX_DIGITS])) is not None
+        if (rule := _rule_of(digits[start : start + _PREFIX_DIGITS])) is not None
         for length in rule.lengths
         if start + length in ends and not (after_plus and start == 0 and length <= 15)
     ]
