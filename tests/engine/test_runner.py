@@ -108,6 +108,7 @@ async def test_tasks_that_were_passed_over_are_claimed_when_a_place_is_free(
 ) -> None:
     """Long before the next look at the queue."""
     monkeypatch.setattr(runner, "POLL_SECONDS", 60.0)
+    shops.app.running.runner.looks._queues["mail"].poll_seconds = 60.0
     key = await shops.key()
     for number in range(MAILS):
         await shops.disburse(key, f"quick{number}")

@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.aws_client import AwsClient, AwsError, Lost
 from tillway.engine.clock import Clock
-from tillway.store.codec import STORED_QUEUES
+from tillway.store.codec import QUEUE_OF
 from tillway.store.port import ABSENT, Write
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,6 @@ AT_ONCE: Final = ("deliveries", "orders", "notices", "mail")
 
 LEFT_OUT: Final = ("audit",)
 """The queues of tasks that no caller waits for."""
-
-QUEUE_OF: Final = {stored: queue for queue, names in STORED_QUEUES.items() for stored in names}
-"""The queue of the tasks that the store keeps under a name."""
 
 
 def stream_filter() -> dict[str, Any]:

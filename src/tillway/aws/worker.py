@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.aws import boot
 from tillway.aws.machine import carry_by_machine
-from tillway.aws.wake_ups import QUEUE_OF
+from tillway.store.codec import QUEUE_OF
 
 log = logging.getLogger(__name__)
 

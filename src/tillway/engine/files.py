@@ -100,12 +100,16 @@ class FileExchange:
         self._troubles: dict[tuple[Mode, str], str] = {}
         """The trouble with each connector's files that has been logged."""
         self._visits = 0
+        self.found = 0
+        """How many connectors exchanged files at the last visit."""
 
     async def visit_all(self) -> None:
         """Visit every connector that exchanges files. The trouble of one does not stop the others. Raises
         `Unavailable` if the store is away."""
         self._visits += 1
-        for mode, connection in await self.attempts.connections.by_file():
+        connections = await self.attempts.connections.by_file()
+        self.found = len(connections)
+        for mode, connection in connections:
             place = (mode, connection.name)
             try:
                 await self.visit(mode, connection)

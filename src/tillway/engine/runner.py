@@ -29,6 +29,7 @@ from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditCh
 from tillway.engine.balance import Folder
 from tillway.engine.core import Engine
 from tillway.engine.ids import SKEW_SECONDS
+from tillway.engine.looks import POLL_SECONDS, Looks
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
 from tillway.store.codec import STORED_QUEUES, TYPES, decode, write_of
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 VISIT_SECONDS: Final = 2.0
 """How often each connector's waiting operations and inbound files are looked at."""
 
+VISITS_EVERY: Final = 5
+"""While no connector exchanges files, only each fifth visit takes place, if the store is asked over a network."""
+
 CLAIM_MAX = 32
 """Most tasks claimed at a time; half of the free places, if that is less."""
 
@@ -53,11 +57,6 @@ under way, in one mode, as there are free places: alone it has half of them, and
 PASSING_OVER_SHARE = 20
 """A claim that passes over merchants reads all of their tasks that are due. The next one waits this many times as long
 as it took, at most POLL_SECONDS."""
-
-POLL_SECONDS = 0.5
-SLOW = ("audit",)
-SLOW_POLL_SECONDS = 1.0
-"""The queues of tasks that no caller waits for, and how often the runner looks at them."""
 
 SENDING = ("attempts", "expiries", "orders")
 """The queues of tasks that send something to providers: after a restore they wait for the recovery."""
@@ -130,7 +129,7 @@ class Runner:
         """How many tasks of each scope are under way, by queue."""
         self._passed_over: dict[str, list[str]] = {queue: [] for queue in self.queues}
         """The scopes that the last claim passed over, by queue."""
-        self._wake: dict[str, asyncio.Event] = {queue: asyncio.Event() for queue in self.queues}
+        self.looks = Looks(engine.store, engine.clock, self.queues, engine.settings.lease_ms)
         self._expiries_before_ms: int | None = None
         """Where the next look at the leases of expiries goes on; None: at the last one."""
         self._right_expiries: dict[str, int] = {}
@@ -145,7 +144,9 @@ class Runner:
         return self._make_files() if self._make_files is not None else None
 
     def start(self) -> None:
-        self.engine.on_tasks = self._wake_up
+        self.engine.on_tasks = self.looks.wake
+        self.engine.time.on_others = self.looks.others_wrote
+        self.looks.begin()
         for queue in self.queues:
             self._loops.append(asyncio.create_task(self._poll(queue)))
         self._loops.append(asyncio.create_task(self._keep_time()))
@@ -166,7 +167,8 @@ class Runner:
     async def stop(self, *, within_seconds: float) -> None:
         """Claim no more tasks, and wait this long for running ones; a runner finds the rest again by their leases."""
         self._stopping = True
-        self.engine.on_tasks = None
+        self.engine.on_tasks = self.engine.time.on_others = None
+        self.looks.end()
         for loop in self._loops:
             loop.cancel()
         busy = [task for tasks in self._busy.values() for task in tasks]
@@ -283,11 +285,7 @@ class Runner:
         if not places[scope_key]:
             del places[scope_key]
         if len(busy) == AT_ONCE_MAX - 1 or self._passed_over[queue]:
-            self._wake[queue].set()  # There was no place, or none for that merchant, and now there is.
-
-    def _wake_up(self, queues: set[str]) -> None:
-        for queue in queues:
-            self._wake[queue].set()
+            self.looks.wake((queue,))  # There was no place, or none for that merchant, and now there is.
 
     async def _work(self, queue: str, row: Row) -> None:
         telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "failed"
@@ -320,28 +318,32 @@ class Runner:
         await self.workers[TYPES[row.key.partition("/")[2].partition("_")[0]]](row)
 
     async def _poll(self, queue: str) -> None:
-        """Look for due tasks twice a second, and at once when this process has just committed some."""
-        wake, monotonic_ns = self._wake[queue], self.engine.clock.monotonic_ns
+        """Look for due tasks again and again, and at once when this process has just committed some."""
+        monotonic_ns = self.engine.clock.monotonic_ns
         away = False
         while not self._stopping:
-            wake.clear()
-            more, began_ns = False, monotonic_ns()
+            claimed, limit, began_ns = 0, 0, monotonic_ns()
+            waits = failed = False
             try:
-                waits = queue in SENDING and self.engine.restores.reason
-                more = await self.run_due(queue) if not waits else False
+                waits = queue in SENDING and bool(self.engine.restores.reason)
+                if await self.looks.is_due(queue) and not waits:
+                    claimed, limit = await self._start_due(queue)
+                else:
+                    self._passed_over[queue] = []
                 away = False
             except Unavailable as unavailable:
+                failed = True
                 if not away:  # Logged once, not twice a second while the database is away.
                     log.error("no tasks can be claimed", extra={"queue": queue, "why": str(unavailable)})
                 away = True
             except Exception:
+                failed = True
                 log.exception("tasks could not be claimed", extra={"queue": queue})
-            if self._passed_over[queue]:
+            passed_over = bool(self._passed_over[queue])
+            if passed_over:
                 await asyncio.sleep(min(PASSING_OVER_SHARE * (monotonic_ns() - began_ns) / 1e9, POLL_SECONDS))
-            if not more:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SLOW_POLL_SECONDS if queue in SLOW else POLL_SECONDS):
-                        await wake.wait()
+            if not limit or claimed < limit:
+                await self.looks.wait(queue, busy=claimed > 0 or waits or failed or passed_over)
 
     async def _keep_time(self) -> None:
         """Keep the clock and the store's mark of time together, compare with the store's clock now and then, and look
@@ -451,8 +453,14 @@ class Runner:
 
     async def _exchange_files(self, files: "FileExchange") -> None:
         """Write the files of waiting operations, and take up those that providers have sent."""
+        turns = itertools.count()
+
+        async def visit() -> None:
+            if files.found or not self.looks.costs or next(turns) % VISITS_EVERY == 0:
+                await files.visit_all()
+
         await self._repeat(
-            files.visit_all,
+            visit,
             VISIT_SECONDS,
             (Unavailable,),
             "no payment files can be exchanged",

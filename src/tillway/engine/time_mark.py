@@ -55,6 +55,8 @@ class TimeKeeper:
         """Called with every mark that is in the store now. It must not raise."""
         self.on_fall: Callable[[TimeMark], None] | None = None
         """Called with a mark below one that this process knew: the store was put back. It must not raise."""
+        self.on_others: Callable[[], None] | None = None
+        """Called when another process has raised the mark, as it does after it has written. It must not raise."""
         self.lag_us = 0
         """By how much the mark may stay below this process's ids, where another process raises it every minute."""
         self.trouble = ""
@@ -79,6 +81,8 @@ class TimeKeeper:
             await self.compare()
         if mark is None:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
+        if mark.mark_us > self.known_us > 0 and self.on_others is not None:
+            self.on_others()
         # Compared with what was known before the read: another task may have raised the mark since.
         fell = False
         if mark.mark_us < known_us and self.on_fall is not None:

@@ -608,6 +608,9 @@ STORED_QUEUES: Final[dict[str, tuple[str, ...]]] = {
 }
 """The queues of the store in which the tasks of a queue may be."""
 
+QUEUE_OF: Final = {stored: queue for queue, names in STORED_QUEUES.items() for stored in names}
+"""The queue of the tasks that the store keeps under a name."""
+
 
 class _Decoders(dict[str, msgspec.json.Decoder[Record]]):
     """The decoder of each prefix, made for its first record: a payment needs a few of all."""

@@ -84,6 +84,9 @@ KEPT_SECONDS = 60
 KEPT_MAX = 1000
 """Most listings in memory, and most records in one of them."""
 
+REST_SECONDS = 10.0
+"""How long the runner waits, at rest, between two looks at a queue: each is a request for each of QUEUE_SHARDS."""
+
 REMEMBERED_MAX = 50_000
 _META = {"pk": {"S": "META"}, "sk": {"S": "schema"}}
 _OWN = f"R#{SYSTEM}/"
@@ -141,6 +144,8 @@ class DynamoStore:
     `commits` counts up from 0; the client counts requests and write units. With `scans_for_expired`, `purge_expired`
     looks through the whole table; else it leaves that to DynamoDB's own time to live.
     """
+
+    rest_seconds = REST_SECONDS
 
     def __init__(
         self,
@@ -739,6 +744,21 @@ class DynamoStore:
             # Tasks that are due at the same time stand in no order there: the last time is read to its end.
             if not start or (len(found) >= limit and found[-1][0] != found[limit - 1][0]):
                 return found
+
+    async def soonest(self, queue: str) -> int | None:
+        found = await asyncio.gather(*(self._soonest_of(f"{queue}#{n}") for n in range(QUEUE_SHARDS)))
+        return min((due_at_ms for due_at_ms in found if due_at_ms is not None), default=None)
+
+    async def _soonest_of(self, shard: str) -> int | None:
+        request = {
+            "TableName": self.table,
+            "IndexName": _DUE,
+            "KeyConditionExpression": "q = :q",
+            "ExpressionAttributeValues": {":q": {"S": shard}},
+            "Limit": 1,
+        }
+        items = (await self._ask("Query", request)).get("Items", ())
+        return int(items[0]["d"]["N"]) if items else None
 
     async def peek(
         self,

@@ -9,7 +9,7 @@ a listing in time order, and needs no index of its own.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -195,3 +195,19 @@ class Store(Reads, Protocol):
 
     async def close(self) -> None:
         """Finish the calls under way and close files or connections. A second call does nothing."""
+
+
+@runtime_checkable
+class ServedStore(Store, Protocol):
+    """A store behind a network, which is asked less often for due tasks. It tells what this process commits, and when
+    the next task is due."""
+
+    rest_seconds: float
+    """How long the runner may wait, at rest, until it looks again for tasks of other processes."""
+
+    on_writes: Callable[[Sequence[Write]], None] | None
+    """Called after each commit with its writes. It must not raise."""
+
+    async def soonest(self, queue: str) -> int | None:
+        """When the next task of `queue` is due, in epoch milliseconds: in the past if one is due now, or has expired
+        and still lies there. None if there is no task."""

@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 DEFAULT_SCHEMA = "tillway"
 """The PostgreSQL schema that holds the tables, where the URL names none with `?schema=`."""
 
+REST_SECONDS = 3.0
+"""How long the runner waits, at rest, between two looks at a queue."""
+
 READERS = 4
 """Connections for reading, beside the one that writes."""
 
@@ -159,6 +162,7 @@ assert set(_PAGES) == {None, *INDEXES}
 
 _ANY_DUE = """
 SELECT 1 FROM record WHERE queue = $1 AND due_at_ms <= $2 AND (expires_at IS NULL OR expires_at > $3) LIMIT 1"""
+_SOONEST = "SELECT due_at_ms FROM record WHERE queue = $1 ORDER BY due_at_ms, key LIMIT 1"
 _LEASE = """
 WITH due AS MATERIALIZED (
     SELECT key, due_at_ms FROM record
@@ -233,6 +237,8 @@ class PostgresStore:
     `commits`, `batches` and `flush_seconds` (spent waiting for batches) count up from 0 and are there to be read.
     """
 
+    rest_seconds = REST_SECONDS
+
     def __init__(self, url: str, schema: str) -> None:
         self.url = url
         self.schema = schema
@@ -241,6 +247,8 @@ class PostgresStore:
         self.flush_seconds = 0.0
         self.on_batch: Callable[[int, float], None] | None = None
         """Called after each batch, with the number of commits in it and its seconds. It must not raise."""
+        self.on_writes: Callable[[Sequence[Write]], None] | None = None
+        """Called after each commit with its writes. It must not raise."""
         self._loop = asyncio.get_running_loop()
         self._writer = _Line(url, schema)
         self._readers = _Readers([_Line(url, schema) for _ in range(READERS)])
@@ -344,6 +352,8 @@ class PostgresStore:
         if self._writing is None:
             self._writing = self._loop.create_task(self._write_all())
         await future
+        if self.on_writes is not None:
+            self.on_writes(writes)
 
     async def claim(
         self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
@@ -354,6 +364,10 @@ class PostgresStore:
         # A claim with a lost answer has leased tasks that no worker performs: their leases run out.
         found = await self._change(_LEASE, queue, now_ms, now_ms // 1000, now_ms + lease_ms, limit, list(without))
         return [Row(*row[:3]) for row in sorted(found, key=lambda row: (row[3], row[0].encode()))]
+
+    async def soonest(self, queue: str) -> int | None:
+        rows = await self._readers.fetch(_SOONEST, queue)
+        return int(rows[0][0]) if rows else None
 
     async def peek(
         self,

@@ -26,6 +26,7 @@ from tillway.store.port import (
     CommitUnknown,
     Conflict,
     Row,
+    ServedStore,
     Store,
     Waiting,
     Write,
@@ -524,6 +525,22 @@ class StoreContract:
                 assert await store.query(*entry) == [Row("task/1", 3, b"x")]
             await store.commit([Write("task/1", 3, None)])
             assert await claim(store, 1_000) == []
+
+    async def test_a_served_store_tells_its_commits_and_the_next_task(self) -> None:
+        async with self.opened() as store:
+            if not isinstance(store, ServedStore):
+                return
+            told: list[Write] = []
+            store.on_writes = told.extend
+            assert await store.soonest("q") is None
+            later, first = (Write(f"task/{n}", ABSENT, b"x", queue="q", due_at_ms=n) for n in (9_000, 4_000))
+            await store.commit([later])
+            await store.commit([first, Write("task/other", ABSENT, b"x", queue="r", due_at_ms=1)])
+            await expect_conflict(store, [Write("task/9000", ABSENT, b"y", queue="q", due_at_ms=1)])
+            assert [write.key for write in told] == ["task/9000", "task/4000", "task/other"]
+            assert (await store.soonest("q"), await store.soonest("r"), await store.soonest("s")) == (4_000, 1, None)
+            assert await claim(store, 5_000) == ["task/4000"]
+            assert await store.soonest("q") == 9_000
 
     async def test_a_claim_passes_over_the_tasks_of_scopes(self) -> None:
         """However many there are before the others."""

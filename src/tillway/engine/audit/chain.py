@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import msgspec
 
+from tillway.domain.account import SYSTEM
 from tillway.domain.audit import (
     BATCH_MAX,
     DIGEST_BYTES,
@@ -33,7 +34,7 @@ from tillway.engine.audit.entries import task_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import SETTLED_SECONDS
 from tillway.store.codec import decode, decode_unchecked, write_of
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, ServedStore, Store
 from tillway.store.walk import all_scopes, rows_of
 from tillway.vault.port import HeadSigner, HeadVerifier
 
@@ -81,6 +82,8 @@ class AuditChain:
         self.signer = signer
         self.on_batch: Callable[[str, AuditBatch], None] | None = None
         """Called with its scope after a batch is durable. It must not raise."""
+        self._last_of_system: AuditBatch | None = None
+        """The last batch that was found in the installation's own trail, where each look is a request."""
 
     async def run(self, row: Row) -> None:
         """Link the entries of a scope that are old enough, and run again later."""
@@ -182,10 +185,16 @@ class AuditChain:
 
     async def waits(self, scope_key: str) -> bool:
         """Whether a scope has entries that no batch has. An unreadable batch counts as none."""
+        known = self._last_of_system
+        if known is not None and scope_key == SYSTEM and not await _waits(self.store, scope_key, known):
+            return False
         try:
-            return await _waits(self.store, scope_key, await last_batch(self.store, scope_key))
+            last = await last_batch(self.store, scope_key)
         except Unreadable:
             return False
+        if scope_key == SYSTEM and isinstance(self.store, ServedStore):
+            self._last_of_system = last
+        return await _waits(self.store, scope_key, last)
 
     async def ensure(self) -> None:
         """Make the task of every scope that has none: at the start, for accounts older than the trail. Bring those
