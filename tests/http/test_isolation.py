@@ -215,7 +215,7 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return (await objects.app.ok(objects.merchant, "GET", path))["data"][0]["id"]
         case ("checkout", _):
             return (await objects.checkout())["id"]
-        case ("payment_links", _):
+        case ("payment_links", _) | (_, "payment_links"):
             return (await objects.link())["id"]
         case ("prices", _):
             return await objects.price()

@@ -94,6 +94,7 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
         "payment": await _payment_of(visit, chosen["subject"]),
         "wrong": wrong,
         "given": {"outcome": visit.sent("outcome"), "reason": visit.sent("reason")},
+        "key": visit.idempotency_key,
         "text": words.document(chosen),
     }
     return Shown("doubts.html", values, status)
@@ -117,7 +118,7 @@ async def settle_doubt(visit: Visit) -> Reply:
     except CallRefused as refused:
         if refused.status == 403:
             raise
-        if refused.status == 404:  # A second press, or a colleague or the bank was faster.
+        if refused.status == 404:  # A colleague or the bank was faster.
             return await _list(
                 visit, "This is not in doubt any more: it was settled meanwhile. Nothing was done now.", 404
             )
