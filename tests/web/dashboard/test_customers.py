@@ -66,7 +66,7 @@ async def test_a_kept_card_is_charged_once_after_its_preview(shop: DashboardShop
     shown = await visitor.submit(form, action, fields)
     assert "MC Mastercard ending in 4444 20.50 EUR" in text(shown) and "Charge 20.50 EUR" in text(shown)
     assert len((await shop.get("/v1/payment_intents", customer=id))["data"]) == 1, "a preview takes nothing"
-    hidden = re.compile(r'<div data-when="given" hidden>')
+    hidden = re.compile(r"<div data-when-valid hidden>")
     assert hidden.search(form.body.decode()) and not hidden.search(shown.body.decode())
     other = await visitor.submit(shown, action, fields | {"amount": "30.00"})
     assert "Charge 30.00 EUR" in text(other), "another amount has a preview of its own"

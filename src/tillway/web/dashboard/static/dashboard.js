@@ -128,8 +128,9 @@ for (const form of $$("[data-money]")) {
     err.hidden = !wrong; $("span", err).textContent = wrong;
     input.setAttribute("aria-invalid", String(Boolean(wrong)));
     button.disabled = Boolean(wrong);
-    for (const n of $$("[data-when]", form)) n.hidden = (n.dataset.when === "given") === Boolean(wrong);
+    for (const n of $$("[data-when-valid]", form)) n.hidden = Boolean(wrong);
     if (wrong) return;
+    for (const n of $$("[data-verb]", form)) n.textContent = `${n.dataset.verb} ${fmt(minor)} ${code()}`;
     put("gets", `${fmt(minor)} ${code()}`); put("after", fmt(+balance + sign * minor)); put("left", `${fmt(+left - minor)} ${code()}`); put("btn", `${fmt(minor)} ${code()}`); put("code", code());
   };
   input.addEventListener("input", changed);
