@@ -100,6 +100,7 @@ class ConnectorHealth:
         sent = sum(outcome not in ("not_sent", "unknown") for outcome, _ in told)
         return {
             "breaker": self.state,
+            "breaker_seconds": self._seconds_in_state(),
             "exchanges": len(told),
             "success_rate": round(succeeded / len(told), 4) if told else None,
             "answer_rate": round(sent / len(told), 4) if told else None,
@@ -107,6 +108,12 @@ class ConnectorHealth:
             "latency_p95_ms": _percentile(seconds, 0.95),
             "minutes": self._last_minutes(),
         }
+
+    def _seconds_in_state(self) -> int | None:
+        """How long the breaker is in its state; None if it was never in another."""
+        if not self._marks[_CHANGES]:
+            return None
+        return max(int(asyncio.get_running_loop().time() - self._marks[_CHANGED_AT]), 0)
 
     def _last_minutes(self) -> list[dict[str, int]]:
         """The exchanges of each of the last MINUTES, oldest first."""

@@ -114,6 +114,22 @@ async def test_a_draft_tells_the_success_that_is_expected(tmp_path: Path) -> Non
         assert "Gain, expected +57.80 EUR 5.0 payments more, less cost" in words
 
 
+async def test_a_connector_says_since_when_it_is_out_of_reach(tmp_path: Path) -> None:
+    async def silent() -> bool:
+        return False
+
+    async with routed_shop(tmp_path) as shop:
+        visitor = await visitor_of(shop, role="operator")
+        health = shop.app.running.connections.health_of("test", "b")
+        assert "Opened at" not in text(await visitor.get("/dashboard/connectors"))
+        for _ in range(3):
+            health.tell("not_sent", 0.1, silent)
+        listed = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/connectors"))["data"]
+        assert [one["breaker_seconds"] for one in listed] == [None, 0, None]
+        words = text(await visitor.get("/dashboard/connectors"))
+        assert re.search(r"Out of reach .* Opened at [\d:]+ , after three requests in a row without an answer", words)
+
+
 async def test_of_two_drafts_the_second_is_shown_the_difference(tmp_path: Path) -> None:
     async with routed_shop(tmp_path) as shop:
         one, two = await visitor_of(shop), await visitor_of(shop, "Ida")
