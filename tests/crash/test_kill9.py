@@ -54,8 +54,9 @@ def test_clocks_that_jump_cost_no_cent(tmp_path: Path, store: StoreName) -> None
 
 
 @pytest.mark.soak
-def test_a_full_disk_costs_no_cent(tmp_path: Path) -> None:
-    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, full_disk=True)
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_a_full_disk_costs_no_cent(tmp_path: Path, store: StoreName) -> None:
+    plan = Plan(directory=tmp_path / "run", store=store, kills=100, seed=SEED, full_disk=True)
     report, told = run_without_violation(plan)
     assert report.full_disks > 10, told
 

@@ -57,8 +57,7 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="tillway-pg-", dir=place))
         self.port = free_port()
         self._owner = _owner()
-        if self._owner is not None:
-            os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
+        self.own(self.folder)
         self.folder.chmod(0o755)
         self._process: subprocess.Popen[bytes] | None = None
         arguments: list[str | Path] = [
@@ -133,6 +132,11 @@ class PostgresServer:
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def own(self, place: Path) -> None:
+        """Give a directory to the user that runs the server."""
+        if self._owner is not None:
+            os.chown(place, self._owner.pw_uid, self._owner.pw_gid)
 
     def as_owner(self) -> dict[str, Any]:
         """PostgreSQL does not run as root; then a user without rights runs it."""

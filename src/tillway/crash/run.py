@@ -13,7 +13,7 @@ With `--failover` there are two banks, each behind a connector of its own. Payme
 has a probability of 2 %, and one of the banks dies more often and for longer.
 
 With `--clocks`, the servers' wall clocks jump: by less than the allowed skew at any time, and by hours while they run.
-With `--full-disk`, the disk of a store in a file is full before many kills.
+With `--full-disk`, the disk of the store's file or tables is full before many kills.
 
 docs/testing-crashes.md lists the checks and explains how to read a violation.
 """
@@ -229,8 +229,8 @@ def main() -> None:
     given = options.parse_args()
     seed = given.seed if given.seed is not None else int(time.time())
     directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
-    if given.full_disk and given.store != "sqlite":
-        options.error("--full-disk is for --store sqlite: a server of PostgreSQL without room for its log ends itself.")
+    if given.full_disk and given.store == "dynamodb":
+        options.error("--full-disk is for stores with a disk, and the emulator of DynamoDB is in memory.")
     if not _ours(directory):
         options.error(f"{directory} has files that are not of an earlier run. Name a new directory.")
     plan = Plan(
@@ -360,13 +360,15 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     disk: SmallDisk | None = None
     try:
         if plan.full_disk:
-            disk = SmallDisk(directory / store.places[0].name)
+            assert store.disk is not None, f"{plan.store} has no disk of its own"
+            disk = SmallDisk(store.disk)
+            await store.lie_on_disk()
         async with _open_stage(plan, store, disk, directory, began) as stage:
             yield stage
     finally:
+        await asyncio.to_thread(store.close)
         if disk is not None:
             disk.close()
-        await asyncio.to_thread(store.close)
 
 
 @asynccontextmanager
@@ -654,6 +656,8 @@ async def _strike(
             died("the database" if alone else "the database with everything")
             await asyncio.gather(stage.store.kill(), *killed)
             await asyncio.sleep(chance.choice(AWAY_SECONDS))
+            if stage.disk is not None:
+                stage.disk.make_room()  # To recover, a database writes.
             await stage.store.restart()
 
 

@@ -18,8 +18,8 @@ TRIES_MAX = 100
 
 
 class SmallDisk:
-    """Raises `unittest.SkipTest` if this process may not mount one. `close` leaves the files in an ordinary
-    directory of the same name."""
+    """Raises `unittest.SkipTest` if this process may not mount one. `close` leaves the files, if there are any, in an
+    ordinary directory of the same name."""
 
     def __init__(self, place: Path) -> None:
         place.mkdir(mode=0o700)
@@ -49,7 +49,10 @@ class SmallDisk:
         shutil.copytree(self._place, kept)
         subprocess.run(["umount", "--lazy", str(self._place)], check=True)
         self._place.rmdir()
-        kept.rename(self._place)
+        if any(kept.iterdir()):
+            kept.rename(self._place)
+        else:
+            kept.rmdir()
 
     def _resize(self, size_bytes: int) -> str:
         return _mount("-o", f"remount,size={size_bytes}", str(self._place))

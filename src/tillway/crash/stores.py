@@ -35,6 +35,11 @@ class StoreUnderTest(Protocol):
     shoppers_at_once: int
     near_seconds: tuple[int, ...]
     """How far the clock of a server may be ahead when it starts."""
+    disk: Path | None
+    """The directory whose disk may become full; None if the store has none."""
+
+    async def lie_on_disk(self) -> None:
+        """Put the records there, before anything is stored. A disk of its own is mounted."""
 
     def arguments(self, data: Path) -> list[str]:
         """The store's name on the command line of an installation at `data`; empty if the installation has it
@@ -66,8 +71,12 @@ class SqliteUnderTest:
     near_seconds: tuple[int, ...] = (-60, -20, 0, 0, 20, 60)
 
     def __init__(self, directory: Path) -> None:
+        self.disk: Path | None = directory / "data"
         self._file = directory / "data" / DATABASE
         self._log = directory / "data" / f"{DATABASE}-wal"
+
+    async def lie_on_disk(self) -> None:
+        pass  # The installation is made there.
 
     def arguments(self, data: Path) -> list[str]:
         return []
@@ -125,9 +134,23 @@ class PostgresUnderTest:
 
     def __init__(self, directory: Path) -> None:
         self._server = postgres_server.own_server()
+        self.disk: Path | None = self._server.folder.with_name(f"{self._server.folder.name}-records")
         self._logs = self._server.data / "pg_wal"
         self._kept = directory / "postgresql.log"
         self._log: Path | None = None
+
+    async def lie_on_disk(self) -> None:
+        """Tables and indexes alone: without room for its log, PostgreSQL ends itself."""
+        import asyncpg
+
+        assert self.disk is not None
+        self._server.own(self.disk)
+        connection = await asyncpg.connect(self._server.url)
+        try:
+            await connection.execute(f"CREATE TABLESPACE records LOCATION '{self.disk}'")
+            await connection.execute("ALTER DATABASE postgres SET default_tablespace = 'records'")
+        finally:
+            await connection.close()
 
     def arguments(self, data: Path) -> list[str]:
         return ["--store", self._server.url]
@@ -163,6 +186,8 @@ class PostgresUnderTest:
     def close(self) -> None:
         shutil.copyfile(self._server.folder / "log", self._kept)
         self._server.close()
+        if self.disk is not None and self.disk.exists():
+            shutil.rmtree(self.disk, ignore_errors=True)  # The disk itself stays, empty.
 
 
 class DynamoUnderTest:
@@ -175,9 +200,14 @@ class DynamoUnderTest:
     shoppers_at_once = 12
     near_seconds: tuple[int, ...] = (-2, 0, 0, 2)
 
+    disk: Path | None = None
+
     def __init__(self, directory: Path) -> None:
         self._stack = ministack.start_any()
         self._url = self._stack.url("crashes")
+
+    async def lie_on_disk(self) -> None:
+        raise AssertionError("memory is no disk")
 
     def arguments(self, data: Path) -> list[str]:
         return ["--store", self._url]
