@@ -4,6 +4,7 @@ import itertools
 
 import msgspec
 import pytest
+from bent_members import bent
 
 from tillway.connectors.port import Request
 from tillway.sandbox.bank import Bank, BankOperation
@@ -210,6 +211,17 @@ def test_bad_calls():
     assert bank.handle(Request("POST", "/v1/authorizations", GOOD, {"idempotency-key": "b"})).response.status == 400
     recipient = {"type": "carrier pigeon", "value": "x"}
     assert bank.handle(order("payout", "p", recipient=recipient)).response.status == 422
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_members_of_another_type_are_answered(kind):
+    bank = Bank()
+    assert say(bank, "authorize", "a", capture=kind == "refund") == "Accepted"
+    right = order(kind, "b", parent="a")
+    for body in bent(right.body):
+        if isinstance(body.get("reference"), str):
+            body["reference"] = f"{body['reference']}{len(list(bank.operations()))}"
+        assert bank.handle(Request("POST", right.path, body)).response.status in (200, 400, 404, 409, 422)
 
 
 def notices(bank, reference):

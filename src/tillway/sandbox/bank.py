@@ -1030,6 +1030,8 @@ def _check_recipient(recipient: Any) -> None:
         raise _Invalid(422, "recipient.type is not email, bank_account or card")
     for field in ("value", "name"):
         value = recipient.get(field)
+        if value is None and field not in _RECIPIENT_REQUIRED:
+            continue
         # The longest is an e-mail address (RFC 5321).
-        if value is not None and (type(value) is not str or not 0 < len(value) <= 254):
+        if type(value) is not str or not 0 < len(value) <= 254:
             raise _Invalid(422, f"recipient.{field} is not a text of 1 to 254 characters")
