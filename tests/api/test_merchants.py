@@ -11,7 +11,8 @@ import pytest
 from good_calls import MerchantObjects
 
 from tillway.api.stripe_cli import PATH
-from tillway.domain.account import SYSTEM, Account
+from tillway.domain.account import SYSTEM, Account, Scope
+from tillway.domain.audit import TASK_ID
 from tillway.domain.ledger import SECONDS_PER_DAY, Fee
 from tillway.http.sockets import STREAMS
 from tillway.store.codec import decode, write_of
@@ -40,6 +41,49 @@ async def change(objects: MerchantObjects, action: str = "", **params: Any) -> A
 async def transaction(objects: MerchantObjects) -> Any:
     paid = await objects.paid(amount=10_000, expand=["latest_charge.balance_transaction"])
     return paid["latest_charge"]["balance_transaction"]
+
+
+async def test_an_admin_of_the_installation_adds_a_merchant(objects: MerchantObjects) -> None:
+    """It has no keys, and its trail is linked. The same request again makes no second one."""
+    app, path = objects.app, "/ops/v1/accounts"
+    everyone = await app.operator("admin")
+    asked: dict[str, Any] = {"name": "Kettle & Leaf Japan", "default_currency": "JPY", "country": "JP"}
+    once = {"idempotency_key": "japan", "tillway_reason": "They open in May"}
+    made = await app.ok(everyone, "POST", path, asked, **once)
+    assert (made["name"], made["default_currency"], made["country"]) == ("Kettle & Leaf Japan", "jpy", "JP")
+    assert await app.ok(everyone, "POST", path, asked, **once) == made
+    other = await app.call(everyone, "POST", path, asked | {"name": "Another"}, **once)
+    assert other.json["error"]["type"] == "idempotency_error", other.json
+    listed = (await app.ok(everyone, "GET", path, {"limit": 100}))["data"]
+    assert [one["id"] for one in listed].count(made["id"]) == 1 and len(listed) == 2
+    for mode in ("test", "live"):
+        assert await app.store.get(f"{Scope(account=made['id'], mode=mode).key}/{TASK_ID}") is not None
+    keys = await app.ok(everyone, "GET", "/ops/v1/keys", tillway_account=made["id"])
+    assert keys["data"] == []
+    asked = {"record": made["id"], "owner": "installation"}
+    trail = (await app.ok(everyone, "GET", "/ops/v1/audit", asked, tillway_account=made["id"]))["data"]
+    assert trail[0]["operation"] == f"POST {path}" and "They open in May" in str(trail[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": "K", "default_currency": "xxx"}, "default_currency"),
+        ({"name": "K", "time_zone": "Nowhere"}, "time_zone"),
+        ({"name": "K", "country": "Japan"}, "country"),
+    ],
+)
+async def test_a_merchant_without_sense_is_refused(objects: MerchantObjects, given: dict[str, Any], param: str) -> None:
+    answer = await objects.app.call(await objects.app.operator("admin"), "POST", "/ops/v1/accounts", given)
+    assert answer.status == 400 and answer.json["error"]["param"] == param, answer.json
+
+
+async def test_an_admin_of_one_merchant_adds_none(objects: MerchantObjects) -> None:
+    answer = await objects.app.call(objects.merchant.admin_key, "POST", "/ops/v1/accounts", {"name": "K"})
+    assert answer.status == 403 and answer.json["error"]["code"] == "operator_forbidden"
 
 
 async def test_a_merchants_own_terms_are_those_of_its_payments(objects: MerchantObjects) -> None:

@@ -507,6 +507,10 @@ async def _visit(objects: MerchantObjects) -> Good:
     return Good((_last_step(await objects.link()),), statuses=(303,))
 
 
+async def _another_merchant(objects: MerchantObjects) -> Good:
+    return Good(params={"name": "Kettle & Leaf Japan"}, statuses=(403,))  # Only an admin of every merchant adds one.
+
+
 async def _invited(objects: MerchantObjects) -> Good:
     return Good(
         params={"name": f"Li {objects.app.store.commits}", "role": "viewer", "accounts": [objects.merchant.account]}
@@ -620,6 +624,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /openapi/{dialect}": _document,
     "GET /readyz": _nothing(),
     "GET /ops/v1/accounts": _nothing(),
+    "POST /ops/v1/accounts": _another_merchant,
     "GET /ops/v1/accounts/{id}": _on(MerchantObjects.own_account),
     "POST /ops/v1/accounts/{id}": _on(MerchantObjects.own_account, settlement_days=3),
     "POST /ops/v1/accounts/{id}/disable": _on(MerchantObjects.own_account, reason="The contract ended."),

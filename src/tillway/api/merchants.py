@@ -7,6 +7,7 @@ from tillway.domain.account import SYSTEM, Account
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.domain.origins import ORIGINS_MAX
 from tillway.domain.record import Moment
+from tillway.domain.refusal import Refused
 from tillway.http.params import Array, Country, Currency, Integer, Object, Params, StatementDescriptor, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -34,6 +35,7 @@ SETTINGS = Params(
     statement_descriptor=StatementDescriptor(unsettable=True),
     time_zone=Text(maximum=64, unsettable=True),
 )
+CREATE = Params(**SETTINGS.members | {"name": Text(maximum=accounts.NAME_MAX, required=True)})
 
 
 @route("GET", "/ops/v1/accounts", LIST, returns="list", access="operator", whole=True)
@@ -56,6 +58,20 @@ async def list_merchants(call: Call) -> Answer:
         found = [account for account in read if isinstance(account, Account)]
     shown = [account_settings.describe(account) for account in found[:limit]]
     return {"object": "list", "data": shown, "has_more": len(found) > limit, "url": "/ops/v1/accounts"}
+
+
+@route("POST", "/ops/v1/accounts", CREATE, returns="merchant", access="operator", whole=True)
+async def create(call: Call) -> Answer:
+    """Add a merchant. It has no keys yet: make them at `/ops/v1/keys`, with its id in `Tillway-Account`.
+
+    Only for admins of the whole installation. A repetition under the same Idempotency-Key makes no second merchant.
+    """
+    given = dict(call.params)
+    call.caller.reason = given.pop("reason", None) or call.caller.reason
+    fields = account_settings.read_settings(given)
+    if fields["name"] is None:
+        raise Refused("parameter_missing", "Give the merchant a name.", param="name")
+    return await account_settings.create(call.platform, call.caller, fields)
 
 
 @route("GET", "/ops/v1/accounts/{id}", returns="merchant", access="operator", whole=True)

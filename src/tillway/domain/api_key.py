@@ -27,6 +27,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
 
 class KeyRequest(Record, frozen=True, kw_only=True):
     """The mark that a request under an Idempotency-Key has made `key` (`kyr_…`), until `expires_at` (epoch seconds).
+    `key` is the id of an API key, or that of a new merchant's account.
 
     The answer itself is not kept, because it holds the key's secret.
     """

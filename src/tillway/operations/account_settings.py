@@ -17,22 +17,25 @@ from tillway.domain import account as accounts
 from tillway.domain.account import NAME_MAX, SETTLEMENT_DAYS_MAX, SYSTEM, Account, Scope, is_colour
 from tillway.domain.account_state import AccountTask, changed_task
 from tillway.domain.alias import Alias, alias_id
-from tillway.domain.api_key import ApiKey
+from tillway.domain.api_key import ApiKey, KeyRequest, key_request_id
 from tillway.domain.charge import STATEMENT_DESCRIPTOR_MAX, descriptor_fault
 from tillway.domain.country import COUNTRIES
 from tillway.domain.credentials import OAuthClient
+from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Fee
 from tillway.domain.money import BASIS_POINTS, check_currency
 from tillway.domain.origins import ORIGINS_MAX, OriginUnfit, parse_origin
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.engine.audit.entries import task_write
 from tillway.engine.balance import Ledger, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
+from tillway.operations.accounts import MODES, new_account
 from tillway.operations.time_zones import zone_named
 from tillway.store.codec import decode
-from tillway.store.port import Store
+from tillway.store.port import Conflict, Store
 from tillway.store.walk import versions_of
 
 FEE_FIXED_MAX = 1_000_000
@@ -206,6 +209,46 @@ def ended(record: Record, at: Moment) -> Record | None:
         return msgspec.structs.replace(record, revoked_at=at.now)
     assert isinstance(record, Alias), f"{record.id} belongs to no account"
     return None
+
+
+async def create(platform: Platform, caller: Caller, fields: Mapping[str, Any]) -> Account:
+    """Make a merchant's account without keys, with these settings, as `read_settings` returns them.
+
+    Refused `operator_forbidden` unless the caller works for every merchant. A repetition under the caller's
+    Idempotency-Key returns the account that was made; Refused `idempotency_key_reused` for other settings.
+    """
+    if not caller.whole_installation:
+        raise Refused("operator_forbidden", "Only an admin of the whole installation may do this.")
+    made = list[Account]()
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        mark, before = None, None
+        if caller.idempotency is not None:
+            id, fingerprint = caller.idempotency
+            mark_id = key_request_id(f"{SYSTEM}/{caller.actor}", id)
+            before = await load.maybe(KeyRequest, mark_id)
+            mark = KeyRequest(
+                id=mark_id, created=at.created, key="", fingerprint=fingerprint, expires_at=at.now + LIFETIME_SECONDS
+            )
+        if before is not None and mark is not None and before.expires_at > at.now:
+            if before.fingerprint != mark.fingerprint:
+                raise Refused("idempotency_key_reused")
+            made.append(await load.get(Account, before.key))
+            return Changes(result=None)
+        account = accounts.change_settings(new_account(created=at.created), fields)
+        made.append(account)
+        marks = (msgspec.structs.replace(mark, key=account.id),) if mark is not None else ()
+        return Changes(result=None, records=(account, *marks))
+
+    await platform.engine.run(msgspec.structs.replace(caller, scope_key=SYSTEM, idempotency=None), work)
+    for mode in MODES:
+        try:
+            await platform.store.commit(
+                [task_write(Scope(account=made[-1].id, mode=mode).key, made[-1].created * 1000)]
+            )
+        except Conflict:
+            continue  # A request before this one has made it.
+    return made[-1]
 
 
 async def alter(platform: Platform, caller: Caller, id: str, decide: Decision, *, reason: str = "") -> Done[Account]:

@@ -129,13 +129,17 @@ def new_client_secret(created: int) -> tuple[ClientSecret, str]:
     return ClientSecret(digest=secret_digest(secret), hint=f"ocs_…{secret[-4:]}", created=created), secret
 
 
+def new_account(*, created: int, name: str = "") -> Account:
+    return Account(id=f"acct_{random_text(16)}", created=created, name=name, amounts_on_v1="stripe")
+
+
 async def create_account(
     store: Store, clock: Clock, *, name: str = "", by: Author = BY_ITSELF
 ) -> tuple[Account, list[NewKey]]:
     """Create an account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
     at = clock.moment()
-    account = Account(id=f"acct_{random_text(16)}", created=at.created, name=name, amounts_on_v1="stripe")
+    account = new_account(created=at.created, name=name)
     keys = _key_pairs(account.id, at.created)
     records: list[Record] = [account, *(key.record for key in keys)]
     await store.commit(

@@ -16,8 +16,10 @@ from dashboard_visitor import Visitor, form_of, text
 from good_calls import MerchantObjects
 from routed_shop import routed_shop
 
-from tillway.domain.operator import Role
+from tillway.domain.operator import MAY, ROLES, Capability, Role
 from tillway.testing.in_process import LEASE_MS, InProcessApp
+from tillway.web.dashboard.pages import LOADED
+from tillway.web.dashboard.visit import PAGES
 from tillway.web.dashboard.words import iso
 
 
@@ -502,50 +504,110 @@ async def test_pages_of_requests_follow_each_other(shop: DashboardShop) -> None:
     assert len(REQUEST.findall((await visitor.get(unescape(older[1]))).body.decode())) == 2
 
 
-ACTIONS: dict[str, dict[str, str]] = {
-    "/dashboard/payments/pi_1/refund": {"amount": "1.00"},
-    "/dashboard/payments/pi_1/capture": {"amount": "1.00"},
-    "/dashboard/payments/pi_1/cancel": {},
-    "/dashboard/disputes/du_1": {},
-    "/dashboard/disputes/du_1/give-in": {},
-    "/dashboard/balance/payout": {"currency": "eur", "amount": "1.00"},
-    "/dashboard/doubts/att_1": {"outcome": "failed", "reason": "x"},
-    "/dashboard/events/evt_1/resend": {},
-    "/dashboard/webhooks/we_1/test": {},
-    "/dashboard/webhooks/replay": {"since": "0"},
-    "/dashboard/developers": {"name": "x"},
-    "/dashboard/developers/keys/key_1/revoke": {},
-    "/dashboard/developers/keys/key_1/roll": {},
-    "/dashboard/settings/users": {"name": "x", "role": "viewer"},
-    "/dashboard/settings/users/opr_1": {"role": "viewer"},
-    "/dashboard/settings/users/opr_1/reset": {},
-    "/dashboard/settings/users/opr_1/disable": {},
-    "/dashboard/settings/users/opr_1/enable": {},
-    "/dashboard/settings/users/opr_1/sign-out": {},
-    "/dashboard/settings/users/opr_1/sessions/dss_1/end": {},
-    "/dashboard/links/new": {"name": "x", "amount": "1.00", "currency": "eur"},
-    "/dashboard/links/plink_1/edit": {"limit": "3"},
-    "/dashboard/settings": {"name": "x"},
-    "/dashboard/settings/checkout": {"brand_colour": "#1f6f8b"},
+ACTIONS: dict[str, tuple[Capability, dict[str, str]]] = {
+    "/payments/{id}/refund": ("refund", {"amount": "1.00"}),
+    "/payments/{id}/capture": ("refund", {"amount": "1.00"}),
+    "/payments/{id}/cancel": ("refund", {}),
+    "/payments/{id}/metadata": ("settle", {}),
+    "/payments/{id}/resend": ("settle", {}),
+    "/payments/refunds": ("refund", {}),
+    "/payments/captures": ("refund", {}),
+    "/payments/views": ("personal", {"name": "x"}),
+    "/payments/views/{id}/delete": ("personal", {}),
+    "/customers/new": ("personal", {"name": "x"}),
+    "/customers/{id}/charge": ("settle", {"amount": "1.00"}),
+    "/customers/{id}/credit": ("settle", {"amount": "1.00"}),
+    "/customers/{id}/delete": ("configure", {}),
+    "/disputes/{id}": ("disputes", {}),
+    "/disputes/{id}/give-in": ("disputes", {}),
+    "/balance/payout": ("settle", {"currency": "eur", "amount": "1.00"}),
+    "/payouts/{id}/book": ("settle", {}),
+    "/doubts/{id}": ("settle", {"outcome": "failed", "reason": "x"}),
+    "/connectors/{name}/drain": ("settle", {"drained": "true", "reason": "x"}),
+    "/connectors/{name}/breaker": ("settle", {"state": "open", "reason": "x"}),
+    "/connectors/{name}/test": ("settle", {}),
+    "/connectors": ("configure", {"name": "x", "kind": "http_bank"}),
+    "/connectors/{name}": ("configure", {}),
+    "/routing/draft": ("configure", {}),
+    "/routing/remove": ("configure", {}),
+    "/events/{id}/resend": ("settle", {}),
+    "/webhooks/{id}/resend": ("settle", {}),
+    "/webhooks/replay": ("settle", {"since": "0"}),
+    "/webhooks": ("configure", {"url": "https://shop.example/hook"}),
+    "/webhooks/{id}/test": ("settle", {}),
+    "/webhooks/{id}/roll": ("configure", {}),
+    "/webhooks/{id}/switch": ("configure", {}),
+    "/developers": ("configure", {"name": "x"}),
+    "/developers/keys/{id}/revoke": ("configure", {}),
+    "/developers/keys/{id}/roll": ("configure", {}),
+    "/links/new": ("configure", {"name": "x", "amount": "1.00", "currency": "eur"}),
+    "/links/{id}": ("configure", {"active": "false"}),
+    "/links/{id}/edit": ("configure", {"limit": "3"}),
+    "/settings": ("configure", {"name": "x"}),
+    "/settings/checkout": ("configure", {"brand_colour": "#1f6f8b"}),
+    "/settings/merchants/new": ("configure", {"name": ""}),
+    "/settings/system/doctor": ("configure", {}),
+    "/settings/system/backup": ("configure", {}),
+    "/settings/users": ("configure", {"name": "x", "role": "viewer"}),
+    "/settings/users/{id}": ("configure", {"role": "viewer"}),
+    "/settings/users/{id}/reset": ("configure", {}),
+    "/settings/users/{id}/disable": ("configure", {}),
+    "/settings/users/{id}/enable": ("configure", {}),
+    "/settings/users/{id}/sign-out": ("configure", {}),
+    "/settings/users/{id}/sessions/{session}/end": ("configure", {}),
 }
-REFUSED: dict[Role, tuple[str, ...]] = {
-    "viewer": tuple(ACTIONS),
-    "support": tuple(path for path in ACTIONS if not path.startswith(("/dashboard/payments", "/dashboard/disputes"))),
-    "operator": tuple(
-        path for path in ACTIONS if path.startswith(("/dashboard/dev", "/dashboard/links", "/dashboard/settings"))
-    ),
-    "admin": (),
-}
+"""Each form that does something to the merchant or the installation, the capability that it takes, and its fields."""
+
+IDS = {"payments": "pi_1", "payouts": "po_1", "customers": "cus_1", "disputes": "du_1", "doubts": "att_1"}
 
 
-@pytest.mark.parametrize("role", list(REFUSED))
+def test_the_table_of_roles_has_every_form() -> None:
+    """The rest is an operator's own: sessions, passkeys, password, and the merchant that is shown."""
+    assert LOADED
+    posts = {page.path for page in PAGES if page.method == "POST"}
+    own = {path for path in posts if path.startswith("/security/") or path == "/merchant"}
+    assert posts - own == set(ACTIONS)
+
+
+@pytest.mark.parametrize("role", list(ROLES))
 async def test_each_action_is_refused_to_the_roles_that_may_not(shop: DashboardShop, role: Role) -> None:
-    visitor = await shop.visitor(role)
+    visitor = await Visitor.signed_in(shop.app, role)
     token = form_of(await visitor.get("/dashboard"), "/dashboard/sign-out")["csrf"]
-    for path, fields in ACTIONS.items():
-        answer = await visitor.post(path, {"csrf": token} | fields)
-        assert (answer.status == 403) is (path in REFUSED[role]), (path, answer.status)
-        assert (await visitor.post(path, fields)).status == 403, "without the token nobody may"
+    for path, (capability, fields) in ACTIONS.items():
+        address = "/dashboard" + re.sub(r"\{\w+\}", IDS.get(path.split("/")[1], "x_1"), path)
+        answer = await visitor.post(address, {"csrf": token} | fields)
+        assert (answer.status == 403) is (capability not in MAY[role]), (path, answer.status, text(answer)[:300])
+        assert answer.status < 500, (path, answer.status)
+        assert (await visitor.post(address, fields)).status == 403, "without the token nobody may"
+
+
+@pytest.mark.parametrize("role", list(ROLES))
+async def test_the_audit_log_is_exported_by_the_roles_that_may(shop: DashboardShop, role: Role) -> None:
+    visitor = await shop.visitor(role)
+    for path in ("/dashboard/audit", "/dashboard/audit.jsonl"):
+        assert ((await visitor.get(path)).status == 403) is ("export_audit" not in MAY[role]), path
+
+
+async def test_a_merchant_is_added_and_shown(shop: DashboardShop) -> None:
+    """Only an admin of the whole installation finds the form and may send it."""
+    action = "/dashboard/settings/merchants/new"
+    everyone = await Visitor.signed_in(shop.app, "admin", name="Ines Castro")
+    assert f'href="{action}"' in (await everyone.get("/dashboard")).body.decode()
+    form = await everyone.get(action)
+    refused = await everyone.submit(form, action, {"name": "Kettle & Leaf Japan", "default_currency": "yen"})
+    assert refused.status == 400 and re.search('id="default_currency"[^>]*aria-invalid="true"', refused.body.decode())
+    fields = {"name": "Kettle & Leaf Japan", "default_currency": "JPY", "country": "JP", "time_zone": "Asia/Tokyo"}
+    assert (await everyone.submit(form, action, fields)).headers["location"] == "/dashboard/settings"
+    again = await everyone.submit(form, action, fields)
+    assert again.status == 409, "the page shows the new merchant by then, and the form was another's"
+    shown = text(await everyone.get("/dashboard/settings"))
+    assert "Currency JPY" in shown and "Asia/Tokyo" in (await everyone.get("/dashboard/settings")).body.decode()
+    listed = (await shop.app.ok(await shop.app.operator("admin"), "GET", "/ops/v1/accounts"))["data"]
+    assert [one["name"] for one in listed].count("Kettle & Leaf Japan") == 1
+    only = await Visitor.signed_in(shop.app, "admin", shop.merchant.account, name="Only")
+    assert action not in (await only.get("/dashboard")).body.decode()
+    token = form_of(await only.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    assert (await only.post(action, {"csrf": token} | fields)).status == 403
 
 
 async def test_evidence_has_files(shop: DashboardShop) -> None:

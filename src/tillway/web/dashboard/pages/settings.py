@@ -2,13 +2,18 @@
 
 from typing import Any
 
+from tillway.operations.sign_ins import change_session
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
+ACCOUNTS = "/ops/v1/accounts"
 MERCHANT = ("name", "statement_descriptor", "time_zone")
 CHECKOUT = ("brand_colour", "origins")
 """The fields of each tab."""
+
+NEW = ("name", "default_currency", "country", "time_zone")
+"""The fields of a new merchant."""
 
 SYSTEM = "/ops/v1/system"
 STATES = {"ok": ("ok", "check", "fine"), "warn": ("warn", "warning", "to be mended"), "fail": ("bad", "cross", "wrong")}
@@ -35,7 +40,7 @@ async def change_checkout(visit: Visit) -> Reply:
 
 
 async def _merchant(visit: Visit, template: str, fields: tuple[str, ...], refused: CallRefused | None = None) -> Shown:
-    merchant = await visit.door.get(f"/ops/v1/accounts/{visit.account.id}")
+    merchant = await visit.door.get(f"{ACCOUNTS}/{visit.account.id}")
     shown = merchant | {"origins": "\n".join(merchant["origins"])}
     values = {
         "merchant": merchant,
@@ -49,7 +54,7 @@ async def _merchant(visit: Visit, template: str, fields: tuple[str, ...], refuse
 
 async def _change(visit: Visit, template: str, fields: tuple[str, ...], back: str) -> Reply:
     """Change the fields of one tab; a field that the form does not have stays."""
-    path = f"/ops/v1/accounts/{visit.account.id}"
+    path = f"{ACCOUNTS}/{visit.account.id}"
     await visit.check_role("configure", path)
     if (asked := await ask_proof(visit)) is not None:
         return asked
@@ -63,6 +68,42 @@ async def _change(visit: Visit, template: str, fields: tuple[str, ...], back: st
             raise
         return await _merchant(visit, template, fields, refused)
     return Redirect(visit.url(back))
+
+
+@page("GET", "/settings/merchants/new", place="/settings")
+async def ask_merchant(visit: Visit) -> Reply:
+    await visit.check_role("configure", ACCOUNTS)
+    return _new_merchant(visit)
+
+
+def _new_merchant(visit: Visit, refused: CallRefused | None = None) -> Shown:
+    own = {"default_currency": visit.account.default_currency.upper(), "country": visit.account.country}
+    values = {
+        "given": {name: visit.sent(name) if visit.form else own.get(name, "") for name in NEW},
+        "wrong": refused.message if refused is not None else "",
+        "at": refused.param if refused is not None else "",
+        "reason": visit.sent("reason"),
+        "key": visit.idempotency_key,
+    }
+    return Shown("new-merchant.html", values, refused.status if refused is not None else 200)
+
+
+@page("POST", "/settings/merchants/new", place="/settings")
+async def add_merchant(visit: Visit) -> Reply:
+    """Add a merchant, and show it from now on: its settings are what it needs next."""
+    await visit.check_role("configure", ACCOUNTS)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    params = {name: visit.sent(name) or None for name in NEW}
+    reason = visit.sent("reason") or "Added at the dashboard"
+    try:
+        made = await visit.door.post(ACCOUNTS, params, key=visit.idempotency_key, reason=reason)
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        return _new_merchant(visit, refused)
+    await change_session(visit.platform.engine, visit.signed.session, account=made["id"])
+    return Redirect(visit.url("/settings"))
 
 
 @page("GET", "/settings/system", place="/settings")
