@@ -21,6 +21,7 @@ from tillway.installation import KEY_FILE
 from tillway.settings import Settings
 from tillway.testing.in_process import Answer, InProcessApp, MovedClock, ReadableStore
 from tillway.vault.keyring import Keyring
+from tillway.web.dashboard.pages import home as home_page
 from tillway.web.dashboard.words import day
 from tillway.wiring import assemble
 
@@ -72,24 +73,31 @@ async def test_home_shows_the_volume_of_the_report(shop: DashboardShop) -> None:
         assert other.status == 200 and "141.50 EUR" in text(other)
 
 
-async def test_today_is_compared_with_the_same_hour_of_a_day_before(shop: DashboardShop) -> None:
+async def test_today_is_compared_with_the_same_minute_of_a_day_before(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that hour of the other day has too many payments to read, both days are compared as of the full hour."""
     clock = shop.app.clock
-    clock.ahead_seconds += (34 * 3600 + 1800 - clock.now_ms() // 1000 % 86_400) % 86_400  # 10:30 of some day.
-    await shop.pay(10_000)
-    clock.ahead_seconds += 7 * 86_400
-    await shop.pay(12_500)
-    await shop.pay(2500)
-    clock.ahead_seconds += 3600
+    clock.ahead_seconds += (33 * 3600 + 1800 - clock.now_ms() // 1000 % 86_400) % 86_400  # 9:30 of some day.
+    for amount, minutes in ((10_000, 60), (10_000, 20), (8000, 0)):
+        await shop.pay(amount)
+        clock.ahead_seconds += 60 * minutes
+    clock.ahead_seconds += 7 * 86_400 - 600  # 10:40.
+    for amount in (20_000, 5000, 5000):
+        await shop.pay(amount)
     visitor, weekday = await shop.visitor(), f"{datetime.fromtimestamp(clock.now_ms() / 1000, UTC):%A}"
     home = text(await visitor.get("/dashboard"))
     assert f"Compare: last {weekday}" in home and "All checks pass" in home
-    assert f"+50.0 % than last {weekday} at 11:00" in home
-    assert f"Payments 1 more than last {weekday} at 11:00 2" in home
+    assert f"+50.0 % than last {weekday} at 10:40" in home
+    assert f"Payments 1 more than last {weekday} at 10:40 3" in home
     mean = text(await visitor.get("/dashboard?compare=mean"))
-    assert f"+500.0 % than mean of four {weekday}s at 11:00" in mean
+    assert f"+500.0 % than mean of four {weekday}s at 10:40" in mean
     for query in ("compare=yesterday", "compare=yesterday&currency=usd"):
         shown = text(await visitor.get(f"/dashboard?{query}"))
         assert "Compare: yesterday" in shown and "% than" not in shown, "nothing was taken yesterday"
+    monkeypatch.setattr(home_page, "PART_PAYMENTS_MAX", 1)
+    bounded = text(await visitor.get("/dashboard"))
+    assert f"\N{MINUS SIGN}100.0 % than last {weekday} at 10:00" in bounded
 
 
 async def test_home_names_the_next_payout_and_until_when_money_is_pending(shop: DashboardShop) -> None:
@@ -101,8 +109,8 @@ async def test_home_names_the_next_payout_and_until_when_money_is_pending(shop: 
     assert f"95.83 EUR pending until {day(until)}" in home
     assert "Next payout \N{EN DASH} none on its way in EUR" in home
     payout = await shop.post("/v1/payouts", amount=10_000, currency="eur")
-    home_page = await visitor.get("/dashboard")
-    assert "Next payout 100.00 EUR" in text(home_page) and f"/dashboard/payouts/{payout['id']}" in str(home_page.body)
+    shown = await visitor.get("/dashboard")
+    assert "Next payout 100.00 EUR" in text(shown) and f"/dashboard/payouts/{payout['id']}" in str(shown.body)
 
 
 async def test_the_list_follows_its_filters_and_so_do_totals_and_csv(shop: DashboardShop) -> None:

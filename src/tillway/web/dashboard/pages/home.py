@@ -1,7 +1,8 @@
 """The first page: today beside a day before it, and the things that need a person."""
 
 import asyncio
-from datetime import tzinfo
+from collections.abc import Sequence
+from datetime import timedelta, tzinfo
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,9 +22,17 @@ WEBHOOKS_MAX = 100
 """The most waiting webhooks that are looked at; where there are as many, there may be more."""
 
 
+PART_PAYMENTS_MAX = 200
+"""The most payments of an hour that has begun which are read one by one to compare days to the second; where a compared
+day has more in that hour, days are compared as of the full hour, which the counts know."""
+
 COMPARED: Final[dict[str, tuple[int, ...]]] = {"week": (7,), "yesterday": (1,), "mean": (7, 14, 21, 28)}
 """The days before today that today is compared with, by the value of `compare`. Of several, the mean counts."""
 
+UNREAD: Final = ("search_too_broad", "rate_limit")
+"""The refusals of lists that would read too much, without which the page stands as well."""
+
+HOURS: Final = 24
 SATURDAY: Final = 5
 
 
@@ -43,6 +52,7 @@ async def home(visit: Visit) -> Reply:
             for back in COMPARED[chosen]
         ),
     )
+    begun = await _begun_hours(visit, before, COMPARED[chosen])
     balance = await visit.door.get("/v1/balance")
     asked = visit.asked("currency")
     currency = asked if asked in MINOR_UNITS else _main_currency(hours, month, balance)
@@ -59,7 +69,8 @@ async def home(visit: Visit) -> Reply:
         "compared": _compared_words(words.long_day(now, now + 2 * 86_400, zone).split(" ")[0]),
         "needs": await needs(visit, now),
         "month": month,
-        **_today(hours, before, currency, words.moment(now, zone).hour, zone),
+        **_today(hours, before, begun, currency, words.moment(now, zone).hour, zone),
+        "compared_at": f"{words.moment(now, zone):%H:{'%M' if begun is not None else '00'}}",
         **_month(month, currency, days, zone),
     }
     return Shown("home.html", values)
@@ -83,6 +94,25 @@ async def _totals(visit: Visit, first: int, last: int | None, interval: str) -> 
     return await visit.door.get(
         "/ops/v1/payments/totals", created=created, interval=interval, time_zone=str(visit.zone)
     )
+
+
+async def _begun_hours(visit: Visit, before: list[Any], days_back: tuple[int, ...]) -> list[Any] | None:
+    """The totals of the hour of now on each of those days, up to its second of now; None where a day has too many
+    payments in that hour."""
+    now = words.moment(visit.now, visit.zone)
+    spans = []
+    for totals, back in zip(before, days_back, strict=True):
+        until = now - timedelta(days=back)  # By the clock on the wall: a day may have 23 or 25 hours.
+        begin = int(until.replace(minute=0, second=0).timestamp())
+        spans.append((begin, int(until.timestamp())))
+        if sum(one["payments"] for one in totals["intervals"] if one["begin"] == begin) > PART_PAYMENTS_MAX:
+            return None
+    try:
+        return list(await asyncio.gather(*(_totals(visit, begin, until, "hour") for begin, until in spans)))
+    except CallRefused as refused:
+        if refused.code in UNREAD:
+            return None
+        raise
 
 
 def _main_currency(hours: Any, month: Any, balance: Any) -> str:
@@ -116,20 +146,28 @@ async def _next_payout(visit: Visit, currency: str) -> dict[str, Any] | None:
     return min(waiting, key=lambda one: one["arrival_date"], default=None)
 
 
-def _today(hours: Any, before: list[Any], currency: str, until: int, zone: tzinfo) -> dict[str, Any]:
-    """Today's sum and its way through the day up to the hour `until`, beside the mean of the days `before`. Both are
-    compared as of the begin of that hour, because hours are counted whole."""
+def _today(
+    hours: Any, before: list[Any], begun: list[Any] | None, currency: str, until: int, zone: tzinfo
+) -> dict[str, Any]:
+    """Today's sum and its way through the day, beside the mean of the days `before`.
+
+    Both are compared as of the begin of the hour `until`, because hours are counted whole; with the totals `begun` of
+    that hour on those days, as of now.
+    """
     so_far, then = _running(hours, currency, zone), _mean([_running(one, currency, zone) for one in before])
     scale = charts.scale_of([*so_far, *then], 10 ** MINOR_UNITS[currency])
-    now_by, then_by = _by_hour([hours], until, zone), _by_hour(before, until, zone)
+    until_now = until if begun is None else HOURS
+    now_by, then_by = _by_hour([hours], until_now, zone), _by_hour(before, until, zone, begun or [])
+    taken_now, taken_then = so_far[until_now], then[until]
+    if begun is not None:
+        taken_then += sum(_running(one, currency, zone)[-1] for one in begun) // len(begun)
     own = next((one for one in hours["sums"] if one["currency"] == currency), None)
     ended = sum(one["ended"] for one in hours["intervals"])
     good = sum(one["succeeded"] for one in hours["intervals"])
     return {
         "taken": so_far[-1],
         "others": [one for one in hours["sums"] if one["currency"] != currency and one["taken"]],
-        "until": until,
-        "change": round(100 * (so_far[until] - then[until]) / then[until], 1) if then[until] else None,
+        "change": round(100 * (taken_now - taken_then) / taken_then, 1) if taken_then else None,
         "rate_change": round(now_by.rate - then_by.rate, 1)
         if now_by.rate is not None and then_by.rate is not None
         else None,
@@ -156,9 +194,10 @@ class Outcomes(msgspec.Struct):
     rate: float | None = None
 
 
-def _by_hour(days: list[Any], until: int, zone: tzinfo) -> Outcomes:
-    """The outcomes of those days before their hour `until`, together."""
+def _by_hour(days: list[Any], until: int, zone: tzinfo, begun: Sequence[Any] = ()) -> Outcomes:
+    """The outcomes of those days before their hour `until`, together, and of that hour as far as it has `begun`."""
     found = [one for day in days for one in day["intervals"] if words.moment(one["begin"], zone).hour < until]
+    found += [one for hour in begun for one in hour["intervals"]]
     ended = sum(one["ended"] for one in found)
     good = sum(one["succeeded"] for one in found)
     return Outcomes(sum(one["payments"] for one in found), 100 * good / ended if ended else None)
@@ -171,7 +210,7 @@ def _mean(days: list[list[int]]) -> list[int]:
 
 def _running(totals: Any, currency: str, zone: tzinfo) -> list[int]:
     """The sum taken by the begin of each hour of a day, and by its end; an hour that comes twice is one."""
-    by_hour = [0] * 24
+    by_hour = [0] * HOURS
     for one in totals["intervals"]:
         if one["currency"] == currency:
             by_hour[words.moment(one["begin"], zone).hour] += one["taken"]
@@ -317,6 +356,6 @@ async def _list(visit: Visit, path: str, **params: Any) -> list[dict[str, Any]]:
         data: list[dict[str, Any]] = (await visit.door.get(path, **params))["data"]
         return data
     except CallRefused as refused:
-        if refused.code in ("search_too_broad", "rate_limit"):
+        if refused.code in UNREAD:
             return []
         raise
