@@ -183,7 +183,7 @@ async def test_the_command_compares_the_copy_with_the_trail(stack: MiniStack, tm
     def verified(named: str = f"s3://{bucket}") -> str:
         return tillway("audit", "verify", "--copy", named, "--data-dir", data, cwd=tmp_path, **variables(stack)).stderr
 
-    assert verified() == f"1 batches are in the copy s3://{bucket}.\n"
+    assert verified() == f"The copy s3://{bucket} has 1 batch.\n"
     line = await client.fetch(place)
     assert line is not None and await client.fetch(f"/{bucket}/none") is None
     await client.put(place, line.replace(b'"id"', b'"id" '), {})

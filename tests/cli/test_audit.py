@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from tillway_server import init, invoked, invoked_json
 
+from tillway.cli.terminal import counted
 from tillway.domain.account import Scope
 from tillway.domain.cards import Secret
 from tillway.engine.clock import Clock
@@ -300,7 +301,7 @@ def test_each_edited_record_is_named(trail: Trail, edit: Edit, tmp_path: Path) -
     assert done.returncode == 1, done.stdout
     found = [line for line in done.stderr.splitlines() if re.search(edit.says, line)]
     assert len(found) == edit.times, done.stderr
-    assert f"{edit.times} records are not what the audit trail tells" in done.stderr
+    assert f"{counted(edit.times, 'record')} differ from the audit trail" in done.stderr
     assert "is damaged" not in done.stderr
 
 
@@ -522,7 +523,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_exported(trail: Trail, tmp_
     whole = invoked("audit", "export", "--data-dir", trail.data_dir).stdout.splitlines()
     done = invoked("audit", "export", "--data-dir", copy)
     assert done.returncode == 1 and len(done.stdout.splitlines()) == len(whole) - 1
-    assert f"1 entries cannot be read and were left out, {trail.batches[0][1]} first" in done.stderr
+    assert f"Left out, because it cannot be read: 1 entry, {trail.batches[0][1]} first" in done.stderr
     done = invoked("audit", "heads", "--data-dir", copy)
     assert done.returncode == 1 and "mrk_000000000003" in done.stderr and "Traceback" not in done.stderr
 

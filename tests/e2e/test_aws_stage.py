@@ -377,7 +377,7 @@ def test_the_worker_copies_trail_and_ledger_with_its_own_permissions(shop: Shop,
     environment = {**account.variables, "TILLWAY_KEYS": "secretsmanager:tillway-copied/keys"}
     data = ("--data-dir", tmp_path / "none", "--store", made["store"])
     verified = tillway("audit", "verify", "--copy", f"s3://{bucket}", *data, cwd=tmp_path, **environment)
-    assert verified.returncode == 0 and f"batches are in the copy s3://{bucket}" in verified.stderr, verified.stderr
+    assert verified.returncode == 0 and f"The copy s3://{bucket} has" in verified.stderr, verified.stderr
     # Yesterday is over, and its report has nothing of today's.
     until(lambda: copied("ledger/whole/"))
     report = tillway("reports", "transactions", "--copy", f"s3://{bucket}", cwd=tmp_path, **environment)

@@ -9,7 +9,7 @@ import typer
 
 from tillway.cli.installation import build_writes, find_account_id, moment_above, with_store
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import WrongUsage, fail, moment, say, table
+from tillway.cli.terminal import WrongUsage, counted, fail, moment, say, table
 
 if TYPE_CHECKING:
     from tillway.engine.audit.chain import Walked
@@ -101,8 +101,8 @@ def verify(
         raise fail(f"The audit trail is damaged: {_name_of_scope(torn[0][0])}: {torn[0][1]}.")
     if differing:
         raise fail(
-            f"{len(differing)} records are not what the audit trail tells, {differing[0][1].record} first. Keep the "
-            "database as evidence; a backup from before the change has the records as they were."
+            f"{counted(len(differing), 'record')} differ from the audit trail, {differing[0][1].record} first. "
+            "Keep the database as evidence; a backup from before the change has the records as they were."
         )
 
 
@@ -113,7 +113,7 @@ async def _compare_copy(store: "Store", place: str) -> "list[Fault]":
 
     async with opened_copy(place) as bucket:
         count, faults = await compare_copy(store, bucket)
-    say(f"{count} batches are in the copy {place}.")
+    say(f"The copy {place} has {counted(count, 'batch')}.")
     return faults
 
 
@@ -244,8 +244,8 @@ def export(
     with_store(options.settings, export)
     if unreadable:
         raise fail(
-            f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. Find the damage "
-            "with `tillway audit verify`."
+            f"Left out, because it cannot be read: {counted(len(unreadable), 'entry')}, {unreadable[0]} first. "
+            "Find the damage with `tillway audit verify`."
         )
 
 

@@ -8,7 +8,7 @@ import typer
 
 from tillway.cli.installation import author, build_writes, moment_above, with_store
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import Document, WrongUsage, run, say
+from tillway.cli.terminal import Document, WrongUsage, counted, run, say
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def backup(
             "card can be opened."
         )
     size = sum(file.bytes for file in manifest.files)
-    options.show(_manifest_document(manifest, directory), f"{directory}: {size} bytes, checked")
+    options.show(_manifest_document(manifest, directory), f"{directory}: {counted(size, 'byte')}, checked")
 
 
 @takes("as_json")

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import typer
 
-from tillway.cli.terminal import Document, WrongUsage, fail, say
+from tillway.cli.terminal import Document, WrongUsage, counted, fail, say
 
 LOOK_SECONDS: Final = 0.5
 OVERLAP_SECONDS: Final = 5
@@ -327,7 +327,7 @@ def resend(
     """Send an event again to one webhook endpoint, or to all that subscribe to its type."""
     params = {"webhook_endpoint": webhook_endpoint} if webhook_endpoint else {}
     sent = _Server(url, api_key).ok("POST", f"/ops/v1/events/{event}/resend", params)
-    print(f"{sent['id']} {sent['type']}: {sent['pending_webhooks']} deliveries are open.", flush=True)
+    print(f"{sent['id']} {sent['type']}: {counted(sent['pending_webhooks'], 'open delivery')}.", flush=True)
 
 
 @logs.command("tail")

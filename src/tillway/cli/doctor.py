@@ -14,7 +14,7 @@ import typer
 
 from tillway.cli.installation import records, with_store
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import FAILED, run
+from tillway.cli.terminal import FAILED, counted, run
 from tillway.settings import WITHOUT_TLS_REMEDY, Settings
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
         remedy = "Run: tillway vault rotate"
         yield Finding("key file", "warn", f"a rotation was cut off; cards may remain under {old[0]}", remedy)
     else:
-        yield Finding("key file", "ok", f"{key_file(settings)}, mode 0600, {len(keys)} keys")
+        yield Finding("key file", "ok", f"{key_file(settings)}, mode 0600, {counted(len(keys), 'key')}")
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
@@ -323,7 +323,7 @@ def _balances(settings: Settings) -> Iterator[Finding]:
         yield Finding("balances", "fail", difference, remedy)
     if not differences:
         entries = sum(checked.entries for checked in found)
-        yield Finding("balances", "ok", f"{entries} entries add up to the balances shown and to the reports")
+        yield Finding("balances", "ok", f"{counted(entries, 'entry')} add up to the balances shown and to the reports")
 
 
 def _date(epoch_seconds: float) -> str:

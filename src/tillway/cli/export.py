@@ -9,7 +9,7 @@ import typer
 
 from tillway.cli.installation import build_writes, moment_above, with_store
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import run, say, show
+from tillway.cli.terminal import counted, run, say, show
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def export(options: Options, file: File) -> None:
     with _alone(settings, "tillway export"):
         tally = with_store(settings, work)
     say("Copy the key file too: the other installation cannot open cards without it.")
-    _tell(tally, f"{file}: {tally.records} records, checksummed", as_json=options.as_json)
+    _tell(tally, f"{file}: {counted(tally.records, 'record')}, checksummed", as_json=options.as_json)
 
 
 @takes("as_json")
@@ -61,7 +61,7 @@ def bring_in(options: Options, file: File) -> None:
 
     with _alone(settings, "tillway import"):
         tally = run(work)
-    text = f"{tally.records} records are there: their counts, the ledger's sums and samples are as they were"
+    text = f"{counted(tally.records, 'record')} checked: their counts, the ledger's sums and samples are as they were"
     _tell(tally, text, as_json=options.as_json)
 
 
@@ -84,7 +84,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     def tell(done: int, whole: int) -> None:
         filled = BAR_WIDTH * done // whole if whole else 0
         bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] " if whole else ""
-        print(f"\r{bar}{done} records {what}", end="", file=sys.stderr, flush=True)
+        print(f"\r{bar}{counted(done, 'record')} {what}", end="", file=sys.stderr, flush=True)
 
     shown = sys.stderr.isatty()
     yield tell if shown else lambda _done, _whole: None

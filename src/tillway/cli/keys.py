@@ -17,7 +17,7 @@ from tillway.cli.installation import (
     with_store,
 )
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import Document, WrongUsage, day, fail, moment, say, show_once, table
+from tillway.cli.terminal import Document, WrongUsage, counted, day, fail, moment, say, show_once, table
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def revoke(
     revoked = alter_record(options.settings, "keys revoke", ApiKey, key, end, noun="key", listing="keys list")
     assert revoked.revoked_at is not None
     ends = max(revoked.revoked_at - int(time.time()), 0)
-    say(f"{revoked.hint} ends in {ends} seconds." if ends else f"{revoked.hint} is refused from now on.")
+    say(f"{revoked.hint} ends in {counted(ends, 'second')}." if ends else f"{revoked.hint} is refused from now on.")
     options.show(_key_document(revoked, int(time.time())), revoked.id)
 
 
@@ -170,7 +170,7 @@ def roll(
     settings = options.settings
     alter_record(settings, "keys roll", ApiKey, key, end, noun="key", listing="keys list", beside=begin)
     made = rolled[0]
-    say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
+    say(f"This key is shown once; keep it. {key} ends in {counted(overlap_seconds, 'second')} at the latest.")
     shown = _key_document(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
     text = f"{made.record.id}  {made.secret}"
 

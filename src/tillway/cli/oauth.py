@@ -16,7 +16,7 @@ from tillway.cli.installation import (
 )
 from tillway.cli.keys import checked_scopes
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import Document, WrongUsage, day, fail, say, show_once, table
+from tillway.cli.terminal import Document, WrongUsage, counted, day, fail, say, show_once, table
 
 if TYPE_CHECKING:
     from tillway.domain.credentials import OAuthClient
@@ -109,7 +109,8 @@ def rotate(
 
     settings = options.settings
     changed = _change_client(settings, "oauth clients rotate", client, change)
-    say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
+    ends = counted(overlap_seconds, "second")
+    say(f"This secret is shown once; keep it. The one before it ends in {ends} at the latest.")
     shown = _client_document(changed, now) | {"client_secret": secret}
     text = f"{changed.id}  {secret}"
     show_once(shown, text, lambda: _end_unseen(settings, changed.id, secret), as_json=options.as_json)

@@ -8,7 +8,7 @@ import typer
 
 from tillway.cli.installation import author, records, repeat_conflicts, with_platform
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import Document, WrongUsage, fail, moment, say
+from tillway.cli.terminal import Document, WrongUsage, counted, fail, moment, say
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _connector_lines(report: dict[str, Any], since: int) -> Iterator[str]:
         )
     else:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
-        yield f"{name}: {len(report['found'])} operations since {at}"
+        yield f"{name}: {counted(len(report['found']), 'operation')} since {at}"
     for verdict, count in report["counts"].items():
         if count:
             yield f"  {count:6} {_WORDS[verdict]}"

@@ -179,3 +179,12 @@ _MENDABLE = (
     ("tillway.workers", "WorkersFailed"),
 )
 """Failures with texts that tell the user of the command the remedy."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one: 1 entry, 2 entries."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and not noun.endswith("ey"):
+        return f"{count} {noun[:-1]}ies"
+    return f"{count} {noun}{'es' if noun.endswith('ch') else 's'}"

@@ -6,7 +6,7 @@ import typer
 
 from tillway.cli.installation import author, build_writes, moment_above, with_store
 from tillway.cli.options import Options, takes
-from tillway.cli.terminal import day, fail, say, table
+from tillway.cli.terminal import counted, day, fail, say, table
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,11 +66,12 @@ def rotate(options: Options) -> None:
         return done
 
     done = with_store(settings, work)
-    text = f"{done.moved} records moved under {done.key_id}; retired: {', '.join(done.retired) or 'none'}"
+    text = f"{counted(done.moved, 'record')} moved under {done.key_id}; retired: {', '.join(done.retired) or 'none'}"
     options.show(msgspec.to_builtins(done), text)
     if done.damaged:
         raise fail(
-            f"{len(done.damaged)} records could not be opened and were left as they are: {', '.join(done.damaged[:10])}"
+            f"{counted(len(done.damaged), 'record')} could not be opened, and stay as before: "
+            f"{', '.join(done.damaged[:10])}"
         )
 
 
@@ -87,7 +88,7 @@ def seal(options: Options) -> None:
     sealed = seal_stored(settings, "vault seal")
     with_store(settings, lambda store: set_form(store, "now"))
     tell_amounts(settings, "vault seal", move=True)
-    options.show({"sealed": sealed}, f"{sealed} records sealed")
+    options.show({"sealed": sealed}, f"{counted(sealed, 'record')} sealed")
 
 
 def seal_stored(settings: Settings, command: str) -> int:

@@ -129,7 +129,8 @@ def major_to_minor(amount_major: str | int | Decimal, currency: str, param: str 
     if len(decimals) > exponent:
         raise Refused(
             "parameter_invalid_string",
-            f"The amount has {len(decimals)} decimals, but {currency.upper()} has {exponent}.",
+            f"The amount has {len(decimals)} decimal{'s' if len(decimals) != 1 else ''}, but {currency.upper()} has "
+            f"{exponent or 'none'}.",
             param=param,
         )
     return int(whole + decimals.ljust(exponent, "0"))

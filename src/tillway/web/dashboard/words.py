@@ -247,13 +247,18 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-SHORT = {"url": "URL", "api": "API", "id": "ID", "hmac": "HMAC"}
+SHORT = {"url": "URL", "api": "API", "id": "ID", "hmac": "HMAC", "tls": "TLS", "sqlite": "SQLite"}
 
 
 def setting(name: str) -> str:
     """The name of a connector's setting as a label: Base URL."""
     parts = [SHORT.get(part, part) for part in name.split("_")]
     return capitalize_first(" ".join(parts))
+
+
+def check(name: str) -> str:
+    """The name of a check of the doctor as a heading: Key file, TLS."""
+    return capitalize_first(SHORT.get(name, name))
 
 
 def capitalize_first(text: str) -> str:
