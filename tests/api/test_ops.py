@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 from good_calls import MerchantObjects
 
+from tillway.domain.account import Scope
+from tillway.domain.attempt import Attempt
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.operations import doubts
 from tillway.testing.in_process import InProcessApp
 
 
@@ -94,12 +99,16 @@ async def test_a_settlement_by_hand_is_repeated_under_its_key(objects: MerchantO
     assert (other.status, other.json["error"]["code"]) == (400, "idempotency_key_reused")
 
 
-async def test_one_of_two_settlements_by_hand_is_told_that_it_was_not_made(objects: MerchantObjects) -> None:
+async def test_a_second_settlement_by_hand_is_told_that_it_was_not_made(objects: MerchantObjects) -> None:
+    """Both operators have seen the doubt before either has settled it."""
     doubt = await objects.doubt()
-    path, operator = f"/ops/v1/doubts/{doubt}/resolve", objects.merchant.operator_key
-    said = [{"outcome": outcome, "reason": "By telephone."} for outcome in ("succeeded", "failed")]
-    answers = await gather(*(objects.app.call(operator, "POST", path, params) for params in said))
-    assert sorted(answer.status for answer in answers) == [200, 404], [answer.body for answer in answers]
+    platform = objects.app.running.platform
+    scope = Scope(account=objects.merchant.account, mode="test")
+    seen = await platform.engine.load(scope.key).get(Attempt, doubt)
+    await objects.resolve(doubt, "succeeded")
+    with pytest.raises(Refused) as refused:
+        await doubts.resolve(platform.attempts, Caller.system(scope), seen, "failed", None)
+    assert refused.value.code == "resource_missing"
 
 
 async def test_what_takes_days_is_no_doubt_until_they_are_over(objects: MerchantObjects) -> None:
