@@ -128,6 +128,10 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     final: bool = True
     open: bool = False
 
+    @property
+    def bank_id(self) -> str:
+        return f"bank-{self.reference}"
+
     def answer(self) -> dict[str, Any]:
         """The JSON object of answers to calls and questions, and of notices."""
         answer: dict[str, Any] = {
@@ -136,7 +140,7 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
             "status": self.status,
             "amount": self.amount,
             "currency": self.currency,
-            "bank_id": f"bank-{self.reference}",
+            "bank_id": self.bank_id,
         }
         if self.decline_code is not None:
             answer["decline_code"] = self.decline_code

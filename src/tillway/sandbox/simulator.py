@@ -26,6 +26,7 @@ from tillway.connectors.http_bank import (
 )
 from tillway.connectors.port import (
     Capabilities,
+    Checks,
     Conversation,
     DisputeReply,
     Listing,
@@ -215,6 +216,14 @@ class Simulator:
         return outcome if operation is None else _with_foretold(self.bank, operation, outcome, faults)
 
 
+def _accepted(performed: BankOperation) -> Succeeded | None:
+    """The outcome of an authorization that the bank accepted, as `outcome_of` reads it from its answer; else None."""
+    if performed.status != "Accepted":
+        return None
+    checks = Checks(**performed.checks) if performed.checks else None  # type: ignore[arg-type]  # Our bank keeps to these.
+    return Succeeded(performed.bank_id, network_transaction_id=performed.network_id, checks=checks)
+
+
 def _with_foretold(
     bank: Bank, operation: BankOperation, outcome: Succeeded | Pending, faults: tuple[Fault, ...] = ()
 ) -> Outcome:
@@ -294,8 +303,8 @@ class CallTransport:
         performed = self._bank.authorize(body_of(operation, details=True))
         if performed is None:
             return None
-        outcome = outcome_of(performed.answer())
-        return _with_foretold(self._bank, performed, outcome) if isinstance(outcome, Succeeded | Pending) else outcome
+        outcome = _accepted(performed) or outcome_of(performed.answer())
+        return _with_foretold(self._bank, performed, outcome) if isinstance(outcome, (Succeeded, Pending)) else outcome
 
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None
