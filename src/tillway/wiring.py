@@ -35,6 +35,7 @@ from tillway.engine.connections import Build, ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.platform import Commands, Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
+from tillway.engine.restores import Beside
 from tillway.engine.runner import Runner, Work
 from tillway.engine.scans import Scans
 from tillway.engine.siblings import Siblings
@@ -133,11 +134,14 @@ class Running(msgspec.Struct):
         await self.store.close()
 
 
-async def look_for_restore(settings: Settings, engine: Engine) -> None:
-    """Notice that the store was put back from a backup, before it is used. Raises `Unavailable`."""
-    from tillway.data_directory import GenerationFile
+async def look_for_restore(settings: Settings, engine: Engine, beside: Beside | None = None) -> None:
+    """Notice that the store was put back from a backup, before it is used. Keep its mark in the data directory, or
+    `beside`. Raises `Unavailable`."""
+    if beside is None:
+        from tillway.data_directory import GenerationFile
 
-    await engine.restores.begin(GenerationFile(settings.data_dir), is_file=not settings.store)
+        beside = GenerationFile(settings.data_dir)
+    await engine.restores.begin(beside, is_file=not settings.store)
     await tell_of_proofs(engine.store)
 
 

@@ -37,6 +37,18 @@ class Stage:
             "TILLWAY_PRIVATE_ADDRESSES": "allow",
         }
 
+    def put_back(self, table: str) -> str:
+        """Restore the table, as it is now, under another name. Return the URL of that store."""
+        self.call(DYNAMODB, "CreateTable", _table(table))
+        begin: dict[str, Any] = {}
+        while True:
+            page = self.call(DYNAMODB, "Scan", {"TableName": f"tillway-{self.name}", **begin})
+            for item in page["Items"]:
+                self.call(DYNAMODB, "PutItem", {"TableName": table, "Item": item})
+            if not page.get("LastEvaluatedKey"):
+                return f"dynamodb://{table}?region={REGION}"
+            begin = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
     def function(self, name: str, **variables: str) -> Function:
         """A new environment of the function of that name: api, worker, step or admin."""
         function = Function(name, {**self.environment, **variables})

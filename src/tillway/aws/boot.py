@@ -97,6 +97,17 @@ class AwakeClock:
         return True
 
 
+class NothingBeside:
+    """Keeps no mark of the table. A file would end with its environment, and where an emulator gives all functions one
+    directory, it would be another stage's. The table's id tells that it was put back."""
+
+    def read(self) -> int | None:
+        return None
+
+    def write(self, mark_us: int, *, durable: bool = False) -> None:
+        pass
+
+
 class Environment:
     """The platform of this execution environment, built at the first invocation."""
 
@@ -172,8 +183,7 @@ class Environment:
         assert self._running is not None
         if not self._watches:
             await self._begin_audit_copy(self._running)
-            self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-            await look_for_restore(self.settings, self._running.platform.engine)
+            await look_for_restore(self.settings, self._running.platform.engine, NothingBeside())
             self._watches = True
 
     async def warn_of_waiting(self) -> None:
