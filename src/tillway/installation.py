@@ -21,6 +21,10 @@ from tillway.vault.registry import place_of
 DATABASE = "tillway.db"
 KEY_FILE = "keys.json"
 
+OWN_KEY_FILE = "Put this store's own key file in its place: its backup, or a copy from another host."
+OWN_SECRET = "Name this store's own secret in the setting `keys`."
+"""The remedies where the keys are those of another installation."""
+
 
 async def open_store(settings: Settings, *, create: bool = False) -> Store:
     """Open the store of an installation. Raises `StoreUnfit` with the remedy."""
@@ -83,10 +87,9 @@ async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> Non
     """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
     if not await bind_or_compare(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
         place = place_of(settings.keys, key_file(settings))
-        raise KeyFileUnfit(
-            f"{place} is the key file of another installation. Put this store's own in its place: its backup, or a "
-            "copy from another host."
-        )
+        if settings.keys != "file":
+            raise KeyFileUnfit(f"{place} has the keys of another installation. {OWN_SECRET}")
+        raise KeyFileUnfit(f"{place} is the key file of another installation. {OWN_KEY_FILE}")
 
 
 def head_signer(keyring: Keys) -> Ed25519HeadSigner:

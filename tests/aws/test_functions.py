@@ -43,6 +43,20 @@ def test_admin_makes_keys_once_and_more_on_request(admin: Function, keys: dict[s
     assert doctor["ok"], doctor
 
 
+def test_the_doctor_on_a_laptop_looks_at_a_stage(stage: Stage, keys: dict[str, str], tmp_path: Path) -> None:
+    command = ("doctor", "--store", stage.environment["TILLWAY_STORE"], "--data-dir", tmp_path / "none", "--json")
+    done = tillway(*command, cwd=tmp_path, **stage.environment)
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0 and "key file" not in found and "mail" not in found, done.stdout
+    assert found["directory"]["state"] == "warn" and "mkdir" in found["directory"]["remedy"]
+    assert found["keys"]["what"] == f"the secret tillway-{stage.name}/keys, 1 key"
+    absent = tillway(*command, cwd=tmp_path, **stage.environment | {"TILLWAY_KEYS": "secretsmanager:tillway-none/keys"})
+    found = {finding["check"]: finding for finding in json.loads(absent.stdout)["findings"]}
+    assert absent.returncode == 1 and "`init` of its admin function" in found["keys"]["remedy"]
+    again = tillway("init", *command[1:], cwd=tmp_path, **stage.environment)
+    assert again.returncode == 1 and "as well: tillway serve" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("event", "named"),
     [

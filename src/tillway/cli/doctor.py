@@ -100,6 +100,10 @@ def _directory(settings: Settings) -> Iterator[Finding]:
     from tillway.data_directory import holder
 
     directory = settings.data_dir
+    if not directory.is_dir() and settings.store and settings.keys != "file":
+        remedy = f"Only `tillway serve` needs it. Run: mkdir -m 700 {directory}"
+        yield Finding("directory", "warn", f"{directory} is not there; store and keys are elsewhere", remedy)
+        return
     if not directory.is_dir():
         yield Finding(
             "directory", "fail", f"{directory} is not a directory", f"Run: tillway init --data-dir {directory}"
@@ -120,19 +124,26 @@ def _directory(settings: Settings) -> Iterator[Finding]:
 def _key_file(settings: Settings) -> Iterator[Finding]:
     from tillway.installation import key_file, open_keys
     from tillway.vault.keyring import KeyFileUnfit
+    from tillway.vault.registry import place_of
 
+    check = _name_of_keys(settings)
     try:
         keys = open_keys(settings).list_keys()
     except KeyFileUnfit as unfit:
         what, _, remedy = str(unfit).rstrip(".").partition(". ")
-        yield Finding("key file", "fail", what, remedy)
+        yield Finding(check, "fail", what, remedy)
         return
     old = [key.id for key in keys if key.state == "old"]
     if old:
         remedy = "Run: tillway vault rotate"
-        yield Finding("key file", "warn", f"a rotation was cut off; cards may remain under {old[0]}", remedy)
+        yield Finding(check, "warn", f"a rotation was cut off; cards may remain under {old[0]}", remedy)
     else:
-        yield Finding("key file", "ok", f"{key_file(settings)}, mode 0600, {counted(len(keys), 'key')}")
+        mode = ", mode 0600" if settings.keys == "file" else ""
+        yield Finding(check, "ok", f"{place_of(settings.keys, key_file(settings))}{mode}, {counted(len(keys), 'key')}")
+
+
+def _name_of_keys(settings: Settings) -> str:
+    return "key file" if settings.keys == "file" else "keys"
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
@@ -172,7 +183,7 @@ async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
 def _check_sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
     """Check the records that the keys must open: the store's own binding, and the connectors."""
     from tillway.engine.key_binding import BINDING_PURPOSE, is_bound
-    from tillway.installation import open_keys
+    from tillway.installation import OWN_KEY_FILE, OWN_SECRET, open_keys
     from tillway.vault.envelope import EnvelopeVault
     from tillway.vault.keyring import KeyFileUnfit
 
@@ -181,8 +192,10 @@ def _check_sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Itera
     except KeyFileUnfit:
         return  # The key file's own finding says so.
     if with_store(settings, lambda store: is_bound(store, keys.derive(BINDING_PURPOSE))) is False:
-        remedy = "Put this store's own key file in its place: its backup, or a copy from another host."
-        yield Finding("key file", "fail", "it is the key file of another installation", remedy)
+        if settings.keys == "file":
+            yield Finding("key file", "fail", "it is the key file of another installation", OWN_KEY_FILE)
+        else:
+            yield Finding("keys", "fail", "they are the keys of another installation", OWN_SECRET)
         return
     yield from _connectors(EnvelopeVault(keys, keys.fingerprint_key), configs)
 

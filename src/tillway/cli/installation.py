@@ -38,9 +38,10 @@ def init(options: Options, name: Name = "") -> None:
     settings = options.settings
     made = create(settings, name=name)
     if made is None and settings.store:
+        serve = "tillway serve" if settings.keys != "file" else f"copy its keys.json to {settings.data_dir}"
         raise fail(
-            "The store has an installation already. To serve it from this host as well, copy its keys.json to "
-            f"{settings.data_dir}; for a new account: tillway accounts create."
+            f"The store has an installation already. To serve it from this host as well: {serve}; "
+            "for a new account: tillway accounts create."
         )
     if made is None:
         raise fail(

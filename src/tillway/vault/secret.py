@@ -16,7 +16,9 @@ from tillway.vault.keyring import KeyFileUnfit, Stamp
 from tillway.vault.port import KeyRefused
 
 FIRST: Final = "first"
-_EMPTY: Final = "is empty. Make the keys with `init`."
+_EMPTY: Final = (
+    "is empty. Make the keys with `tillway init`, or those of a stage with the action `init` of its admin function."
+)
 
 
 class SecretPlace:
