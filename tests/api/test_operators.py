@@ -184,13 +184,61 @@ async def test_a_viewer_sees_personal_data_masked(objects: MerchantObjects) -> N
     assert "Lovelace" not in str(listed) and "ada@" not in str(listed)
 
 
+async def test_a_viewer_sees_no_name_or_address_in_any_answer_about_a_person(objects: MerchantObjects) -> None:
+    """Also where the member has a name of its own, in changes of the audit trail and of events, and in free text."""
+    app = objects.app
+    viewer = await app.operator("viewer", objects.merchant.account)
+    customer = await objects.customer(
+        name="Quibble One",
+        email="quibble2@mail.example",
+        individual_name="Quibble Three",
+        business_name="Quibble Four",
+        description="wrote from quibble5@mail.example, twice",
+    )
+    await objects.post(
+        f"/v1/customers/{customer['id']}", name="Quibble Six", metadata={"mail": "quibble7@mail.example"}
+    )
+    await objects.post(f"/v1/customers/{customer['id']}/sources", source="tok_visa")
+    (card,) = (await app.ok(objects.merchant, "GET", f"/v1/customers/{customer['id']}/cards"))["data"]
+    await objects.post(
+        f"/v1/customers/{customer['id']}/sources/{card['id']}", name="Quibble Eight", address_line1="Quibble Road 9"
+    )
+    for path in (
+        "/v1/customers",
+        f"/v1/customers/{customer['id']}/cards",
+        "/v1/events",
+        "/ops/v1/audit",
+        "/ops/v1/customers",
+    ):
+        shown = str(await app.ok(viewer, "GET", path)).lower()
+        assert customer["id"].lower() in shown and "quibble" not in shown, path
+        assert "quibble" in str(await app.ok(objects.merchant, "GET", path)).lower(), path
+
+
+async def test_an_admin_of_one_merchant_sets_no_faults_for_others(objects: MerchantObjects) -> None:
+    other = MerchantObjects(objects.app, await objects.app.merchant())
+    admin = await objects.app.operator("admin", other.merchant.account)
+    rule = {"fault": "error_before", "operation": "authorize", "times": 1}
+    await objects.app.ok(admin, "POST", "/ops/v1/simulator", {"faults": {"rules": [rule]}})
+    everybodys = await objects.app.ok(
+        await objects.app.operator("admin"),
+        "GET",
+        "/ops/v1/simulator",
+        tillway_account=objects.merchant.account,
+    )
+    assert everybodys["faults"]["rules"] == []
+    own = await objects.app.ok(other.merchant, "GET", "/ops/v1/simulator")
+    assert own["faults"]["rules"][0]["fault"] == "error_before"
+
+
 async def test_a_merchants_faults_are_for_its_own_payments(objects: MerchantObjects) -> None:
     other = MerchantObjects(objects.app, await objects.app.merchant())
     await objects.post("/ops/v1/simulator", faults={"rules": [{"fault": "throttle", "operation": "authorize"}]})
     assert (await other.paid())["status"] == "succeeded"
-    admin = await objects.app.operator("admin", other.merchant.account)
+    admin, account = await objects.app.operator("admin"), other.merchant.account
     rule = {"fault": "error_before", "operation": "authorize", "times": 1}
-    everybodys = await objects.app.ok(admin, "POST", "/ops/v1/simulator", {"faults": {"rules": [rule]}})
+    faults = {"faults": {"rules": [rule]}}
+    everybodys = await objects.app.ok(admin, "POST", "/ops/v1/simulator", faults, tillway_account=account)
     assert len(everybodys["faults"]["rules"]) == 1
     own = await objects.app.ok(objects.merchant, "GET", "/ops/v1/simulator")
     assert own["faults"]["rules"][0]["fault"] == "throttle"

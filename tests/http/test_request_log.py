@@ -85,6 +85,23 @@ async def test_a_request_is_kept_with_its_bodies_but_nothing_private(app: InProc
     assert "987" not in str(sent["payment_method_data"]["card"]) and cvc_traces(json.dumps(shown).encode(), "987") == []
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/make-payment", "cardName"),
+        ("/make-payment", "billingAddress"),
+        ("/token", "card_holder"),
+        ("/orders", "delivery_address"),
+        ("/v1/tokens", "address_line1"),
+        ("/v1/customers", "individual_name"),
+        ("/v1/disputes/du_1", "customer_email_address"),
+    ],
+)
+def test_a_body_is_kept_without_the_names_and_addresses_of_its_contract(path: str, name: str) -> None:
+    body = json.dumps({name: "Jane Doe, Main Street 7"}).encode()
+    assert redacted_body(path, "application/json", body, is_json=True) == {name: "J***"}
+
+
 async def test_the_answer_of_a_common_payment_is_redacted_without_being_read(app: InProcessApp) -> None:
     merchant = await app.merchant()
     common = {"amount": 2000, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}

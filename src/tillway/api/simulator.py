@@ -64,7 +64,7 @@ async def simulator(call: Call) -> Answer:
 async def set_simulator(call: Call) -> Answer:
     """Set the bank simulator's faults for the merchant's own test payments; an empty object clears them.
 
-    An operator who may configure sets them for the whole installation.
+    An admin of the whole installation sets them for all merchants.
     """
     found, _ = await _simulator(call)
     given = call.params["faults"]
@@ -83,8 +83,8 @@ async def set_simulator(call: Call) -> Answer:
 
 
 def _place(call: Call) -> str:
-    """The scope whose faults a caller reads and sets."""
-    return SYSTEM if call.caller.kind == "operator" else call.caller.scope_key
+    """The scope whose faults a caller reads and sets: an operator of some merchants changes nothing for others."""
+    return SYSTEM if call.caller.whole_installation else call.caller.scope_key
 
 
 TELL_DISPUTE = Params(

@@ -13,7 +13,7 @@ from tillway.domain.cards import without_long_numbers
 from tillway.domain.late_pattern import late_pattern
 from tillway.domain.refusal import Refused
 from tillway.http.errors import discreet
-from tillway.http.masking import mask
+from tillway.http.masking import PERSONAL, mask, word_of
 from tillway.http.wire import parse_body, parse_json, parse_query
 
 READ_MAX: Final = 64 * 1024
@@ -61,45 +61,17 @@ _SECRETS: Final = frozenset(
 _SECRET_ADDRESSES: Final = frozenset(("url", "returnaddress", "hostedurl", "receipturl", "fileurl"))
 """Addresses in answers: of a challenge, a checkout or a receipt. Each is all that a payer needs."""
 
-_PERSONAL: Final = frozenset(
-    (
-        "address",
-        "birthdate",
-        "dateofbirth",
-        "dob",
-        "email",
-        "emailaddress",
-        "customeremail",
-        "receiptemail",
-        "instructionsemail",
-        "payeremail",
-        "firstname",
-        "lastname",
-        "middlename",
-        "fullname",
-        "name",
-        "holder",
-        "cardholder",
-        "cardholdername",
-        "nameoncard",
-        "accountholdername",
-        "billingname",
-        "phone",
-        "phonenumber",
-        "mobile",
-        "line1",
-        "line2",
-        "street",
-        "postalcode",
-        "zip",
-        "zipcode",
-        "billingzip",
-        "customername",
-        "clientip",
-        "ipaddress",
-        "ip",
-    )
-)
+_PERSONAL: Final = PERSONAL | {
+    "name",
+    "postalcode",
+    "zip",
+    "zipcode",
+    "addresszip",
+    "billingzip",
+    "clientip",
+    "ipaddress",
+    "ip",
+}
 _OF_THINGS: Final = (
     "/v1/products",
     "/v1/prices",
@@ -136,7 +108,7 @@ _NAME_MAX: Final = 40
 
 
 def _kind(name: str) -> _Kind:
-    word = "".join(filter(str.isalnum, name.lower()))
+    word = word_of(name)
     kind: _Kind = "plain"
     if word in _SECRETS or any(part in word for part in _SECRET_WORDS):
         kind = "secret"
