@@ -44,6 +44,22 @@ async def test_a_setup_that_asks_for_it_is_refused(live: LiveMerchant, asked: st
     assert saved.json["status"] == "succeeded"
 
 
+@pytest.mark.parametrize("redirects", ["yes", "no"])
+async def test_a_verifier_must_be_able_to_send_the_cardholder_on(tmp_path: Path, redirects: str) -> None:
+    """A bank that asks the issuer about a card without redirects would drop the request for 3-D Secure."""
+    options = {"payment_method_options": {"card": {"request_three_d_secure": "challenge"}}}
+    async with live_merchant(tmp_path, verifications="yes", redirects=redirects) as live:
+        method = (await live.call("/v1/payment_methods", {"type": "card", "card": CARD})).json["id"]
+        given = {"payment_method": method, "confirm": True, "return_url": "https://example.com/"}
+        asked = await live.call("/v1/setup_intents", {**given, **options})
+        if redirects == "yes":
+            assert (asked.status, live.orders[0]["three_d_secure"]) == (200, "challenge")
+            return
+        assert (asked.status, asked.json["error"]["code"]) == (400, "connector_unsupported")
+        assert "'bank'" in asked.json["error"]["message"] and live.orders == []
+        assert (await live.call("/v1/setup_intents", given)).json["status"] == "succeeded"
+
+
 async def test_test_mode_is_authenticated_by_the_simulated_issuer(live: LiveMerchant) -> None:
     card = {"type": "card", "card": {**CARD, "number": "4000000000003220"}}
     given = {"amount": 4200, "currency": "eur", "confirm": True, "return_url": "https://example.com/"}

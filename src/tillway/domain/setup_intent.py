@@ -211,7 +211,7 @@ def _confirm(
     if not setup.use_stripe_sdk:
         check_return_url(setup.automatic_methods, setup.return_url)
     if method.card is not None and not means.authenticates:
-        _asks_no_authentication(setup)
+        _asks_no_authentication(setup, means.verifier)
     # From here on this is an attempt, and its outcome is stored.
     setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
     before = permitted.then(_abandon_attempt(means.latest, setup))
@@ -400,14 +400,15 @@ def _busy(setup: SetupIntent) -> Refused:
     )
 
 
-def _asks_no_authentication(setup: SetupIntent) -> None:
-    """Refuse to save a card without the 3-D Secure that the merchant asks for."""
+def _asks_no_authentication(setup: SetupIntent, verifier: str | None) -> None:
+    """Refuse to save a card without the 3-D Secure that the merchant asks for. `verifier` cannot do it."""
     asked = (setup.method_options.get("card") or {}).get("request_three_d_secure")
     if asked in ("any", "challenge"):
+        who = f"by the connector {verifier!r}" if verifier is not None else "in live mode"
         raise Refused(
             "connector_unsupported",
-            f"A card cannot be authenticated without a payment in live mode (request_three_d_secure: {asked}). "
-            "Ask for `automatic`.",
+            f"A card cannot be authenticated without a payment {who} (request_three_d_secure: {asked}). Ask for "
+            "`automatic`, or configure a connector that can.",
             param="payment_method_options[card][request_three_d_secure]",
         )
 

@@ -46,7 +46,7 @@ PERSONAL: Final = frozenset(
         "street",
     )
 )
-"""Members that hold personal data wherever they stand, in the words of every contract that Tillway serves, in small
+"""Members that hold personal data in any object, in the words of every contract that Tillway serves, in small
 letters and digits alone."""
 
 _NAMED: Final = frozenset(
@@ -62,7 +62,7 @@ _NAMED: Final = frozenset(
         "shipping_details",
     )
 )
-"""Objects whose `name` is a person's. The name of a product or of an endpoint is not."""
+"""Objects with the `name` of a person. The name of a product or of an endpoint is not."""
 
 _STATES: Final = frozenset(("before", "after", "previous_attributes"))
 """Members with the fields of a record, which the member beside them names."""
@@ -106,7 +106,7 @@ def _mask_named(name: str, member: Any, kind: str, inside: str) -> Any:
 
 
 def _kind_of(value: dict[str, Any], inside: str) -> str:
-    """What an object is: a customer, also where it is the change of one or the data of an event about one."""
+    """The kind of an object: a customer, also in the change of one and in the data of an event about one."""
     record, kind = value.get("record"), value.get("object")
     if isinstance(record, str) and record.startswith("cus_"):
         return "customer"

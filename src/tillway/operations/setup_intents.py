@@ -57,9 +57,11 @@ async def _gather(
     mandate = None
     if method is not None and command is not None and METHOD_TYPES[method.type].needs_mandate:
         mandate = await find_mandate(load, method, None, command.acceptance)
-    verifier, code = None, None
+    verifier, code, authenticates = None, None, not caller.scope.livemode
     if method is not None and method.card is not None and command is not None:
-        verifier = await _verifier(platform, caller.scope, method)
+        verifier, able = await _verifier(platform, caller.scope, method)
+        # A verifier sends the cardholder to the issuer; without one, the simulated issuer of test mode authenticates.
+        authenticates = able if verifier is not None else authenticates
     if method is not None and verifier is not None:
         code = await code_of(load, method, made)
         tries = card_tries.tries_id(method, livemode=caller.scope.livemode)
@@ -70,25 +72,26 @@ async def _gather(
         mandate=mandate,
         customer=customer,
         latest=latest,
-        # A verifier sends the cardholder to the issuer; without one, the simulated issuer of test mode authenticates.
-        authenticates=verifier is not None or not caller.scope.livemode,
+        authenticates=authenticates,
         verifier=verifier,
         code=code,
         idem=caller.idem,
     )
 
 
-async def _verifier(platform: Platform, scope: Scope, method: PaymentMethod) -> str | None:
-    """The connector that verifies the card: the one for payments, or the first able candidate of the routing for a
-    payment without currency and amount. None if no connector can: then the card is kept as it is."""
+async def _verifier(platform: Platform, scope: Scope, method: PaymentMethod) -> tuple[str | None, bool]:
+    """The connector that verifies the card, and whether it can authenticate its holder: the one for payments, or the
+    first able candidate of the routing for a payment without currency and amount. None if no connector can: then the
+    card is kept as it is."""
     try:
         found = await platform.attempts.connections.for_payments(scope)
     except Refused as refused:
         if refused.code != "live_mode_not_configured":
             raise
-        return None
+        return None, False
     if not isinstance(found, Routes):
-        return found.name if "verify" in found.connector.capabilities.operations else None
+        capabilities = found.connector.capabilities
+        return (found.name, capabilities.authenticates) if "verify" in capabilities.operations else (None, False)
     card = method.card
     assert card is not None, "only cards are verified"
     facts = Facts(
@@ -101,7 +104,8 @@ async def _verifier(platform: Platform, scope: Scope, method: PaymentMethod) -> 
         country=card.country,
     )
     _, candidates = routing.choose(found, facts, method.id)
-    return routing.verifier(candidates, found.connectors)
+    name = routing.verifier(candidates, found.connectors)
+    return name, name is not None and found.connectors[name].authenticates
 
 
 async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: str | None) -> SetupIntent:
