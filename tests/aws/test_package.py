@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def digest_of(path: Path) -> str:
 @pytest.mark.parametrize("variant", ["x86_64-py313", "arm64-py313", "local"])
 def test_the_same_source_gives_the_same_bytes(variant: str) -> None:
     assert digest_of(build(variant)) == digest_of(build(variant))
+
+
+def pack(zipped: Path) -> str | None:
+    """Pack some files as the script does. Return the name of the first damaged one."""
+    runpy.run_path(str(ROOT / "deploy" / "aws" / "package"))["pack"](ROOT / "src" / "tillway" / "domain", zipped)
+    return zipfile.ZipFile(zipped).testzip()
+
+
+def test_two_processes_may_pack_at_once(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2) as processes:
+        assert set(processes.map(pack, [tmp_path / "a.zip"] * 20)) == {None}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_a_package_for_arm_holds_libraries_for_arm_alone() -> None:
