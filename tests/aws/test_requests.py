@@ -9,8 +9,11 @@ import pytest
 import stripe
 from aws_stage import Stage, stream_of
 from counted_requests import Counted
+from function_host import Function
 from merchant_endpoint import Endpoint
 from packages import ROOT
+
+WITHIN_SECONDS = 60.0
 
 PAUSE_SECONDS = 5.5
 """Longer than the function believes what it has read: two seconds of a key, five of the mark of time."""
@@ -65,6 +68,24 @@ def test_a_payment_takes_three_requests_and_one_more_after_a_pause(stage: Stage,
     assert 2 <= counted.shares <= 12
 
 
+DEBIT: Any = {
+    "amount": 4200,
+    "currency": "usd",
+    "payment_method": "pm_usBankAccount_success",
+    "allowed_payment_method_types": ["us_bank_account"],
+    "mandate_data": {"customer_acceptance": {"type": "offline"}},
+    "confirm": True,
+}
+
+
+def settle(worker: Function) -> None:
+    """Wake the worker until it has asked the bank about a debit, as the queue does once when that is due."""
+    message = {"Records": [{"eventSource": "aws:sqs", "body": '{"queues": ["attempts"]}'}]}
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not worker.invoke(message)["done"]:
+        assert time.monotonic() < deadline
+
+
 def units_told(row: str) -> int:
     """The write units that the page names in a row of its table of costs."""
     page = (ROOT / "docs" / "aws-stages.md").read_text()
@@ -96,6 +117,10 @@ def test_the_page_tells_the_write_units_that_are_counted(stage: Stage, counted: 
     captured = units(lambda: shop.v1.payment_intents.capture(held[0].id))
     found["with a capture of its own"] = authorized + captured - found["DynamoDB, writes"]
     found["with a refund"] = units(lambda: shop.v1.refunds.create({"payment_intent": held[0].id}))
+    debits: list[Any] = []
+    asked = units(lambda: debits.append(shop.v1.payment_intents.create(DEBIT)))
+    found["with a debit"] = asked + units(lambda: settle(worker)) - found["DynamoDB, writes"]
+    assert shop.v1.payment_intents.retrieve(debits[0].id).status == "succeeded"
     hook: Any = {"url": endpoint.url, "enabled_events": ["payment_intent.succeeded"]}
     shop.v1.webhook_endpoints.create(hook)
     time.sleep(PAUSE_SECONDS)
