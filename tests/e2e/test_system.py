@@ -17,7 +17,9 @@ def test_an_admin_of_the_installation_examines_it_and_backs_it_up(start_server: 
     assert status == 200 and doctor["ok"] is True, doctor
     commands = invoked_json("doctor", "--data-dir", data_dir)["findings"]
     assert [one["check"] for one in doctor["findings"]] == [one["check"] for one in commands]
-    status, backup = server.call("POST", "/ops/v1/backups", key=key)
+    status, backup = server.call("POST", "/ops/v1/backups", key=key, idempotency_key="tonight")
+    again = server.call("POST", "/ops/v1/backups", key=key, idempotency_key="tonight")
+    assert again == (status, backup) and len(list(place.iterdir())) == 1
     assert status == 200 and backup["ok"] is True and Path(backup["directory"]).parent == place, backup
     assert invoked_json("backup", "--verify", backup["directory"])["schema_version"] > 0
     assert server.call("GET", "/ops/v1/system", key=key)[1]["backup"]["made_at"] == backup["made_at"]

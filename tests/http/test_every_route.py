@@ -74,3 +74,40 @@ async def test_a_slash_more_at_an_end_changes_nothing(objects: MerchantObjects, 
         await objects.app.send("GET", each, key=objects.merchant.key) for each in (path, f"{path}/", f"/{path}")
     ]
     assert bare.status == 200 and all((each.status, each.body) == (200, bare.body) for each in slashed)
+
+
+SHOWN_ONCE = {
+    "POST /ops/v1/keys": "secret",
+    "POST /ops/v1/keys/{id}/roll": "secret",
+    "POST /ops/v1/operators": "sign_in_url",
+    "POST /ops/v1/operators/{id}/reset": "sign_in_url",
+}
+"""The secret in an answer that is not kept because of it: a repeat gets the rest."""
+
+ANSWERED_ANEW = {"POST /oauth2/token", "POST /v1/stripecli/sessions"}
+"""They make a token, of which the store has nothing."""
+
+
+@pytest.mark.parametrize("route", [route for route in routes() if route.method == "POST"], ids=name_of)
+async def test_a_repeat_under_a_key_does_nothing_again(objects: MerchantObjects, route: Route) -> None:
+    name = name_of(route)
+    good = await GOOD[name](objects)
+    key = await objects.app.operator("admin") if 403 in good.statuses else objects.key_for(route)
+    path, headers = path_of(route, good.ids), {**good.headers, "idempotency-key": "once"}
+    first = await objects.app.call(key, "POST", path, good.params, **headers)
+    commits = objects.app.store.commits
+    again = await objects.app.call(key, "POST", path, good.params, **headers)
+    if name == "POST /ops/v1/backups":
+        assert not first.json["ok"], "a backup that failed is tried again; tests/e2e/test_system.py makes one"
+        return
+    assert objects.app.store.commits == commits, "it was done again"
+    if name == "POST /ops/v1/connectors":
+        assert "has a connector" in again.json["error"]["message"]
+        return
+    assert again.status == first.status, again.body
+    if name in SHOWN_ONCE:
+        assert first.json[SHOWN_ONCE[name]] and first.json | {SHOWN_ONCE[name]: None} == again.json
+        stored = b"".join(write.body or b"" for write in objects.app.store.keep().values())
+        assert first.json[SHOWN_ONCE[name]].encode() not in stored
+    elif first.status == 200 and name not in ANSWERED_ANEW:
+        assert again.body == first.body

@@ -136,7 +136,9 @@ class TillwayServer:
         every optional field for None."""
         return stripe.StripeClient(key, base_addresses={"api": self.base_url}, **{"max_network_retries": 0, **options})
 
-    def call(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> tuple[int, Any]:
+    def call(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> tuple[int, Any]:
         """One request in JSON, under the test secret key if no other is given: the status, and what came back."""
         request = urllib.request.Request(
             self.base_url + path,
@@ -144,6 +146,8 @@ class TillwayServer:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {key or self.secret_key}", "Content-Type": "application/json"},
         )
+        if idempotency_key is not None:
+            request.add_header("Idempotency-Key", idempotency_key)
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, json.load(answer)

@@ -46,7 +46,8 @@ async def admins(call: Call) -> Answer:
 async def invite(call: Call) -> Answer:
     """Make an operator. Only this answer has `sign_in_url`, an address that signs them in once, within five days.
 
-    `accounts` are the merchants to work for; left out, or with `all`, every merchant.
+    `accounts` are the merchants to work for; left out, or with `all`, every merchant. A repetition under the same
+    Idempotency-Key makes no second operator, and answers without the address.
     """
     params, caller = call.params, _with_reason(call)
     accounts, _ = _accounts_in(params)
@@ -99,7 +100,10 @@ async def enable(call: Call) -> Answer:
 
 @route("POST", "/ops/v1/operators/{id}/reset", REASON, returns="operator", access="operator", whole=True)
 async def reset(call: Call) -> Answer:
-    """End an operator's keys, password, second factor and sessions. Only this answer has the new `sign_in_url`."""
+    """End an operator's keys, password, second factor and sessions. Only this answer has the new `sign_in_url`.
+
+    A repetition under the same Idempotency-Key ends nothing more, and answers without the address.
+    """
     return await _answer_link(call, await operator_changes.reset(call.platform.engine, _with_reason(call), call.id))
 
 
@@ -167,7 +171,7 @@ async def _answer_changed(call: Call, id: str) -> dict[str, Any]:
 async def _answer_link(call: Call, made: Linked) -> dict[str, Any]:
     settings = call.platform.engine.settings
     address = f"{settings.dashboard_url or settings.public_url}/dashboard/sign-in/{made.token}"
-    return {**await _answer_changed(call, made.operator.id), "sign_in_url": address}
+    return {**await _answer_changed(call, made.operator.id), "sign_in_url": address if made.token else None}
 
 
 def _with_reason(call: Call) -> Caller:

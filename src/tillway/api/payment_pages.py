@@ -47,7 +47,8 @@ async def confirm(call: Call) -> Answer:
         method=method.id,
         acceptance=acceptance_of(call) if method.bank is not None else None,
     )
-    # Without the request's key, whose answer would be the payment's: a second press finds the session over.
+    # Without the request's key, whose answer would be the payment's: that of the session is kept at the end, and until
+    # then a second press finds the session over.
     presser = Caller.system(call.caller.scope, call.caller.operation, actor=call.caller.actor)
     presser.client_ip, presser.request_id = call.caller.client_ip, call.caller.request_id
     done = await checkout.pay(
@@ -62,7 +63,7 @@ async def confirm(call: Call) -> Answer:
         raise done.refusal
     found = await checkout.look(call.platform, call.caller.scope, session.id)
     assert found is not None, "no session is ever deleted"
-    return found[0]
+    return await call.platform.engine.keep_answer(call.caller, found[0])
 
 
 async def _email(load: Load, session: CheckoutSession, details: dict[str, Any]) -> str:

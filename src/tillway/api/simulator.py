@@ -15,6 +15,7 @@ from tillway.engine.attempts import Connection
 from tillway.engine.connections import SIMULATOR
 from tillway.engine.references import reference_of_record
 from tillway.http.params import Amount, Array, Enum, Id, Integer, Object, Parameter, Params, Text
+from tillway.http.render import encode
 from tillway.http.routes import Answer, Call, route
 from tillway.http.wire import quote
 from tillway.operations import notices
@@ -67,6 +68,7 @@ async def set_simulator(call: Call) -> Answer:
     An admin of the whole installation sets them for all merchants.
     """
     found, _ = await _simulator(call)
+    await call.platform.engine.check_unanswered(call.caller)
     given = call.params["faults"]
     try:
         after = Faults(given).as_dict()
@@ -79,13 +81,18 @@ async def set_simulator(call: Call) -> Answer:
     await call.platform.engine.note(call.caller, {"before": before, "after": after})
     if not await found.set_faults(_place(call), given):
         raise Refused("busy")
-    return {"object": "simulator", "faults": after}
+    shown = {"object": "simulator", "faults": after}
+    await call.platform.engine.keep_body(call.caller, encode(shown))
+    return shown
 
 
 def _place(call: Call) -> str:
     """The scope whose faults a caller reads and sets: an operator of some merchants changes nothing for others."""
     return SYSTEM if call.caller.whole_installation else call.caller.scope_key
 
+
+REFERENCE_DIGITS = 16
+"""So many digits of an Idempotency-Key's digest are in the reference of a dispute that was told under it."""
 
 TELL_DISPUTE = Params(
     amount=Amount(),
@@ -105,6 +112,7 @@ async def tell_dispute(call: Call) -> Answer:
 
     The bank may contradict itself; that becomes an open item.
     """
+    await call.platform.engine.check_unanswered(call.caller)
     params, load = call.params, call.platform.engine.load(call.caller.scope_key)
     known = await load.get(Dispute, params["dispute"], "dispute") if "dispute" in params else None
     if known is None and "charge" not in params:
@@ -114,9 +122,12 @@ async def tell_dispute(call: Call) -> Answer:
     if charge.connector != SIMULATOR or not charge.captured_minor:
         raise Refused("parameter_invalid_string", "The simulated bank has not taken that charge.", param="charge")
     parent = reference_of_record(call.caller.scope_key, charge)
+    # A request that is repeated before its answer could be kept tells of the same dispute.
+    key = call.caller.idem
+    told_as = key[-REFERENCE_DIGITS:] if key is not None else str(len(charge.disputes) + 1)
     report: dict[str, Any] = {
         "parent": parent,
-        "reference": known.reference if known is not None else f"told-{len(charge.disputes) + 1}-{parent}",
+        "reference": known.reference if known is not None else f"told-{told_as}-{parent}",
         "amount": known.amount_minor if known is not None else charge.captured_minor,
         "currency": charge.currency,
         "dispute": "inquiry" if known is not None and known.inquiry else "chargeback",
@@ -139,7 +150,8 @@ async def tell_dispute(call: Call) -> Answer:
         raise Refused("busy") from None
     fresh = call.platform.engine.load(call.caller.scope_key)
     disputed = await fresh.get(Charge, charge.id)
-    return await fresh.get(Dispute, disputed.disputes[report["reference"]])
+    made = await fresh.get(Dispute, disputed.disputes[report["reference"]])
+    return await call.platform.engine.keep_answer(call.caller, made)
 
 
 async def _simulator(call: Call) -> tuple[Simulator, Connection]:

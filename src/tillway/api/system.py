@@ -11,6 +11,7 @@ from tillway.domain.operator import REASON_MAX
 from tillway.domain.refusal import Refused
 from tillway.engine.platform import BackupMade, CommandFailed, Commands
 from tillway.http.params import Params, Text
+from tillway.http.render import encode
 from tillway.http.routes import Answer, Call, route
 from tillway.store.codec import QUEUES, STORED_QUEUES
 from tillway.store.port import PAGE_MAX
@@ -49,6 +50,7 @@ async def system(call: Call) -> Answer:
 async def examine(call: Call) -> Answer:
     """Run `tillway doctor`, and return its findings: each is `ok`, `warn` or `fail`, with a remedy."""
     commands = _commands(call)
+    await call.platform.engine.check_unanswered(call.caller)
     try:
         found = await commands.doctor()
     except CommandFailed as failed:
@@ -56,20 +58,29 @@ async def examine(call: Call) -> Answer:
     states = [one["state"] for one in found["findings"]]
     told = {"failed": states.count("fail"), "warned": states.count("warn")}
     await _note(call, {"doctor": told})
-    return {"object": "doctor", "findings": found["findings"], "ok": found["ok"], "ran_at": _now(call)}
+    return await _kept(
+        call, {"object": "doctor", "findings": found["findings"], "ok": found["ok"], "ran_at": _now(call)}
+    )
 
 
 @route("POST", "/ops/v1/backups", REASON, returns="backup", access="operator", whole=True)
 async def back_up(call: Call) -> Answer:
     """Run `tillway backup` into a new directory of `backup_directory`; `ok` is false, with `why`, if it fails."""
     commands = _commands(call)
+    await call.platform.engine.check_unanswered(call.caller)
     try:
         made = await commands.back_up()
     except CommandFailed as failed:
         await _note(call, {"backup": {"failed": str(failed)}})
         return {"object": "backup", "bytes": None, "directory": None, "made_at": None, "ok": False, "why": str(failed)}
     await _note(call, {"backup": {"directory": made.directory, "bytes": made.bytes}})
-    return {**_backup(made), "ok": True, "why": None}
+    return await _kept(call, {**_backup(made), "ok": True, "why": None})
+
+
+async def _kept(call: Call, shown: dict[str, Any]) -> dict[str, Any]:
+    """Keep the answer of a command that was run, so that a repeat under the request's key does not run it again."""
+    await call.platform.engine.keep_body(call.caller, encode(shown))
+    return shown
 
 
 async def _note(call: Call, detail: dict[str, Any]) -> None:

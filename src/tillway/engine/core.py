@@ -555,6 +555,28 @@ class Engine:
             begun=under_way[0].id if follows else "",
         )
 
+    async def check_unanswered(self, caller: Caller) -> None:
+        """Raise IdempotencyRace if the caller's key has been used: for a request that acts elsewhere before it commits,
+        and keeps its answer at its end."""
+        if caller.idempotency is None or caller.replaces:
+            return
+        row = await self.store.get(f"{caller.scope_key}/{caller.idempotency[0]}")
+        if row is not None:
+            raise IdempotencyRace
+
+    async def keep_answer(self, caller: Caller, record: Record) -> Done[Record]:
+        """Answer with a record that is stored already, and keep that under the caller's key."""
+
+        async def work(load: Load, at: Moment) -> Changes[Record]:
+            return Changes(result=record)
+
+        return await self.run(caller, work)
+
+    async def keep_body(self, caller: Caller, body: bytes) -> None:
+        """Keep a body as the answer under the caller's key, if there is one."""
+        if caller.idempotency is not None:
+            await self.run(msgspec.structs.replace(caller, idempotency=None), self.answers(caller, body))
+
     def answers(self, caller: Caller, body: bytes) -> Work[None]:
         """The change that keeps `body` as the answer under the caller's key, in a commit of another caller. It raises
         IdempotencyRace if the key has been used."""

@@ -17,11 +17,10 @@ from tillway.domain import account as accounts
 from tillway.domain.account import NAME_MAX, SETTLEMENT_DAYS_MAX, SYSTEM, Account, Scope, is_colour
 from tillway.domain.account_state import AccountTask, changed_task
 from tillway.domain.alias import Alias, alias_id
-from tillway.domain.api_key import ApiKey, KeyRequest, key_request_id
+from tillway.domain.api_key import ApiKey
 from tillway.domain.charge import STATEMENT_DESCRIPTOR_MAX, descriptor_fault
 from tillway.domain.country import COUNTRIES
 from tillway.domain.credentials import OAuthClient
-from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Fee
 from tillway.domain.money import BASIS_POINTS, check_currency
 from tillway.domain.origins import ORIGINS_MAX, OriginUnfit, parse_origin
@@ -32,6 +31,7 @@ from tillway.engine.balance import Ledger, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
+from tillway.operations import key_requests
 from tillway.operations.accounts import MODES, new_account
 from tillway.operations.time_zones import zone_named
 from tillway.store.codec import decode
@@ -219,26 +219,16 @@ async def create(platform: Platform, caller: Caller, fields: Mapping[str, Any]) 
     """
     if not caller.whole_installation:
         raise Refused("operator_forbidden", "Only an admin of the whole installation may do this.")
-    made = list[Account]()
+    place, made = f"{SYSTEM}/{caller.actor}", list[Account]()
 
     async def work(load: Load, at: Moment) -> Changes[None]:
-        mark, before = None, None
-        if caller.idempotency is not None:
-            id, fingerprint = caller.idempotency
-            mark_id = key_request_id(f"{SYSTEM}/{caller.actor}", id)
-            before = await load.maybe(KeyRequest, mark_id)
-            mark = KeyRequest(
-                id=mark_id, created=at.created, key="", fingerprint=fingerprint, expires_at=at.now + LIFETIME_SECONDS
-            )
-        if before is not None and mark is not None and before.expires_at > at.now:
-            if before.fingerprint != mark.fingerprint:
-                raise Refused("idempotency_key_reused")
-            made.append(await load.get(Account, before.key))
+        before = await key_requests.made_before(load, caller, place, at)
+        if before is not None:
+            made.append(await load.get(Account, before))
             return Changes(result=None)
         account = accounts.change_settings(new_account(created=at.created), fields)
         made.append(account)
-        marks = (msgspec.structs.replace(mark, key=account.id),) if mark is not None else ()
-        return Changes(result=None, records=(account, *marks))
+        return Changes(result=None, records=(account, *key_requests.marks(caller, place, account.id, at)))
 
     await platform.engine.run(msgspec.structs.replace(caller, scope_key=SYSTEM, idempotency=None), work)
     for mode in MODES:

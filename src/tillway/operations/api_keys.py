@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from tillway.domain.account import SYSTEM
-from tillway.domain.api_key import ApiKey, KeyRequest, key_request_id
+from tillway.domain.api_key import ApiKey
 from tillway.domain.credentials import is_live
-from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
+from tillway.operations import key_requests
 from tillway.operations.accounts import NewKey, new_key
 
 OVERLAP_SECONDS = 24 * 60 * 60
@@ -103,25 +103,13 @@ async def _find(load: Load, caller: Caller, id: str) -> ApiKey:
 async def _made_before(load: Load, caller: Caller, at: Moment) -> NewKey | None:
     """The key that a request under the caller's Idempotency-Key has made. Refused `idempotency_key_reused` if that was
     another request."""
-    if caller.idempotency is None:
-        return None
-    id, fingerprint = caller.idempotency
-    mark = await load.maybe(KeyRequest, key_request_id(caller.scope.key, id))
-    key = await load.maybe(ApiKey, mark.key) if mark is not None and mark.expires_at > at.now else None
-    if mark is None or key is None:
-        return None
-    if mark.fingerprint != fingerprint:
-        raise Refused("idempotency_key_reused")
-    return NewKey(key, "")
+    id = await key_requests.made_before(load, caller, caller.scope.key, at)
+    key = await load.maybe(ApiKey, id)
+    return NewKey(key, "") if key is not None else None
 
 
 def _mark(caller: Caller, made: NewKey, at: Moment) -> tuple[Record, ...]:
-    if caller.idempotency is None:
-        return ()
-    id, fingerprint = caller.idempotency
-    mark_id = key_request_id(caller.scope.key, id)
-    until = at.now + LIFETIME_SECONDS
-    return (KeyRequest(id=mark_id, created=at.created, key=made.record.id, fingerprint=fingerprint, expires_at=until),)
+    return key_requests.marks(caller, caller.scope.key, made.record.id, at)
 
 
 def _for_installation(caller: Caller) -> Caller:

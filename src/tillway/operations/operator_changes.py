@@ -20,6 +20,7 @@ from tillway.domain.refusal import Refused
 from tillway.domain.sign_in_proofs import SignInProofs, check_email
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
+from tillway.operations import key_requests
 from tillway.operations.operators import new_operator
 from tillway.operations.sign_ins import new_link
 from tillway.store.codec import decode
@@ -67,11 +68,11 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Linked(msgspec.Struct, frozen=True):
-    """An operator with the token of a new address that signs them in once, until `expires_at` (epoch seconds)."""
+    """An operator with the token of a new address that signs them in once. It is empty where a request is repeated
+    under its Idempotency-Key."""
 
     operator: Operator
     token: str
-    expires_at: int
 
 
 async def operators_of(engine: Engine, caller: Caller) -> list[Known]:
@@ -92,13 +93,18 @@ async def invite(
     """Make an operator, and an address that signs them in once within INVITED_SECONDS.
 
     Refused `parameter_invalid_string` for a name that is taken, `email_invalid`, `resource_missing` for an unknown
-    merchant, and `operator_forbidden` for one that the caller does not work for.
+    merchant, and `operator_forbidden` for one that the caller does not work for. A repetition under the caller's
+    Idempotency-Key returns the operator that was made, without a token.
     """
     name = _name(name)
     email = check_email(email) if email else ""
-    made = list[Linked]()
+    place, made = f"{SYSTEM}/{caller.actor}", list[Linked]()
 
     async def work(load: Load, at: Moment) -> Changes[None]:
+        before = await key_requests.made_before(load, caller, place, at)
+        if before is not None:
+            made.append(Linked(await _find(load, caller, before), ""))
+            return Changes(result=None)
         there = [one async for one in records_of(engine.store, SYSTEM, Operator)]
         if any(one.name.lower() == name.lower() for one in there):
             raise _wrong("name", f"There is an operator {name} already.")
@@ -109,8 +115,9 @@ async def invite(
         await _check_accounts(load, caller, accounts)
         operator = new_operator(name, role, accounts, created=at.created, email=email)
         token, link = _invitation(operator, at)
-        made.append(Linked(operator, token, link.expires_at))
-        return Changes(result=None, records=(operator, link), detail={"name": name})
+        made.append(Linked(operator, token))
+        marks = key_requests.marks(caller, place, operator.id, at)
+        return Changes(result=None, records=(operator, link, *marks), detail={"name": name})
 
     await engine.run(_for_installation(caller), work)
     return made[-1]
@@ -154,7 +161,8 @@ async def disable(engine: Engine, caller: Caller, id: str) -> Operator:
         ended = await _belongings(engine.store, load, id, SignInLink, DashboardSession)
         disabled.append(after)
         records = (after, *guards) if after != before else ()
-        return Changes(result=None, records=records, deletes=ended, detail=_detail_of(before, ended))
+        detail = _detail_of(before, ended) if records or ended else {}
+        return Changes(result=None, records=records, deletes=ended, detail=detail)
 
     await engine.run(_for_installation(caller), work)
     await _end_rest(engine, caller, disabled[-1], SignInLink, DashboardSession)
@@ -178,12 +186,16 @@ async def enable(engine: Engine, caller: Caller, id: str) -> Operator:
 async def reset(engine: Engine, caller: Caller, id: str) -> Linked:
     """End all that an operator signs in with, keys included, and make an address that signs them in once.
 
-    For a lost phone, or a key that others have seen. A disabled operator stays disabled. Refused as `change`.
+    For a lost phone, or a key that others have seen. A disabled operator stays disabled. Refused as `change`. A
+    repetition under the caller's Idempotency-Key ends nothing that came after the first, and returns no token.
     """
-    made = list[Linked]()
+    place, made = f"{SYSTEM}/{caller.actor}", list[Linked]()
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         operator = await _find(load, caller, id, to_change=True)
+        if await key_requests.made_before(load, caller, place, at) is not None:
+            made.append(Linked(operator, ""))
+            return Changes(result=None)
         if operator.disabled_at is not None:
             raise Refused("operator_forbidden", f"{operator.name} is disabled. Enable them first.")
         revoked: list[Record] = []
@@ -193,14 +205,16 @@ async def reset(engine: Engine, caller: Caller, id: str) -> Linked:
                 revoked += [msgspec.structs.replace(current, revoked_at=at.now)] if current is not None else []
         ended = await _belongings(engine.store, load, id, *PROOFS, SignInLink, DashboardSession)
         token, link = _invitation(operator, at)
-        made.append(Linked(operator, token, link.expires_at))
+        made.append(Linked(operator, token))
         detail = _detail_of(operator, ended) | {"keys": len(revoked)}
-        return Changes(result=None, records=(*revoked, link), deletes=ended, detail=detail)
+        marks = key_requests.marks(caller, place, operator.id, at)
+        return Changes(result=None, records=(*revoked, link, *marks), deletes=ended, detail=detail)
 
     await engine.run(_for_installation(caller), work)
-    await _end_rest(
-        engine, caller, made[-1].operator, *PROOFS, SignInLink, DashboardSession, but=link_id(made[-1].token)
-    )
+    if made[-1].token:
+        await _end_rest(
+            engine, caller, made[-1].operator, *PROOFS, SignInLink, DashboardSession, but=link_id(made[-1].token)
+        )
     return made[-1]
 
 

@@ -130,7 +130,7 @@ async def _do(visit: Visit, action: str, params: dict[str, Any], reason: str) ->
         if refused.code == "resource_missing" and refused.param == "id":
             raise
         return await _user(visit, wrong=refused.message, status=refused.status)
-    if "sign_in_url" in made:
+    if made.get("sign_in_url"):
         return await _user(visit, made=made)
     return Redirect(visit.url(f"{PATH}/{visit.id}"))
 
