@@ -73,8 +73,10 @@ async def test_a_doubt_is_resolved_by_a_person(objects: MerchantObjects) -> None
     doubt = await objects.doubt()
     listed = await objects.app.ok(objects.merchant, "GET", "/ops/v1/doubts")
     assert [(one["id"], one["state"], one["amount"]) for one in listed["data"]] == [(doubt, "pending", 2400)]
-    payment = listed["data"][0]["subject"]
+    payment, fee = listed["data"][0]["subject"], listed["data"][0]["fee"]
     resolved = await objects.resolve(doubt, "succeeded")
+    (booked,) = (await objects.app.ok(objects.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"]
+    assert (booked["amount"], booked["fee"]) == (2400, fee)
     assert resolved["resolved"] == "succeeded"
     assert (await objects.app.ok(objects.merchant, "GET", f"/v1/payment_intents/{payment}"))["status"] == "succeeded"
     assert (await objects.app.ok(objects.merchant, "GET", "/ops/v1/doubts"))["data"] == []

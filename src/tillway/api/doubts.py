@@ -1,8 +1,11 @@
 """`/ops/v1/doubts`: attempts with an unknown outcome, and their settlement by an operator."""
 
+from typing import Any
+
 from tillway.domain.attempt import Attempt
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.engine.caller import Caller
+from tillway.engine.core import Load
 from tillway.http.lists import SCAN_PAGE
 from tillway.http.params import LIMIT_MAX, Enum, Id, Limit, Params, Text
 from tillway.http.render import encode
@@ -41,7 +44,7 @@ async def doubts(call: Call) -> Answer:
             after = rows[-1].key
             await scan.go_on()
     load = call.platform.engine.load(scope)
-    shown = [await operations.row_of(load, attempt, now) for attempt in doubtful[:limit]]
+    shown = [await _shown(call, load, attempt, now) for attempt in doubtful[:limit]]
     return {"object": "list", "data": shown, "has_more": len(doubtful) > limit, "url": "/ops/v1/doubts"}
 
 
@@ -51,7 +54,7 @@ async def retrieve(call: Call) -> Answer:
     engine, scope = call.platform.engine, call.caller.scope
     load = engine.load(scope.key)
     attempt = await load.get(Attempt, call.id, noun="doubt")
-    shown = await operations.row_of(load, attempt, engine.clock.now_ms() // 1000)
+    shown = await _shown(call, load, attempt, engine.clock.now_ms() // 1000)
     return shown | {"provider_says": await operations.ask_now(call.platform.attempts, scope, attempt)}
 
 
@@ -68,7 +71,12 @@ async def resolve(call: Call) -> Answer:
     caller.reason = reason
     load, now = call.platform.engine.load(asked.scope_key), call.platform.engine.clock.now_ms() // 1000
     told = {"resolved": params["outcome"], "provider_reference": reference, "resolution_reason": reason}
-    shown = await operations.row_of(load, attempt, now) | told
+    shown = await _shown(call, load, attempt, now) | told
     answer = call.platform.engine.answers(asked, encode(shown))
     await operations.resolve(call.platform.attempts, caller, attempt, params["outcome"], reference, also=answer)
     return shown
+
+
+async def _shown(call: Call, load: Load, attempt: Attempt, now: int) -> dict[str, Any]:
+    fee = await operations.fee_of(call.platform.attempts, call.caller.scope, attempt)
+    return await operations.row_of(load, attempt, now) | {"fee": fee}

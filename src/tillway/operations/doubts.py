@@ -9,6 +9,7 @@ from typing import Any, Literal, assert_never
 from tillway.connectors.port import NeverSeen, Unknown
 from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt, check_settled_by_hand, reference_of
+from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
@@ -46,6 +47,15 @@ async def row_of(load: Load, attempt: Attempt, now: int) -> dict[str, Any]:
         "state": attempt.state,
         "subject": attempt.subject,
     }
+
+
+async def fee_of(attempts: Attempts, scope: Scope, attempt: Attempt) -> int | None:
+    """The fee that is booked if the attempt took money from a customer, at the price of today; None for others."""
+    if attempt.kind != "capture" and not (attempt.kind == "authorize" and attempt.capture):
+        return None
+    connection = await attempts.connections.named(attempt.connector, scope)
+    fee = (await attempts.engine.price(scope, connection.fee if connection is not None else None)).fee
+    return fee_minor(attempt.amount_minor, rate_bps=fee.rate_bps, fixed_minor=fee.fixed_minor)
 
 
 async def _describe_request(load: Load, attempt: Attempt) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.engine.core import Load
 from tillway.engine.ids import base62, microseconds_of
+from tillway.engine.references import reference_of_record
 from tillway.store.codec import by_kind, by_parent, decode
 from tillway.store.port import Store
 
@@ -31,8 +32,9 @@ STEPS_MAX: Final = 100
 
 
 class Timeline(msgspec.Struct):
-    """The records of a payment's story."""
+    """The records of a payment's story, of the scope with that key."""
 
+    scope_key: str
     payment: PaymentIntent
     charges: list[Charge]
     refunds: list[Refund]
@@ -97,6 +99,8 @@ class Timeline(msgspec.Struct):
                 "message": charge.failure_message,
                 "captured": charge.captured_minor,
                 "at_once": charge.captured_minor == charge.amount_minor and self.payment.captures_at_once,
+                "sent": self._tell_sent(charge) if charge.connector else None,
+                "answered": _tell_answered(charge) if charge.connector and charge.status != "pending" else None,
             }
         )
         if charge.captured_minor and not self.payment.captures_at_once and charge.entry is not None:
@@ -110,6 +114,21 @@ class Timeline(msgspec.Struct):
                 }
             )
         return steps
+
+    def _tell_sent(self, charge: Charge) -> dict[str, Any]:
+        """The request of an authorization in the words of every connector, without numbers of cards and accounts."""
+        sent: dict[str, Any] = {
+            "operation": "authorize",
+            "reference": reference_of_record(self.scope_key, charge),
+            "amount": charge.authorized_minor or charge.amount_minor,
+            "currency": charge.currency,
+            "capture": self.payment.captures_at_once,
+        }
+        if charge.card is not None:
+            sent["card"] = {"brand": charge.card.brand, "number": f"****{charge.card.last4}"}
+        if charge.bank is not None:
+            sent["account"] = {"type": charge.method_type, "number": f"****{charge.bank.last4}"}
+        return sent
 
     def _passed_over_ms(self) -> list[int]:
         """The milliseconds of each attempt that another connector followed, from the commits that went on."""
@@ -202,7 +221,7 @@ async def timeline_of(load: Load, payment: PaymentIntent) -> Timeline:
     transfers = [await load.maybe(Entry, id) for id in sorted(named - {entry.id for entry in ledger})]
     ledger += [entry for entry in transfers if entry is not None]
     ledger.sort(key=lambda entry: entry.id.partition("_")[2])
-    return Timeline(payment, [charges[id] for id in sorted(charges)], refunds, disputes, ledger, trail)
+    return Timeline(scope, payment, [charges[id] for id in sorted(charges)], refunds, disputes, ledger, trail)
 
 
 async def _list_records(store: Store, index: str, partition: str, kind: type[Any]) -> list[Any]:
@@ -243,6 +262,17 @@ async def _trail(store: Store, scope: str, seconds: Sequence[int]) -> list[Audit
         if len(rows) == WINDOW_ROWS or rows:
             read_until = rows[-1].key
     return found
+
+
+def _tell_answered(charge: Charge) -> dict[str, Any]:
+    """The provider's answer to an authorization, as its connector has read it."""
+    return {
+        "outcome": "declined" if charge.status == "failed" else "succeeded",
+        "code": charge.failure_code,
+        "decline_code": charge.decline_code,
+        "bank_id": charge.bank_id,
+        "network_transaction_id": charge.network_transaction_id,
+    }
 
 
 def _at_ms(id: str) -> int:

@@ -228,6 +228,8 @@ async def test_a_doubt_tells_each_answer_and_whose_money_it_is(shop: DashboardSh
     page = await visitor.get(f"/dashboard/doubts/{doubt['id']}")
     shown = text(page)
     assert "Tea for a conference , for Radia Perlman ." in shown and f"/payments/{payment}" in page.body.decode()
+    took = "It took the money Books 400.00 EUR as received, tells the shop by webhook, fee 11.90 EUR."
+    assert took in shown and "It did not Marks the payment declined. Radia Perlman can pay again." in shown
     assert re.search(r"Answer not decided yet .* Asked once, last .* It says .*503", shown), shown
     assert re.search(r"All questions and answers .* sent not decided yet .* asked .*503", shown), shown
 

@@ -180,6 +180,17 @@ async def test_a_payment_tells_its_story(shop: DashboardShop) -> None:
     ]
     assert -1 not in places and places == sorted(places)
     assert len(re.findall(r"at simulator, \d+ ms", story[0])) == 2
+    steps = (await shop.get(f"/ops/v1/payments/{id}/timeline"))["steps"]
+    tries = [(step["sent"], step["answered"]) for step in steps if "sent" in step]
+    assert [(sent["amount"], sent["card"], sent["capture"], told["outcome"]) for sent, told in tries] == [
+        (9900, {"brand": "visa", "number": "****9995"}, True, "declined"),
+        (9900, {"brand": "mastercard", "number": "****4444"}, True, "succeeded"),
+    ]
+    assert story[0].count("What was sent and answered") == 2
+    for sent, told in tries:
+        assert f'"reference": "{sent["reference"]}"' in story[0] and f'"outcome": "{told["outcome"]}"' in story[0]
+    assert '"decline_code": "insufficient_funds"' in story[0] and "3-D Secure not asked for" in words
+    assert re.search(r"Captured 99\.00 at once .* Yours 95\.83 from \d+ \w+", words), words[:800]
     total = re.search(r"<tfoot>.*?</tfoot>", shown, re.DOTALL)
     assert total is not None and re.findall(r'class="num">([^<]*)<', total[0]) == ["99.00", "99.00"]
     raw = re.search(r"<pre tabindex=\"0\">(\{.*?)</pre>", shown, re.DOTALL)

@@ -50,9 +50,8 @@ async def test_a_payment_tells_each_attempt_with_reason_connector_and_millisecon
         assert re.search(r"Dead refused the connection, so b was asked \d+ ms\.", story), story[:1500]
         why = story.partition("Why this route")[2]
         # 2.9 % and 0.30 at dead, as the installation prices it; 1 % and 0.10 at b.
-        assert re.search(r"dead breaker \S+ now 3\.75 EUR Not sent b breaker closed now 1\.29 EUR Taken", why), why[
-            :500
-        ]
+        states = r"dead breaker \S+ now, 0\.0 % success 3\.75 EUR Not sent b breaker closed now, 100\.0 % success 1\.29"
+        assert re.search(rf"{states} EUR Taken", why), why[:500]
         assert "The failover cost 2.46 EUR less and saved this payment." in why
 
 

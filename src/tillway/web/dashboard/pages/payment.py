@@ -28,7 +28,9 @@ async def _page(visit: Visit, refused: CallRefused | None = None) -> Shown:
         await door.get(f"/ops/v1/payments/{visit.id}/timeline"),
         await door.get(f"/ops/v1/payments/{visit.id}/route"),
     )
-    charge = await door.get(f"/v1/charges/{payment['latest_charge']}") if payment["latest_charge"] else None
+    charge = None
+    if payment["latest_charge"]:
+        charge = await door.get(f"/v1/charges/{payment['latest_charge']}", expand=["balance_transaction"])
     customer = await _customer(visit, payment["customer"])
     row = await overview(visit, visit.id)
     values = {
@@ -39,6 +41,7 @@ async def _page(visit: Visit, refused: CallRefused | None = None) -> Shown:
         "customer": customer,
         "paid": await visit.door.get(f"/ops/v1/customers/{customer['id']}") if customer is not None else None,
         "timeline": timeline,
+        "told_sides": _told_sides,
         "hooks": _hooks_by_step(timeline),
         "is_waiting": any(one["status"] == "pending" for one in timeline["webhooks"]),
         "wrong": refused.message if refused is not None else "",
@@ -58,7 +61,7 @@ async def _candidates(visit: Visit, route: dict[str, Any]) -> dict[str, Any]:
     outcomes = {one["connector"]: one["outcome"] for one in route["attempts"]}
     fees = {**dict.fromkeys(outcomes), **route["expected_fees"]}
     known = (await visit.door.get("/ops/v1/connectors"))["data"] if fees else []
-    states = {one["name"]: f"breaker {one['breaker']} now{', draining' if one['drained'] else ''}" for one in known}
+    states = {one["name"]: _state_now(one) for one in known}
     rows = [
         {"connector": name, "fee": fee, "outcome": outcomes.get(name), "sub": states.get(name, "")}
         for name, fee in fees.items()
@@ -69,6 +72,19 @@ async def _candidates(visit: Visit, route: dict[str, Any]) -> dict[str, Any]:
     if taken is not None and first is not None and taken != first and None not in (fees[taken], fees[first]):
         failover = fees[taken] - fees[first]
     return {"candidates": rows, "failover": failover}
+
+
+def _state_now(connector: dict[str, Any]) -> str:
+    rate = connector["success_rate"]
+    state = f"breaker {connector['breaker'].replace('_', '-')} now{', draining' if connector['drained'] else ''}"
+    return state + (f", {100 * rate:.1f} % success" if rate is not None else "")
+
+
+def _told_sides(step: dict[str, Any]) -> str:
+    """The request and the answer of an attempt as text that people read; of the answer what the provider told."""
+    answered = {name: value for name, value in (step["answered"] or {}).items() if value is not None}
+    told = words.document(answered) if answered else "nothing yet"
+    return f"sent to {step['connector']}\n{words.document(step['sent'])}\n\nanswered\n{told}"
 
 
 def _hooks_by_step(timeline: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
