@@ -51,6 +51,21 @@ def test_failures_of_both_processes_open_the_breaker_of_both() -> None:
     in_virtual_time(work)
 
 
+def test_the_changes_of_the_breaker_are_told_with_their_age() -> None:
+    async def work() -> None:
+        health = ConnectorHealth("a")
+        provider = Provider(answers=True)
+        assert health.describe()["breaker_changes"] == []
+        for _ in range(OPEN_AFTER):
+            health.tell("not_sent", 0.1, provider.ask)
+        await asyncio.sleep(2.2 * PROBE_SECONDS)
+        told = [(one["breaker"], one["seconds_ago"]) for one in health.describe()["breaker_changes"]]
+        assert told == [("open", 11), ("half_open", 6), ("closed", 1)]
+        await health.close()
+
+    in_virtual_time(work)
+
+
 def test_it_closes_by_itself_when_the_process_that_opened_it_has_ended() -> None:
     async def work() -> None:
         one, other = two_processes()

@@ -28,6 +28,7 @@ LIST = list_params(
     actor=Text(maximum=200),
     area=Array(Enum(*AREAS), maximum=len(AREAS)),
     created=Created(),
+    operation=Array(Text(maximum=200), maximum=10),
     owner=OWNER,
     record=Text(maximum=200),
     who=Text(maximum=200),
@@ -39,12 +40,14 @@ async def list_entries(call: Call) -> Answer:
     """List audit entries, newest first. `record` and `actor` select those about one record or by one actor.
 
     `who` selects those by an actor with this text in the id, the name or the key; `area` those that changed
-    money, routing, keys or users. With `owner=installation` they are those of keys, operators, settings, connectors and
-    routing, for an operator of the whole installation.
+    money, routing, keys or users; `operation` those of these calls or commands, named as entries name them. With
+    `owner=installation` they are those of keys, operators, settings, connectors and routing, for an operator of the
+    whole installation.
     """
     params = call.params
     _choose_trail(call)
     actor, record, who = params.get("actor"), params.get("record"), (params.get("who") or "").casefold()
+    operations = frozenset(params.get("operation") or ())
     begins = tuple(begin for area in params.get("area") or () for begin in AREAS[area])
 
     def keep(entry: AuditEntry) -> bool:
@@ -52,6 +55,7 @@ async def list_entries(call: Call) -> Answer:
             (actor is None or entry.actor == actor)
             and (record is None or any(change.id == record for change in entry.changes))
             and (not who or who in entry.actor.casefold() or who in (entry.hint or "").casefold())
+            and (not operations or entry.operation in operations)
             and (not begins or any(change.id.startswith(begins) for change in entry.changes))
         )
 
@@ -60,7 +64,7 @@ async def list_entries(call: Call) -> Answer:
         # No entry about a record is older than the record.
         span: Span = params.get("created") or Span()
         params["created"] = Span(max(span.first, since), span.last)
-    filtered = bool(actor is not None or record is not None or who or begins)
+    filtered = bool(actor is not None or record is not None or who or begins or operations)
     return await list_page(call, "aud", keep=keep if filtered else None, noun="audit entry")
 
 

@@ -32,6 +32,9 @@ RECENT_MAX = 200
 MINUTES = 60
 """How many minutes are told apart."""
 
+CHANGES_MAX = 20
+"""How many of the last changes of a breaker are told."""
+
 BREAKER_OPENS = "a connector cannot be reached; others go first"
 """The line of the log."""
 
@@ -54,6 +57,8 @@ class ConnectorHealth:
         self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT_MAX)
         self._minutes: deque[list[int]] = deque(maxlen=MINUTES)
         """The minutes with exchanges, each with how many were answered, and how many were not."""
+        self._changed: deque[tuple[BreakerState, float]] = deque(maxlen=CHANGES_MAX)
+        """The changes of the breaker that this process made, each with its time on the loop's clock."""
         self._watch: asyncio.Task[None] | None = None
         self._probe: Probe | None = None
 
@@ -101,6 +106,7 @@ class ConnectorHealth:
         return {
             "breaker": self.state,
             "breaker_seconds": self._seconds_in_state(),
+            "breaker_changes": self._last_changes(),
             "exchanges": len(told),
             "success_rate": round(succeeded / len(told), 4) if told else None,
             "answer_rate": round(sent / len(told), 4) if told else None,
@@ -114,6 +120,13 @@ class ConnectorHealth:
         if not self._marks[_CHANGES]:
             return None
         return max(int(asyncio.get_running_loop().time() - self._marks[_CHANGED_AT]), 0)
+
+    def _last_changes(self) -> list[dict[str, Any]]:
+        """The last changes that this process made, oldest first, each with how long ago it was."""
+        if not self._changed:
+            return []
+        now = asyncio.get_running_loop().time()
+        return [{"breaker": state, "seconds_ago": max(int(now - at), 0)} for state, at in self._changed]
 
     def _last_minutes(self) -> list[dict[str, int]]:
         """The exchanges of each of the last MINUTES, oldest first."""
@@ -137,6 +150,7 @@ class ConnectorHealth:
         marks = self._marks
         marks[_STATE], marks[_CHANGED_AT] = _STATES.index(state), asyncio.get_running_loop().time()
         marks[_CHANGES] += 1
+        self._changed.append((state, marks[_CHANGED_AT]))
 
     def _close(self) -> None:
         self._marks[_FAILED] = 0

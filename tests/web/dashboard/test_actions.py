@@ -209,7 +209,11 @@ async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> N
     late = await visitor.submit(other, action, {"outcome": "succeeded", "reason": "The bank says so."})
     assert late.status == 404 and "it was settled meanwhile" in text(late), "another form does nothing"
     assert (await shop.get("/ops/v1/doubts"))["data"] == []
-    trail = text(await (await shop.visitor("viewer", name="V")).get("/dashboard/audit"))
+    viewer = await shop.visitor("viewer", name="V")
+    for place in range(105):  # The settlement is older than the last hundred entries.
+        await shop.post("/v1/customers", name=f"Customer {place}")
+    assert "Settled by Mara Brandt" in text(await viewer.get("/dashboard/doubts?view=settled"))
+    trail = text(await viewer.get("/dashboard/audit?area=money"))
     assert re.search(r"Settled money in doubt [\d:]+ Mara Brandt: “The bank says so.”", trail)
 
 

@@ -58,6 +58,21 @@ async def find_by_each_word(app: InProcessApp) -> None:
     await app.close()
 
 
+async def test_four_digits_are_looked_for_as_text_and_a_search_says_what_it_has_not_read(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path, search_rows=1000)
+    shop = DashboardShop(app, await app.merchant())
+    by_card, by_text = await shop.pay(card="pm_card_mastercard"), await shop.pay(metadata={"order": "4444"})
+    visitor = await shop.visitor()
+    page = await visitor.get("/dashboard/search?q=4444")
+    assert re.findall(r"/payments/(pi_\w+)\"", page.body.decode()) == [by_card, by_text]
+    assert "Payments 1, as a list with filters 1 by text" in text(page) and "looked through" not in text(page)
+    for _ in range(1100):
+        await shop.post("/v1/payment_intents", amount=500, currency="eur")
+    shown = text(await visitor.get("/dashboard/search?q=none-of-these"))
+    assert "Not everything was looked through, since that would read too much: payments" in shown, shown
+    await app.close()
+
+
 async def test_kept_cards_and_requests_are_groups_of_their_own(tmp_path: Path) -> None:
     app = await InProcessApp.open(tmp_path)
     shop = DashboardShop(app, await app.merchant())

@@ -39,7 +39,7 @@ async def _list(visit: Visit, said: tuple[str, str] | None = None) -> Shown:
         "kinds": [one["kind"] for one in await _kinds(visit)] if configures else [],
         "doubts": await _doubts(visit),
         "chosen": await visit.door.get(f"{PATH}/{chosen}") if configures and chosen else None,
-        "story": await _story(visit) if everyone and visit.may("export_audit") else None,
+        "story": _told(visit, found, await _story(visit) if everyone and visit.may("export_audit") else []),
         "public_url": visit.platform.engine.settings.public_url,
         "said": said,
     }
@@ -62,8 +62,44 @@ async def _doubts(visit: Visit) -> dict[str, int]:
     return {name: sum(doubt["connector"] == name for doubt in found) for name in {one["connector"] for one in found}}
 
 
+BREAKER_STORY = {
+    "open": ("bolt", "bad", "opened by itself", "Three requests in a row without an answer. Others go first."),
+    "half_open": ("clock", "warn", "half-open", "It answered a question again; the next answer closes the breaker."),
+    "closed": ("check", "ok", "closed again", "New payments go there as before."),
+}
+"""What a change of a breaker says: icon, kind, words, and what follows."""
+
+
+def _told(visit: Visit, found: list[dict[str, Any]], changed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What happened at the connectors, newest first: changes of their breakers, and those made by a person."""
+    story = [
+        {
+            "at": visit.now - one["seconds_ago"],
+            "name": connector["name"],
+            **dict(zip(("icon", "kind", "what", "why"), BREAKER_STORY[one["breaker"]], strict=True)),
+            "entry": "",
+        }
+        for connector in found
+        for one in connector["breaker_changes"]
+    ]
+    story += [
+        {
+            "at": entry["created"],
+            "name": entry["name"],
+            "icon": "plug",
+            "kind": "",
+            "what": entry["what"],
+            "why": f"By {entry['hint'] or entry['actor']}" + (f": “{reason}”" if reason else ""),
+            "entry": entry["id"],
+        }
+        for entry in changed
+        for reason in [entry["detail"].get("reason")]
+    ]
+    return sorted(story, key=lambda one: one["at"], reverse=True)[:STORY_SHOWN]
+
+
 async def _story(visit: Visit) -> list[dict[str, Any]]:
-    """The last changes of this mode's connectors, newest first."""
+    """The last changes of this mode's connectors that stand in the audit trail, newest first."""
     trail = (await visit.door.get("/ops/v1/audit", owner="installation", limit=STORY_ROWS))["data"]
     prefix = f"con_{visit.mode}_"
     return [

@@ -334,14 +334,14 @@ async def _unhealthy(visit: Visit) -> list[dict[str, Any]]:
     found = []
     for connector in await _list(visit, "/ops/v1/connectors"):
         if connector["breaker"] != "closed":
-            out = connector["breaker"] == "open"
+            out, seconds = connector["breaker"] == "open", connector["breaker_seconds"]
             found.append(
                 {
                     "path": "/connectors",
                     "icon": "plug",
                     "kind": "bad" if out else "warn",
                     "what": f"{connector['name']} is {'out of reach' if out else 'half-open'}",
-                    "when": "",
+                    "when": words.span(seconds) if seconds is not None else "",
                     "why": "New payments go elsewhere where routing names another connector."
                     if out
                     else "Some payments go there to find out whether it answers again.",

@@ -21,6 +21,9 @@ PLACES = {
 }
 """The call that knows an object of each prefix, and the page of it."""
 
+UNREAD = ("search_too_broad", "rate_limit")
+"""The refusals of a list that would read too much."""
+
 FINGERPRINT = r"(?=.*[0-9])[0-9A-Za-z]{16}"
 OF_PAYMENTS = {"ch": "/v1/charges/{id}", "re": "/v1/refunds/{id}"}
 
@@ -34,16 +37,23 @@ async def search(visit: Visit) -> Reply:
             return Redirect(visit.url(place))
         return Shown("not-found.html", {"wanted": wanted, "message": ""}, 404)
     values: dict[str, Any] = {"wanted": wanted, "read": "", "payments": [], "customers": [], "listed": LISTED}
-    values |= {"filters": {}, "other": "", "cards": [], "requests": []}
+    values |= {"filters": {}, "other": "", "cards": [], "requests": [], "by_text": [], "unread": []}
     if wanted:
         read, params = _read(wanted)
+        look = Look(visit)
         values["read"] = read
         values["filters"] = _filters(params)
-        values["other"] = f"{wanted[:2]}.{wanted[2:]}" if "last4" in params else ""
-        values["payments"] = await _payments(visit, params)
-        values["customers"] = await _customers(visit, wanted)
-        values["cards"] = await _kept_cards(visit, wanted)
-        values["requests"] = await _requests(visit, wanted)
+        values["payments"] = await look.find("payments", "/ops/v1/payments", **params)
+        if "last4" in params:
+            values["other"] = f"{wanted[:2]}.{wanted[2:]}"
+            known = {one["id"] for one in values["payments"]}
+            by_text = await look.find("payments", "/ops/v1/payments", text=wanted)  # An order may have that number.
+            values["by_text"] = [one for one in by_text if one["id"] not in known]
+        values["customers"] = await look.customers(wanted)
+        values["cards"] = await look.kept_cards(wanted)
+        # Those with that text in their path, key or error. Pages of the dashboard make none.
+        values["requests"] = await look.find("requests", "/ops/v1/requests", text=wanted)
+        values["unread"] = sorted(look.unread)
     return Shown("search.html", values)
 
 
@@ -86,51 +96,35 @@ def _filters(params: dict[str, Any]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in params.items()}
 
 
-async def _payments(visit: Visit, params: dict[str, Any]) -> list[dict[str, Any]]:
-    """The payments that match, newest first; none where the search would read too much."""
-    try:
-        found: list[dict[str, Any]] = (await visit.door.get("/ops/v1/payments", **params, limit=LISTED))["data"]
-        return found
-    except CallRefused as refused:
-        if refused.code not in ("search_too_broad", "rate_limit", "invalid_currency"):
-            raise
-        return []
+class Look:
+    """One look through the lists of a visit. `unread` names the kinds that would take too much reading to look
+    through: not found there does not mean that there is none."""
 
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self.unread: set[str] = set()
 
-async def _customers(visit: Visit, wanted: str) -> list[dict[str, Any]]:
-    quoted = wanted.replace("\\", "\\\\").replace('"', '\\"')
-    field, sign = ("email", ":") if "@" in wanted else ("name", "~")
-    try:
-        found: list[dict[str, Any]] = (
-            await visit.door.get("/v1/customers/search", query=f'{field}{sign}"{quoted}"', limit=LISTED)
-        )["data"]
-        return found
-    except CallRefused as refused:
-        if refused.status == 400:
+    async def find(self, kind: str, path: str, **params: Any) -> list[dict[str, Any]]:
+        """The first objects of a list; none where that would read too much."""
+        try:
+            found: list[dict[str, Any]] = (await self._visit.door.get(path, **params, limit=LISTED))["data"]
+            return found
+        except CallRefused as refused:
+            if refused.code in UNREAD:
+                self.unread.add(kind)
+            elif refused.status != 400:
+                raise
             return []
-        raise
 
+    async def customers(self, wanted: str) -> list[dict[str, Any]]:
+        quoted = wanted.replace("\\", "\\\\").replace('"', '\\"')
+        field, sign = ("email", ":") if "@" in wanted else ("name", "~")
+        return await self.find("customers", "/v1/customers/search", query=f'{field}{sign}"{quoted}"')
 
-async def _kept_cards(visit: Visit, wanted: str) -> list[dict[str, Any]]:
-    """The kept cards that end so, or with that fingerprint."""
-    if re.fullmatch(r"[0-9]{4}", wanted):
-        return await _found(visit, "/ops/v1/kept_cards", last4=wanted)
-    if re.fullmatch(FINGERPRINT, wanted):
-        return await _found(visit, "/ops/v1/kept_cards", fingerprint=wanted)
-    return []
-
-
-async def _requests(visit: Visit, wanted: str) -> list[dict[str, Any]]:
-    """The requests with that text in their path, key or error. Pages of the dashboard make none."""
-    return await _found(visit, "/ops/v1/requests", text=wanted)
-
-
-async def _found(visit: Visit, path: str, **params: Any) -> list[dict[str, Any]]:
-    """The first objects of a list; none where that would read too much."""
-    try:
-        found: list[dict[str, Any]] = (await visit.door.get(path, **params, limit=LISTED))["data"]
-        return found
-    except CallRefused as refused:
-        if refused.code not in ("search_too_broad", "rate_limit"):
-            raise
+    async def kept_cards(self, wanted: str) -> list[dict[str, Any]]:
+        """The kept cards that end so, or with that fingerprint."""
+        if re.fullmatch(r"[0-9]{4}", wanted):
+            return await self.find("kept cards", "/ops/v1/kept_cards", last4=wanted)
+        if re.fullmatch(FINGERPRINT, wanted):
+            return await self.find("kept cards", "/ops/v1/kept_cards", fingerprint=wanted)
         return []
