@@ -67,11 +67,11 @@ BREAKER_STORY = {
     "half_open": ("clock", "warn", "half-open", "It answered a question again; the next answer closes the breaker."),
     "closed": ("check", "ok", "closed again", "New payments go there as before."),
 }
-"""What a change of a breaker says: icon, kind, words, and what follows."""
+"""The changes of a breaker as the page tells them: icon, kind, words, and the consequence."""
 
 
 def _told(visit: Visit, found: list[dict[str, Any]], changed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What happened at the connectors, newest first: changes of their breakers, and those made by a person."""
+    """The story of the connectors, newest first: changes of their breakers, and those made by a person."""
     story = [
         {
             "at": visit.now - one["seconds_ago"],
