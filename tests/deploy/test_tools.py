@@ -93,6 +93,10 @@ def test_a_tool_makes_the_same_stage_beside_another(
     for name in sorted(other.keys() | expected.keys()):
         assert other.get(name) == expected.get(name), name
     before = names(account.client, FIRST)
+    if tool == "terraform":
+        for wrong, stage in (("cloudformation", SECOND), ("terraform", FIRST)):
+            done = account.stage("destroy", wrong, stage)
+            assert done.returncode == 2 and f"made the stage {stage}" in done.stderr
     assert "is gone" in account.destroy(tool, SECOND)
     assert names(account.client, SECOND) == set()
     assert names(account.client, FIRST) == before and len(before) > 40
