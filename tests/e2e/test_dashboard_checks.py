@@ -345,6 +345,127 @@ async def test_07_a_failed_delivery_shows_both_sides_and_is_sent_again(
         assert here.page.complaints == []
 
 
+def connector_of(server: TillwayServer, payment: str) -> str:
+    """The connector that has taken a payment, which must have succeeded."""
+    status, route = server.call("GET", f"/ops/v1/payments/{payment}/route")
+    assert status == 200 and route["attempts"][-1]["outcome"] == "succeeded", route
+    name: str = route["attempts"][-1]["connector"]
+    return name
+
+
+def breaker_of(server: TillwayServer, name: str) -> str:
+    found = server.call("GET", "/ops/v1/connectors")[1]["data"]
+    return next(str(one["breaker"]) for one in found if one["name"] == name)
+
+
+async def test_16_a_rule_moves_its_payments_while_a_bank_is_stopped_and_draining_ends_the_last(
+    banks: Banks, tmp_path: Path
+) -> None:
+    server, a = banks.server, banks.banks["a"]
+    rules = {"rules": [{"name": "Euros", "when": {"currency": ["eur"]}, "use": ["a", "b"]}], "otherwise": ["b"]}
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    rules_file = tmp_path / "rules.json"
+    await asyncio.to_thread(invoked_json, "routing", "set", rules_file, "--data-dir", banks.data_dir)
+    wait(lambda: server.call("GET", f"/ops/v1/payments/{pay(server)}/route")[1]["rule"] == "Euros")
+    assert connector_of(server, pay(server)) == "a" and connector_of(server, pay(server, currency="usd")) == "b"
+    async with desk(server, tmp_path) as here:
+        a.stop()
+        assert [connector_of(server, pay(server, 1000 + n)) for n in range(3)] == ["b"] * 3
+        await here.open("")
+        await here.has("a is out of reach")
+        moved = pay(server, 2000)
+        route = server.call("GET", f"/ops/v1/payments/{moved}/route")[1]
+        assert [step["connector"] for step in route["attempts"]] == ["b"], "an open breaker is not tried first"
+        assert "Rule Euros" in await here.open(f"/payments/{moved}")
+        await here.open("/connectors")
+        await here.has("Out of reach")
+        await here.has("a: opened by itself")
+        a.start()
+        wait(lambda: breaker_of(server, "a") == "half_open")
+        a.strike({"fault": "slow", "ms": 8000, "operation": "look_up"})  # The next question would close it.
+        await here.open("/connectors")
+        await here.has("Half-open since")
+        await here.open("")
+        await here.has("a is half-open")
+        assert connector_of(server, pay(server, 3000)) == "a", "the rule holds again, and its answer closes the breaker"
+        await here.open("/connectors")
+        await here.has("a: closed again")
+        told = await here.page.look("[...document.querySelectorAll('.line .h')].map(one => one.textContent.trim())")
+        changes = [one for one in told if one.startswith("a: ")][:3]
+        assert changes == ["a: closed again", "a: half-open", "a: opened by itself"], told
+        await _drain_a(here, banks)
+
+
+async def _drain_a(here: Desk, banks: Banks) -> None:
+    """Drain a while its bank takes its time over a payment: that ends there, and the next goes to b."""
+    server, a = banks.server, banks.banks["a"]
+    a.strike({"fault": "slow", "ms": 4000, "operation": "authorize"})
+    last = asyncio.create_task(asyncio.to_thread(pay, server, 7700))
+    path = "/ops/v1/payments?amount_min=77.00&amount_max=77.00"
+    await asyncio.to_thread(wait, lambda: server.call("GET", path)[1]["data"])
+    await here.page.fill("Reason, for the audit log", "b takes over")
+    await here.page.press("Drain")
+    await here.has("Draining")
+    await here.has("Finishes what it has begun, takes no new payment.")
+    assert connector_of(server, pay(server, 4200)) == "b"
+    assert connector_of(server, await last) == "a", "the payment that had begun ends where it began"
+    a.strike()
+    await here.page.press("Take again")
+    await here.page.until("!document.body.innerText.includes('Draining')")
+    await asyncio.to_thread(wait, lambda: connector_of(server, pay(server, 4300)) == "a")
+
+
+@BOTH
+async def test_04_a_search_has_groups_of_payments_kept_cards_and_requests(
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    customer = fresh.call("POST", "/v1/customers", {"name": "Radia Perlman"})[1]["id"]
+    fresh.call("POST", "/v1/payment_methods/pm_card_mastercard/attach", {"customer": customer})
+    by_card, by_text = pay(fresh, payment_method="pm_card_mastercard"), pay(fresh, metadata={"order": "4444"})
+    refused = fresh.call("POST", "/v1/refunds", {"payment_intent": "pi_4444"})[1]["error"]
+    assert "pi_4444" in refused["message"]
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        await here.page.fill("Search everything", "4444")
+        await here.choose("form.find button")
+        await here.at("/search")
+        await here.has("4 results for “4444”")
+        groups = "[...document.querySelectorAll('main h2')].map(one => one.textContent)"
+        assert await here.page.look(groups) == ["Payments", "Kept cards", "Requests"]
+        rows = "[...document.querySelectorAll('main a.go')].map(one => one.pathname.split('/').pop())"
+        assert await here.page.look(rows) == [by_card, by_text]
+        assert await here.page.look("document.querySelectorAll('main mark').length") >= 3
+        await here.choose(f'main a[href$="/customers/{customer}"]')
+        await here.at(f"/customers/{customer}")
+        assert here.page.complaints == []
+
+
+@BOTH
+async def test_07_the_webhooks_of_a_payment_stand_under_its_steps_and_are_sent_again(
+    fresh: TillwayServer, hook: Hook, tmp_path: Path, scripts: bool
+) -> None:
+    fresh.call("POST", "/v1/webhook_endpoints", {"url": hook.url, "enabled_events": ["charge.succeeded"]})
+    payment = pay(fresh)
+    wait(lambda: logged(fresh, "status=failed"))
+    row = "[...document.querySelectorAll('.hooks li')].map(one => one.innerText.replace(/\\s+/g, ' ').trim())"
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        await here.open(f"/payments/{payment}")
+        (told,) = await here.page.look(row)
+        assert told.startswith("500 charge.succeeded 127.0.0.1:") and told.endswith("Resend"), told
+        await here.page.tab.locator("summary", has_text="What was sent and answered").first.click()
+        await here.has('"operation": "authorize"')
+        await here.has('"outcome": "succeeded"')
+        hook.good = True
+        await here.send("Resend")
+        wait(lambda: hook.taken, 4)
+        wait(lambda: logged(fresh, "status=succeeded"))
+        await here.open(f"/payments/{payment}")
+        (told,) = await here.page.look(row)
+        assert told.startswith("200 charge.succeeded") and told.endswith("Open"), told
+        await here.choose(".hooks a")
+        await here.has("charge.succeeded")
+        assert "/webhooks/" in await here.page.look("location.pathname") and here.page.complaints == []
+
+
 async def test_08_errors_show_message_fix_link_and_request(tillway_server: TillwayServer, tmp_path: Path) -> None:
     payment = pay(tillway_server)
     async with desk(tillway_server, tmp_path, scripts=False) as here:
