@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+import asyncpg
 import pytest
 from every_store import any_store, any_store_url
+from msgspec.structs import replace
 from tillway_server import init, invoked
 
 from tillway.domain.account import SYSTEM, Account
@@ -145,3 +147,50 @@ async def test_a_column_edited_by_hand_is_named(tmp_path: Path, column: str) -> 
     database.close()
     done = await asyncio.to_thread(invoked, "doctor", "--deep", "--data-dir", tmp_path)
     assert done.returncode == 1 and f"{account}t/pi_1 cannot be found as it should be" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        ("DELETE FROM term WHERE key = '{key}'", "{key} cannot be found as it should be"),
+        ("INSERT INTO term VALUES ('x', '{key}')", "{key} is found by a term that it does not have: x"),
+        ("UPDATE record SET terms = '[' WHERE key = '{key}'", "{key} cannot be found as it should be"),
+    ],
+    ids=["deleted", "inserted", "unreadable"],
+)
+async def test_a_term_edited_by_hand_is_named(any_store: Store, any_store_url: str, edit: str, named: str) -> None:
+    """A provider's notice would not find its payment, or a search would find another's."""
+    if any_store_url.startswith("dynamodb"):
+        pytest.skip("its index is a copy that the service keeps")
+    key = f"{SCOPE}/pi_1"
+    payment = PaymentIntent(
+        id="pi_1", created=1, amount_minor=1, currency="eur", metadata={"a": "b"}, references=("r",)
+    )
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    await any_store.commit([write_of(SYSTEM, account, ABSENT), write_of(SCOPE, payment, ABSENT)])
+    assert (await read_all(any_store)).damaged == ()
+    if any_store_url:
+        url, _, schema = any_store_url.rpartition("schema=")
+        connection = await asyncpg.connect(url.rstrip("?&"), server_settings={"search_path": schema})
+        await connection.execute(edit.format(key=key))
+        await connection.close()
+    else:
+        apsw.Connection(os.fspath(any_store.path)).execute(edit.format(key=key))  # type: ignore[attr-defined]
+    damaged = (await read_all(any_store)).damaged
+    assert len(damaged) == 1 and damaged[0].startswith(named.format(key=key)), damaged
+
+
+async def test_every_misplaced_record_is_named(any_store: Store) -> None:
+    """Also behind one that cannot be read, and of any type."""
+    others = [Customer(id=f"cus_{n}", created=1) for n in (3, 4)]
+    index = (("kind", "nowhere"),)
+    bodies = [write_of(SCOPE, other, ABSENT).body or b"" for other in others]
+    writes = [write_of(SYSTEM, Account(id=f"acct_{SCOPE[:-1]}", created=1), ABSENT)]
+    writes += [Write(f"{SCOPE}/cus_1", ABSENT, b"{")]
+    writes += [Write(f"{SCOPE}/{other.id}", ABSENT, body, index) for other, body in zip(others, bodies, strict=True)]
+    payment = PaymentIntent(id="pi_1", created=1, amount_minor=1, currency="eur", customer="cus_3")
+    writes += [replace(write_of(SCOPE, payment, ABSENT), index=index)]
+    await any_store.commit(writes)
+    named = [text.split()[0].rpartition("/")[2] for text in (await read_all(any_store)).damaged]
+    in_columns = hasattr(any_store, "columns_of")
+    assert named == (["cus_1", "cus_3", "cus_4", "pi_1"] if in_columns else ["cus_1"])

@@ -78,7 +78,7 @@ from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.test_clock import Release, TestClock, TestClockTask
 from tillway.domain.throttle_time import ThrottleTime
 from tillway.domain.time_mark import TimeMark
-from tillway.store.columns import Columns, entries_of
+from tillway.store.columns import Columns, decode_terms, entries_of, terms_or_none
 from tillway.store.port import ABSENT, Row, Write
 
 _encode = msgspec.json.Encoder().encode
@@ -138,7 +138,13 @@ def has_columns(row: Row, columns: Columns) -> bool:
     write = write_of(scope, record, ABSENT)
     entries = (entries_of(write.index), entries_of(with_all_entries(scope, record, write).index))
     queues = (write.queue, QUEUES.get(type(record)))
-    return columns.entries in entries and columns.queue in queues and columns.expires_at == write.expires_at
+    placed = columns.entries in entries and columns.queue in queues and columns.expires_at == write.expires_at
+    return placed and columns.listed == decode_terms(columns.entries[-1])
+
+
+def has_term(columns: Columns, partition: str) -> bool:
+    """Whether a record stands in that partition of the index of terms, as its columns tell it."""
+    return partition in terms_or_none(columns.entries[-1])
 
 
 def without_checksum(body: bytes) -> bytes:

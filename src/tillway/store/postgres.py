@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 import msgspec
 
-from tillway.store.columns import NO_ENTRIES, Columns, entries_of
+from tillway.store.columns import NO_ENTRIES, Columns, columns_in, entries_of, places_in
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -150,6 +150,10 @@ SELECT -1, NULL WHERE 1 / ((
 
 _COLUMNS_OF = """
 SELECT key, customer, parent, kind, terms, queue, expires_at FROM record WHERE key = ANY($1::text[])"""
+_LISTED = """
+SELECT t.partition, t.key
+FROM unnest($1::text[], $2::text[]) AS place (partition, key) JOIN term t USING (partition, key)"""
+_TERMS_AFTER = "SELECT partition, key FROM term WHERE (partition, key) > ($1, $2) ORDER BY partition, key LIMIT $3"
 _GET_MANY = "SELECT key, version, body FROM record WHERE key = ANY($1::text[])"
 _PAGES = {
     None: "FROM record r WHERE {range}",
@@ -304,7 +308,13 @@ class PostgresStore:
         """The columns of those of `keys` (at most KEYS_MAX) that exist, for a check of them."""
         assert len(keys) <= KEYS_MAX
         found = await self._readers.fetch(_COLUMNS_OF, list(keys))
-        return {row[0]: Columns((row[1], row[2], row[3], row[4]), row[5], row[6]) for row in found}
+        places = places_in(found)
+        listed = await self._readers.fetch(_LISTED, [place[0] for place in places], [place[1] for place in places])
+        return columns_in(found, ((row[0], row[1]) for row in listed))
+
+    async def terms_after(self, place: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """The next places (partition and key) of the table of terms, for a check of them."""
+        return [(row[0], row[1]) for row in await self._readers.fetch(_TERMS_AFTER, *place, limit)]
 
     async def query(
         self,

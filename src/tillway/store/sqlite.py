@@ -24,7 +24,7 @@ from typing import Any, Literal, Self, cast
 import apsw
 import msgspec
 
-from tillway.store.columns import NO_ENTRIES, Columns, Entries, decode_terms, entries_of
+from tillway.store.columns import NO_ENTRIES, Columns, Entries, columns_in, decode_terms, entries_of, places_in
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -142,6 +142,10 @@ _GET = "SELECT version, body FROM record WHERE key = ?"
 _COLUMNS_OF = """
 SELECT record.key, record.customer, record.parent, record.kind, record.terms, record.queue, record.expires_at
 FROM json_each(?) CROSS JOIN record ON record.key = value"""
+_LISTED = """
+SELECT term.partition, term.key
+FROM json_each(?) CROSS JOIN term ON term.partition = value ->> 0 AND term.key = value ->> 1"""
+_TERMS_AFTER = "SELECT partition, key FROM term WHERE (partition, key) > (?, ?) ORDER BY partition, key LIMIT ?"
 _GET_MANY = "SELECT record.key, version, body FROM json_each(?) CROSS JOIN record ON record.key = value"
 
 # `key >= ? AND key < ?` with both ends computed (see `_range`) serves every page of every index, both ways.
@@ -282,7 +286,12 @@ class SqliteStore:
         """The columns of those of `keys` (at most KEYS_MAX) that exist, for a check of them."""
         assert len(keys) <= KEYS_MAX
         rows = self._rows(_COLUMNS_OF, (msgspec.json.encode(keys).decode(),))
-        return {row[0]: Columns((row[1], row[2], row[3], row[4]), row[5], row[6]) for row in rows}
+        places = msgspec.json.encode(places_in(rows)).decode()
+        return columns_in(rows, self._rows(_LISTED, (places,)))
+
+    async def terms_after(self, place: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """The next places (partition and key) of the table of terms, for a check of them."""
+        return self._rows(_TERMS_AFTER, (*place, limit))
 
     async def query(
         self,
