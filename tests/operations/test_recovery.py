@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_bank import LiveMerchant, live_merchant
+from live_bank import CARD, LiveMerchant, live_merchant
 
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.operations import recovery
@@ -60,6 +60,23 @@ async def test_a_capture_that_is_known_explains_its_charge_wherever_it_is_listed
     }
     items = (await live.get("/ops/v1/open_items"))["data"]
     assert [item["reference"] for item in items] == ([unknown["reference"]] if book else [])
+
+
+@pytest.mark.parametrize("kind", ["verification", "verifications"])
+async def test_a_verification_in_the_list_stops_no_recovery(tmp_path: Path, kind: str) -> None:
+    """The contract lets a bank list more than was asked for. It moved no money, and tells no outcome."""
+    async with live_merchant(tmp_path, list="yes", verifications="yes") as live:
+        method = (await live.call("/v1/payment_methods", {"type": "card", "card": CARD})).json["id"]
+        await live.call("/v1/setup_intents", {"payment_method": method, "confirm": True})
+        await live.pay()
+        verified, _ = live.told.values()
+        verified["kind"] = kind
+        for book in (False, True):
+            report = await look(live, book=book)
+            assert [(found.kind, found.verdict) for found in report.found] == [
+                ("verify", "no_money"),
+                ("authorize", "agrees"),
+            ]
 
 
 async def test_a_declined_capture_takes_no_place_of_the_one_that_was_accepted(live: LiveMerchant) -> None:

@@ -350,7 +350,9 @@ def _notice_of(said: Any, *, disputes: bool) -> Notice:
     operation = _KINDS.get(kind.lower())
     if operation == "verify":
         # The notice of an amount of nothing: the bank is asked for the outcome.
-        return Notice(id=f"{reference}:{status}", kind="operation", reference=reference, created=created)
+        return Notice(
+            id=f"{reference}:{status}", kind="operation", reference=reference, operation="verify", created=created
+        )
     if operation != "void":
         if amount_minor is None:
             outcome = Unknown("the notice names no amount")

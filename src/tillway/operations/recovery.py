@@ -154,10 +154,13 @@ class Recovery:
             return "other_mode"
         if notice.kind == "dispute":
             return "later"
+        outcome = notice.outcome
+        if outcome is None:
+            if notice.operation == "verify":
+                return _report_line(notice, "no_money", scope)
+            return _report_line(notice, "decide", scope, why="the list does not tell its outcome")
         load = self._engine.load(scope.key)
         known = await find_by_tail(load, tail)
-        outcome = notice.outcome
-        assert outcome is not None, "a list tells outcomes of operations"
         if known.attempt is not None:
             settles = isinstance(outcome, Succeeded | Declined)
             return await self._book(connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject)
