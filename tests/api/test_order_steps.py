@@ -10,8 +10,11 @@ import pytest
 from tillway.domain.account import Scope
 from tillway.domain.attempt import keyed_tail
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.refusal import Refused
 from tillway.engine.audit.entries import Author
+from tillway.engine.caller import Caller
 from tillway.engine.restores import recovered_writes, recovering_writes
+from tillway.operations.accounts import MODES
 from tillway.sandbox.courier import delivery_id
 from tillway.testing.in_process import LEASE_MS, Answer, InProcessApp, Merchant
 
@@ -113,6 +116,40 @@ async def test_references_follow_from_the_order_id(shop: OrderShop) -> None:
     assert delivery["id"] == delivery_id(scope + keyed_tail(scope, "order/o-1/2500/eur", "delivery", 1))
 
 
+async def test_the_same_order_id_of_two_merchants_has_two_references_also_after_a_restore(shop: OrderShop) -> None:
+    other = OrderShop(shop.app, await shop.app.merchant())
+    await other.stock()
+    kept = shop.app.store.keep()
+
+    async def placed(of: OrderShop) -> tuple[tuple[str, ...], str]:
+        """Place the order, and return the references of its payment and the delivery service's id."""
+        await of.order()
+        for name in STEPS:
+            done = await of.step(name)
+            assert done.status == 200, done.body
+        [payment] = await of.payments()
+        scope = Scope(account=of.merchant.account, mode="test").key
+        stored = await of.app.running.platform.engine.load(scope).get(PaymentIntent, payment["id"])
+        return stored.references, (await of.shown())["deliveries"][0]["id"]
+
+    first = [await placed(one) for one in (shop, other)]
+    assert not set(first[0][0]) & set(first[1][0]) and first[0][1] != first[1][1]
+    shop.app.store.put_back(kept)
+    shop.app.clock.ahead_seconds += 1
+    assert not await shop.payments()
+    await shop.recovery("")
+    assert [await placed(one) for one in (shop, other)] == first
+
+
+def test_references_of_an_order_differ_by_merchant_and_mode() -> None:
+    """The same in test and live mode, where no courier of the tests delivers."""
+    name = "order/o-1/2500/eur/take_payment"
+    scopes = [Scope(account=account, mode=mode) for account in ("acct_1", "acct_2") for mode in MODES]
+    callers = [msgspec.structs.replace(Caller.system(scope), named=name) for scope in scopes]
+    first, again = ([references() for one in callers if (references := one.references())] for _ in "ab")
+    assert len(set(first)) == len(scopes) and again == first
+
+
 async def test_no_step_is_done_and_none_fails_while_the_store_recovers(shop: OrderShop) -> None:
     """Also an order is placed under a key only after that: the step that pays for it would be sent before."""
     await shop.order("o-1")
@@ -137,6 +174,25 @@ async def test_no_step_is_done_and_none_fails_while_the_store_recovers(shop: Ord
     shop.app.clock.ahead_seconds += 2
     assert await shop.carry() == 1
     assert (await shop.shown())["status"] == "placed" and len(await shop.payments()) == 1
+
+
+async def test_a_payment_that_another_process_has_begun_is_no_declined_one(
+    shop: OrderShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision that has read the order before that, and the payment method after it, finds the method used."""
+    await shop.order()
+    assert (await shop.step("check_stock")).status == 200
+    attempts = shop.app.running.platform.attempts
+    operate = attempts.operate
+
+    async def late(*arguments: Any) -> Any:
+        await operate(*arguments)
+        raise Refused("payment_method_unexpected_state")
+
+    monkeypatch.setattr(attempts, "operate", late)
+    taken = await shop.step("take_payment")
+    assert taken.status == 200, taken.body
+    assert (await shop.shown())["status"] == "arranging_delivery" and len(await shop.payments()) == 1
 
 
 async def test_a_step_out_of_order_is_refused(shop: OrderShop) -> None:

@@ -493,11 +493,33 @@ def a_lost_dispute_stays_open_in_the_ledger() -> AbstractContextManager[None]:
 
 
 def references_do_not_follow_from_the_key() -> AbstractContextManager[None]:
-    return replaced(Caller, "references", lambda self: None)
+    return replaced(Caller, "references", lambda self, after=0: None)
+
+
+def names_of_orders_are_dropped() -> AbstractContextManager[None]:
+    original = orders.domain.create
+
+    def unnamed(*arguments: Any, **named: Any) -> Changes:
+        changes = original(*arguments, **named)
+        order = msgspec.structs.replace(changes.result, is_named=False)
+        return msgspec.structs.replace(
+            changes, result=order, records=tuple(order if one.id == order.id else one for one in changes.records)
+        )
+
+    return replaced(orders.domain, "create", unnamed)
+
+
+def tokens_name_nothing() -> AbstractContextManager[None]:
+    return replaced(Caller, "take_name", lambda self, name: None)
+
+
+def a_later_try_by_the_same_name_is_not_looked_for() -> AbstractContextManager[None]:
+    """The first try of an order's payment never reached the bank, and the second did."""
+    return replaced(RestoreWatch, "was_followed", lambda self, scope_key, attempts, later: False)
 
 
 def repeats_do_not_wait_for_the_recovery() -> AbstractContextManager[None]:
-    return replaced(RestoreWatch, "check", lambda self, changes, *, keyed: None)
+    return replaced(RestoreWatch, "check", lambda self, changes, *, repeatable: None)
 
 
 def the_mark_is_not_kept_beside_the_store() -> AbstractContextManager[None]:
@@ -657,13 +679,16 @@ MUTANTS = (
     Mutant(checkpoints_end_where_the_wall_clock_stands, ("balances", "overdrawn")),
     Mutant(ids_follow_the_wall_clock_below_the_mark, ("below the mark", "balances")),
     Mutant(references_do_not_follow_from_the_key, ("performed twice",)),
+    Mutant(names_of_orders_are_dropped, ("performed twice",)),
+    Mutant(tokens_name_nothing, ("performed twice", "recovering")),
+    Mutant(a_later_try_by_the_same_name_is_not_looked_for, ("performed twice",)),
     Mutant(repeats_do_not_wait_for_the_recovery, ("recovering",)),
     Mutant(the_mark_is_not_kept_beside_the_store, ("recovering",)),
     Mutant(what_nothing_explains_is_dropped, ("performed once", "bank", "money", "payouts")),
     Mutant(later_words_about_what_waits_are_dropped, ("disputes",)),
     Mutant(an_item_closed_by_hand_loses_its_disputes, ("disputes",)),
     Mutant(a_notice_of_the_future_is_believed, ("contradictions",)),
-    Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
+    Mutant(a_repeat_may_fail_although_it_was_performed, ("declined", "cvc")),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
     Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),
     Mutant(a_payment_fails_over_after_unknown, ("failover", "performed once")),

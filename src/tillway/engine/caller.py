@@ -110,16 +110,16 @@ class Caller(msgspec.Struct, kw_only=True):
     """Whether `/v1` has minor units in every currency: for the dashboard, which counts in them, and for an account with
     stored amounts (`Account.has_stored_amounts`)."""
 
-    def references(self) -> Callable[[], str] | None:
-        """The references of the attempts that a decision begins, in their order; None where there is no name and no
-        key."""
+    def references(self, after: int = 0) -> Callable[[], str] | None:
+        """The references of the attempts that a decision begins, in their order, without the first `after`; None where
+        there is no name and no key."""
         if self.named:
             key, lasting = self.named, ""
         elif self.idempotency is not None:
             key, lasting = self.idempotency[0], self.lasting
         else:
             return None
-        numbers = count(self.attempts_begun)
+        numbers = count(self.attempts_begun + after)
         return lambda: keyed_tail(self.scope_key, key, lasting, next(numbers))
 
     def take_name(self, name: str) -> None:

@@ -254,7 +254,7 @@ class Engine:
             if completes is None and (caller.expects or self.time.trouble or self.restores.reason):
                 self._check_new(caller, load, changes)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
-            if attempts and completes is None and await self._are_taken(load, attempts):
+            if attempts and completes is None and await self._are_taken(caller, load, attempts):
                 caller.attempts_begun += len(attempts)
                 continue
             # No caller waits for an attempt that is due later: the answer goes out now.
@@ -333,9 +333,12 @@ class Engine:
                 attempts += (msgspec.structs.replace(task, due_at_ms=until_ms) if task.due_at_ms == 0 else task,)
         return attempts
 
-    async def _are_taken(self, load: Load, attempts: tuple[Attempt, ...]) -> bool:
+    async def _are_taken(self, caller: Caller, load: Load, attempts: tuple[Attempt, ...]) -> bool:
         """Whether an earlier request has begun an attempt with one of the references of these new ones: its key is
-        used anew after the 24 hours of an idempotency record."""
+        used anew after the 24 hours of an idempotency record; or, before a restore, a later try by the same name was
+        performed."""
+        if caller.named and self.restores.was_followed(caller.scope_key, attempts, caller.references(len(attempts))):
+            return True
         for attempt in attempts:
             if attempt.reference and attempt.id not in load.seen:
                 subject = load.seen.get(attempt.subject, NOWHERE)[1]

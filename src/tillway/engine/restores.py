@@ -7,7 +7,7 @@ point in time. And a process that reads a smaller mark than it knows has had its
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol
 
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 30
 """The `Retry-After` of a request that waits for the recovery."""
+
+LATER_TRIES_MAX: Final = 8
+"""More than an order tries to take its payment."""
 
 TRIES_MAX: Final = 20
 
@@ -129,6 +132,14 @@ class RestoreWatch:
         if self.unexplained and self.unexplained.of(scope_key, attempt.reference):
             return True
         return attempt.connector in self._relied_on and attempt.created < self._relied_on_until
+
+    def was_followed(self, scope_key: str, attempts: Sequence[Attempt], later: Callable[[], str] | None) -> bool:
+        """Whether the provider has an attempt with one of the `later` references, and none of these new ones: before
+        the store was put back, these never reached it, and another try did."""
+        known = self.unexplained
+        if later is None or not known or any(known.of(scope_key, attempt.reference) for attempt in attempts):
+            return False
+        return any(known.of(scope_key, later()) for _ in range(LATER_TRIES_MAX))
 
     async def explain(
         self, load: "Finder", attempt: Attempt, ours: str, changes: Changes[Record | None], at: Moment

@@ -69,12 +69,14 @@ R = TypeVar("R", bound=Record)
 async def create(
     platform: Platform, caller: Caller, command: CreateOrder, *, carried_by: Literal["task", "caller"] = "task"
 ) -> Done[Order]:
-    """Find the order of that `order_id`, or create it; then its task carries it, or the caller.
+    """Find the order of that `order_id`, or create it; then its task carries it, or the caller. A new one waits for a
+    recovery, as all that a client repeats.
 
     Refused: a token or account that cannot pay, products with a total of zero or above the limit, live mode without a
     delivery service.
     """
     _courier(platform, caller.scope)
+    caller.take_name(f"order/{command.order_id}")
 
     async def work(load: Load, at: Moment) -> Changes[Order]:
         existing = await _find_named(load, Order, "order", command.order_id)
@@ -254,8 +256,18 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
     except Refused as refused:
         if refused.code in REPEATABLE or refused.code == "order_step_unexpected":
             raise
-        raise StepFailed("PaymentDeclined", f"{refused.code}: {refused.message}") from None
+        if not await _began_elsewhere(platform, caller, order_id):
+            raise StepFailed("PaymentDeclined", f"{refused.code}: {refused.message}") from None
     return _order(await platform.engine.run(caller, finish))
+
+
+async def _began_elsewhere(platform: Platform, caller: Caller, order_id: str) -> bool:
+    """Whether another process has begun the payment. A decision that read the order before that, and the payment method
+    after it, was refused because the method is used."""
+    load = platform.engine.load(caller.scope_key)
+    order = await load.get(Order, order_id)
+    payment = await load.maybe(PaymentIntent, order.payment)
+    return payment is not None and not domain.may_try_again(payment)
 
 
 async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -> Order:

@@ -205,7 +205,7 @@ class Watch:
     def answered(self, process: Process, asked: Any, response: Response) -> None:
         """A process has made up its answer, and it has not been sent yet."""
         world = self._world
-        waits = world.restored and b'"code":"recovering"' in response.body
+        waits = world.restored and b'"recovering"' in response.body
         busy = response.status == 503 and (self._store_is_poor() or self._was_frozen(process))
         if response.status >= 500 and not waits and not busy:
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
@@ -222,8 +222,9 @@ class Watch:
                 )
 
     def restored(self) -> None:
-        """The store was put back: outcomes that were final are not there any more."""
+        """The store was put back: outcomes that were final are not there any more, and a token has its code again."""
         self._final.clear()
+        self._cvcs_spent.clear()
         self._marks.clear()
 
     def _store_is_poor(self) -> bool:

@@ -309,7 +309,7 @@ class Client:
         return None
 
     async def _insist(self, asked: Asked, leaves: bool) -> Answer | None:
-        """Repeat under the same key until there is an answer. Who has no key, or `leaves`, asks once."""
+        """Repeat under the same key or name until there is an answer. Who has neither, or `leaves`, asks once."""
         world, random = self.world, self.random
         headers = {"authorization": f"Bearer {self.merchant.secret}", **_JSON}
         if asked.key is not None:
@@ -322,7 +322,7 @@ class Client:
                 answer = Answer(response.status, response.body)
                 asked.answers.append(answer)
                 return answer
-            if leaves or asked.key is None:
+            if leaves or (asked.key is None and not asked.named):
                 asked.given_up = True
                 return None
             await asyncio.sleep(random.random() * min(0.5 * 1.6 ** min(tries, 30), BACKOFF_MAX_SECONDS))

@@ -2,11 +2,13 @@
 
 Traders make keyed requests about the objects of a world at rest. Then every process dies, the store is as it was
 before, the next process notices it, and the recovery takes the bank's list. Most traders repeat their requests. Nothing
-may be performed at the bank that it had not performed before, and each operation has its record or an open item.
+may be performed at the bank that it had not performed before, and each operation has its record or an open item. Buyers
+make requests that have no key of their own: orders, and payments by tokens that pay once.
 """
 
 import asyncio
 from collections.abc import Collection
+from random import Random
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from tillway.connectors.port import NoticeUndecided
 from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.open_item import OpenItem, tail_of
+from tillway.domain.order import Order
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.settled_operation import settled_id
 from tillway.engine.audit.entries import Author
@@ -41,6 +44,12 @@ CLEARED_UP = 0.3
 FOLLOWED_UP = 0.5
 """How likely a payment by a trader is followed by a capture, cancellation or refund of it."""
 
+NAMED = 0.5
+"""In this part of the restored worlds, buyers make requests with names of their own in place of keys."""
+
+STOCK = 20
+"""So many items that no order of a buyer lacks one."""
+
 _FOLLOWED = ("succeeded", "requires_capture")
 
 PAID = ("Accepted", "Pending")
@@ -48,12 +57,30 @@ PAID = ("Accepted", "Pending")
 SIMULATOR = ConnectorConfig(id="con_test_simulator", created=0, name="simulator", kind="simulator", mode="test")
 
 
-class Trader(Client):
-    """A client that makes each of its requests under a key, one after the other, and makes them again later."""
+class Repeater(Client):
+    """A client that makes each of its requests again after the restore."""
 
     def __init__(self, world: World, merchant: Merchant, name: str) -> None:
         super().__init__(world, merchant, name)
         self.made: list[Asked] = []
+
+    async def _expect_waiting(self, asked: Asked) -> None:
+        """Repeat a request during the recovery. Raises Violation unless it is asked to wait."""
+        headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
+        if asked.key is not None:
+            headers["idempotency-key"] = asked.key
+        request = Request("POST", asked.path, "", headers, msgspec.json.encode(asked.params))
+        response = await self._send(asked, request, await self.world.reachable(), patience=60.0)
+        if response is None or response.status != 503 or b'"recovering"' not in response.body:
+            told = None if response is None else (response.status, response.body[:200])
+            raise Violation("recovering", f"{asked.who} {asked.path} had to wait for the recovery, and got {told}")
+
+
+class Trader(Repeater):
+    """A client that makes each of its requests under a key, one after the other, and makes them again later."""
+
+    def __init__(self, world: World, merchant: Merchant, name: str) -> None:
+        super().__init__(world, merchant, name)
         self.about: dict[str, tuple[Asked, str]] = {}
         """The request that made the payment which a request is about, and the payment's id then; by `Asked.who`."""
 
@@ -93,16 +120,8 @@ class Trader(Client):
     async def probe(self) -> None:
         """Repeat one request that moves money while the recovery lasts: it has to wait."""
         asked = next((one for one in self.made if _answer_of(one) and one.who not in self.about), None)
-        if asked is None:
-            return
-        headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
-        headers["idempotency-key"] = asked.key or ""
-        body = msgspec.json.encode(asked.params)
-        process = await self.world.reachable()
-        response = await self._send(asked, Request("POST", asked.path, "", headers, body), process, patience=60.0)
-        if response is None or response.status != 503 or b'"recovering"' not in response.body:
-            told = None if response is None else (response.status, response.body[:200])
-            raise Violation("recovering", f"{asked.who} {asked.path} had to wait for the recovery, and got {told}")
+        if asked is not None:
+            await self._expect_waiting(asked)
 
     async def _wishes(self) -> list[tuple[str, dict[str, Any]]]:
         """New payments, and at most one operation on each payment that is there."""
@@ -143,8 +162,91 @@ class Trader(Client):
         return "/v1/payouts", {"amount": 900, "currency": self.random.choice(("usd", "eur", "jpy")), "metadata": {}}
 
 
+class NamedBuyer(Repeater):
+    """A client with names in place of keys: it places orders, with a key or without, and pays without a key by tokens
+    from before the backup. It repeats the same afterwards. Its chance is a source of its own."""
+
+    def __init__(self, world: World, merchant: Merchant, name: str, chance: Random) -> None:
+        super().__init__(world, merchant, name)
+        self.random = chance
+        self.product = f"{name}.p"
+        self.tokens: list[str] = []
+        self.placed: set[str] = set()
+        """The orders that were placed before the store was put back, by `Asked.who`."""
+
+    async def prepare(self) -> None:
+        """Before the backup: stock the product, and get tokens."""
+        self.world.stocked[self.merchant.scope.key, self.product] = STOCK
+        product = {"name": "Book", "price": 1, "available_count": STOCK, "type": "book", "currency": "jpy"}
+        await self._say(f"/products/{self.product}", product, method="PUT", keyed=True)
+        for _ in range(self.random.choice((1, 2))):
+            asked = await self._say("/v1/tokens", {"card": self._card()}, keyed=True)
+            self.tokens.append(asked.answers[0].document["id"])
+
+    async def live(self) -> None:
+        for number in range(1, self.random.choice((1, 2)) + 1):
+            order = self._order(f"{self.name}.{number}.order")
+            self.made.append(await self._say("/orders", order, keyed=self.random.random() < 0.5))
+        for token in self.tokens:
+            params = {"amount": 4200, "currency": "usd", "source": token, "metadata": {}}
+            self.made.append(await self._say("/v1/charges", params, keyed=False))
+
+    async def look(self) -> None:
+        """See which orders were placed."""
+        rows = await self.world.store.query(None, f"{self.merchant.scope.key}/ord_", limit=PAGE_MAX)
+        orders = [decode(row.key.partition("/")[2], row.body) for row in rows]
+        placed = {one.order_id for one in orders if isinstance(one, Order) and one.status == "placed"}
+        self.placed = {asked.who for asked in self.made if asked.params.get("order_id") in placed}
+
+    async def probe(self) -> None:
+        """Repeat one request: it has to wait for the recovery, also without a key."""
+        asked = next((one for one in self.made if self._was_performed(one)), None)
+        if asked is not None:
+            await self._expect_waiting(asked)
+
+    async def repeat(self) -> None:
+        """Repeat most of the requests that were performed."""
+        for asked in self.made:
+            again = self._was_performed(asked) and self.random.random() < COMES_BACK
+            asked.answers.clear()  # Those objects are not there any more.
+            if again:
+                self.world.met["repeated by name"] += 1
+                await self._insist(asked, leaves=False)
+
+    def _was_performed(self, asked: Asked) -> bool:
+        return asked.who in self.placed or _answer_of(asked) is not None
+
+    async def _say(self, path: str, params: dict[str, Any], *, method: str = "POST", keyed: bool) -> Asked:
+        self.asked += 1
+        who = f"{self.name}.{self.asked}"
+        if "metadata" in params:
+            params["metadata"] = {"request": who}
+        asked = Asked(who, self.merchant.scope, path, params, who if keyed else None, [], method=method, named=True)
+        self.world.asked.append(asked)
+        await self._insist(asked, leaves=False)
+        return asked
+
+    def _order(self, order_id: str) -> dict[str, Any]:
+        line = {"product_id": self.product, "name": "Book", "price": 4200, "requested_count": 1, "type": "book"}
+        lines = [{**line, "delivery_address": f"{number} Main Street"} for number in self.random.choice(((1,), (1, 2)))]
+        payment = {"type": "card", "token": "tok_visa"}
+        return {"order_id": order_id, "user_id": self.name, "currency": "jpy", "products": lines, "payment": payment}
+
+
 def traders_of(world: World) -> list[Trader]:
     return [Trader(world, merchant, f"t{number}") for number, merchant in enumerate(world.merchants, 1)]
+
+
+def named_buyers_of(world: World) -> list[NamedBuyer]:
+    chance = Random(world.seed + 7)
+    if chance.random() >= NAMED:
+        return []
+    return [NamedBuyer(world, merchant, f"n{number}", chance) for number, merchant in enumerate(world.merchants, 1)]
+
+
+def delivered(world: World) -> set[str]:
+    """The references of the deliveries that the service makes."""
+    return {reference for reference, told in world.courier.known.items() if told.arranged and not told.cancelled}
 
 
 def performed(world: World) -> dict[str, tuple[str, int]]:
@@ -215,11 +317,16 @@ async def close_by_hand(world: World) -> None:
                 world.tell("operator", f"closes {item.id}")
 
 
-def check_performed(before: dict[str, tuple[str, int]], world: World) -> None:
-    """Raises Violation where a repeat was performed."""
+def check_performed(before: dict[str, tuple[str, int]], delivered_before: set[str], world: World) -> None:
+    """Raises Violation where a repeat was performed. An order whose delivery failed only now is refunded once."""
+    parents = {one.reference: one.parent for one in world.operations()}
+    refunded = {parents[reference] for reference, (kind, _) in before.items() if kind == "refund"}
     for reference, told in performed(world).items():
-        if reference not in before:
-            raise Violation("performed twice", f"after the restore the bank performed {told} anew, as {reference}")
+        if reference in before or (told[0] == "refund" and parents[reference] in before.keys() - refunded):
+            continue
+        raise Violation("performed twice", f"after the restore the bank performed {told} anew, as {reference}")
+    for reference in delivered(world) - delivered_before:
+        raise Violation("performed twice", f"after the restore the delivery service delivers {reference}")
 
 
 async def explained_by_items(
@@ -289,7 +396,8 @@ async def _open_items(world: World, scope_key: str, *, booked: Collection[str] |
 
 
 async def _payments(world: World, scope_key: str) -> list[PaymentIntent]:
-    """The listed payments by card of a merchant, oldest first, that were never disputed or refunded."""
+    """The listed payments by card of a merchant, oldest first, that are no order's and were never disputed or
+    refunded."""
     rows = await world.store.query(None, f"{scope_key}/pi_", limit=PAGE_MAX, order="oldest")
     found = []
     for row in rows:
@@ -298,7 +406,7 @@ async def _payments(world: World, scope_key: str) -> list[PaymentIntent]:
         charge_row = await world.store.get(f"{scope_key}/{payment.latest_charge}")
         charge = decode(payment.latest_charge or "", charge_row.body) if charge_row is not None else None
         plain = isinstance(charge, Charge) and charge.method_type == "card" and not charge.disputes
-        if plain and isinstance(charge, Charge) and charge.refunded_minor == 0:
+        if plain and isinstance(charge, Charge) and charge.refunded_minor == 0 and payment.order is None:
             found.append(payment)
     return found
 

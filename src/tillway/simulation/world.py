@@ -224,6 +224,8 @@ class Asked(msgspec.Struct):
     answers: list[Answer]
     given_up: bool = False
     method: str = "POST"
+    named: bool = False
+    """The client repeats it although it has no key: it names itself what it is about."""
 
     @property
     def record(self) -> str | None:
@@ -260,6 +262,7 @@ class World:
     """Everything that outlives a process: store, bank, clients' knowledge, time and chance."""
 
     def __init__(self, seed: int, store: Store, observe: "Callable[[World], Observer]") -> None:
+        self.seed = seed
         self.random = Random(seed)
         self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]  # No world needs the rest.
         self.store = store

@@ -108,20 +108,28 @@ async def live(world: World) -> None:
 
 async def _put_the_store_back(world: World, store: MemoryStore) -> None:
     """Trade, put the store back to the moment before, recover, and let the clients repeat. Raises Violation."""
-    traders = restores.traders_of(world)
+    traders, buyers = restores.traders_of(world), restores.named_buyers_of(world)
+    preparing = [world.loop.create_task(buyer.prepare()) for buyer in buyers]
+    while not await _at_rest(world, preparing):
+        await asyncio.sleep(1.0)
     kept = store.keep()
-    await _weather(world, [trader.live() for trader in traders])
-    before = restores.performed(world)
+    clients: list[restores.Trader | restores.NamedBuyer] = [*traders, *buyers]
+    await _weather(world, [client.live() for client in clients])
+    before, delivered = restores.performed(world), restores.delivered(world)
+    for buyer in buyers:
+        await buyer.look()
     await restores.put_back(world, store, kept)
-    for trader in traders:
-        await trader.probe()
+    for client in clients:
+        await client.probe()
     await restores.recover(world)
     await restores.close_by_hand(world)
     if world.random.random() < BANK_IS_AWAY:
         world.weather["refused"] = 0.9
-    await _weather(world, [trader.repeat() for trader in traders])
-    restores.check_performed(before, world)
+    await _weather(world, [client.repeat() for client in clients])
+    restores.check_performed(before, delivered, world)
     await checks.check(world)
+    for merchant in world.merchants:
+        check_orders(world, await checks.books_of(world, merchant.scope.key))
 
 
 async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> None:
