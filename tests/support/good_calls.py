@@ -632,6 +632,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "DELETE /ops/v1/accounts/{id}": _on(MerchantObjects.disabled_account, reason="The contract ended."),
     "GET /ops/v1/audit": _nothing(),
     "GET /ops/v1/audit_chain": _nothing(),
+    "POST /ops/v1/audit/exports": _nothing(),
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/balances": _nothing(),
     "POST /ops/v1/backups": _installation,

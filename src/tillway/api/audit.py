@@ -6,12 +6,13 @@ import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.audit import AuditEntry
+from tillway.domain.operator import REASON_MAX
 from tillway.domain.refusal import Refused
 from tillway.engine.audit.chain import Unreadable, look_at_end, place_in_chain
 from tillway.engine.audit.entries import entry_document
 from tillway.engine.ids import made_at
 from tillway.http.lists import list_page
-from tillway.http.params import Array, Created, Enum, Params, Span, Text, list_params
+from tillway.http.params import TIME_MAX, Array, Created, Enum, Parameter, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 
@@ -24,15 +25,17 @@ AREAS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The records of each area that `area` selects, by the beginnings of their ids."""
 
-LIST = list_params(
-    actor=Text(maximum=200),
-    area=Array(Enum(*AREAS), maximum=len(AREAS)),
-    created=Created(),
-    operation=Array(Text(maximum=200), maximum=10),
-    owner=OWNER,
-    record=Text(maximum=200),
-    who=Text(maximum=200),
-)
+FILTERS: Final[dict[str, Parameter]] = {
+    "actor": Text(maximum=200),
+    "area": Array(Enum(*AREAS), maximum=len(AREAS)),
+    "created": Created(),
+    "operation": Array(Text(maximum=200), maximum=10),
+    "owner": OWNER,
+    "record": Text(maximum=200),
+    "who": Text(maximum=200),
+}
+LIST = list_params(**FILTERS)
+EXPORT = Params(reason=Text(maximum=REASON_MAX), **FILTERS)
 
 
 @route("GET", "/ops/v1/audit", LIST, returns="list")
@@ -66,6 +69,28 @@ async def list_entries(call: Call) -> Answer:
         params["created"] = Span(max(span.first, since), span.last)
     filtered = bool(actor is not None or record is not None or who or begins or operations)
     return await list_page(call, "aud", keep=keep if filtered else None, noun="audit entry")
+
+
+@route("POST", "/ops/v1/audit/exports", EXPORT, returns="audit_export")
+async def announce_export(call: Call) -> Answer:
+    """Enter into the trail that its entries are exported, by these filters, before they are read at `/ops/v1/audit`.
+
+    The entry is in the trail that is exported, with the filters in `detail.export`, and the caller's name and reason.
+    """
+    _choose_trail(call)
+    filters = {name: _as_asked(value) for name, value in call.params.items() if name in FILTERS}
+    call.caller.reason = call.params.get("reason") or call.caller.reason
+    await call.platform.engine.note(call.caller, {"export": filters})
+    created = call.platform.engine.clock.now_ms() // 1000
+    return {"object": "audit_export", "created": created, "filters": filters}
+
+
+def _as_asked(value: Any) -> Any:
+    """A filter as callers write it."""
+    if not isinstance(value, Span):
+        return value
+    bounds = (("gte", value.first, 0), ("lte", value.last, TIME_MAX))
+    return {name: second for name, second, none in bounds if second != none}
 
 
 @route("GET", "/ops/v1/audit/{id}", Params(owner=OWNER), returns="audit_entry")

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from dashboard_shop import DashboardShop
-from dashboard_visitor import text
+from dashboard_visitor import Visitor, text
 
 from tillway.domain.account import Scope
 from tillway.domain.audit import TASK_ID, AuditEntry
@@ -125,3 +125,17 @@ async def test_the_export_has_what_the_filters_show(shop: DashboardShop) -> None
     assert 'filename="audit.jsonl"' in some.headers["content-disposition"]
     support = await shop.visitor("support", name="Support")
     assert (await support.get("/dashboard/audit.jsonl")).status == 403
+
+
+async def test_an_export_is_an_entry_of_the_trail_that_it_exports(shop: DashboardShop) -> None:
+    await refunded(shop)
+    visitor = await shop.visitor("viewer", name="Tax office")
+    first = json.loads((await visitor.get("/dashboard/audit.jsonl?area=money&from=2020-01-01")).body.splitlines()[0])
+    assert first["changes"], "the filter leaves the entry about the export out"
+    (newest, *_) = (await shop.get("/ops/v1/audit", who="Tax"))["data"]
+    assert (newest["operation"], newest["hint"]) == ("POST /ops/v1/audit/exports", "Tax office")
+    assert newest["detail"]["export"] == {"area": ["money"], "created": {"gte": 1577836800}}
+    assert "Exported the audit log" in text(await visitor.get(PAGE))
+    whole = await Visitor.signed_in(shop.app, "admin", name="Ines Castro")
+    lines = (await whole.get("/dashboard/audit.jsonl?owner=installation")).body.splitlines()
+    assert json.loads(lines[0])["detail"]["export"] == {"owner": "installation"}

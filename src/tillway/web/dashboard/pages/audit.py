@@ -61,8 +61,11 @@ def _filters(visit: Visit, fields: dict[str, Any]) -> dict[str, Any]:
 
 @page("GET", "/audit.jsonl", place="/audit")
 async def export_audit(visit: Visit) -> Reply:
-    """The entries that the filters show, one a line, as the API has them."""
+    """The entries that the filters show, one a line, as the API has them. The export is an entry too, and the first."""
+    if not visit.may("export_audit"):
+        visit.lacks = "export_audit"
     lines, filters = list[bytes](), _filters(visit, _fields(visit) | {"after": ""})
+    await visit.door.post("/ops/v1/audit/exports", filters, reason="Exported at the dashboard")
     while True:
         found = await visit.door.get("/ops/v1/audit", **filters, limit=EXPORT_PAGE)
         lines += [msgspec.json.encode(entry) for entry in found["data"]]
@@ -139,6 +142,7 @@ ACTIONS = {
     "POST /ops/v1/connectors/{name}": "Changed a connector",
     "POST /ops/v1/connectors/{name}/drain": "Drained a connector, or ended that",
     "POST /ops/v1/connectors/{name}/breaker": "Opened or closed a breaker",
+    "POST /ops/v1/audit/exports": "Exported the audit log",
     "POST /ops/v1/doctor": "Ran the doctor",
     "POST /ops/v1/backups": "Backed up",
     "POST /ops/v1/keys": "Made a key",
