@@ -91,6 +91,7 @@ STATIC_PAGES = (
         "/customers/new",
         "/balance",
         "/balance/payout",
+        "/balance/accounts/new",
         "/disputes",
         "/doubts",
         "/links",

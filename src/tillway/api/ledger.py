@@ -1,5 +1,6 @@
 """`/ops/v1/ledger` and `/ops/v1/balances`: the accounts of the ledger, and whose money it is."""
 
+from collections import Counter
 from typing import Any
 
 from tillway.engine.balance import available_and_pending, fold, pending_until
@@ -17,10 +18,13 @@ async def ledger(call: Call) -> Answer:
         {"account": place.rpartition("/")[0], "balance": amount, "currency": place.rpartition("/")[2]}
         for place, amount in sorted(folded.accounts.items())
     ]
+    sums = Counter[str]()
+    for place, amount in folded.accounts.items():
+        sums[place.rpartition("/")[2]] += amount
     return {
         "object": "ledger",
         "accounts": accounts,
-        "balanced": sum(folded.accounts.values()) == 0,
+        "balanced": not any(sums.values()),
         "entries": folded.entries,
         "pending_until": pending_until(folded, engine.clock.now_ms() // 1000),
     }

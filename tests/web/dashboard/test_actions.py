@@ -77,6 +77,39 @@ async def test_available_money_is_paid_out_once(shop: DashboardShop) -> None:
     assert [one["amount"] for one in (await shop.get("/v1/payouts"))["data"]] == [10_000]
 
 
+GERMAN, CLOSED = "DE89370400440532013000", "DE35370400440532013002"
+
+
+async def test_a_bank_account_is_added_and_the_failed_one_is_marked(shop: DashboardShop) -> None:
+    """The form offers the default account first, and says of another that its last payout came back."""
+    await shop.pay(50_000, card="pm_card_bypassPending")
+    visitor, action = await shop.visitor("admin"), "/dashboard/balance/accounts/new"
+    assert f'href="{action}"' in (await visitor.get("/dashboard/balance")).body.decode()
+    form = await visitor.get(action)
+    given = {"country": "DE", "currency": "EUR", "account_holder_name": "Kettle & Leaf GmbH", "reason": "New bank"}
+    wrong = await visitor.submit(form, action, given | {"secret.account_number": GERMAN[:-1] + "1"})
+    assert wrong.status == 400 and GERMAN[:-1] not in wrong.body.decode()
+    assert re.search('id="account_number"[^>]*aria-invalid="true"', wrong.body.decode()), text(wrong)
+    assert "New bank" in wrong.body.decode() and "Kettle &amp; Leaf GmbH" in wrong.body.decode()
+    for _ in range(2):
+        assert (await visitor.submit(form, action, given | {"secret.account_number": GERMAN})).status == 303
+    old = {"country": "DE", "currency": "EUR", "secret.account_number": CLOSED}
+    assert (await visitor.submit(await visitor.get(action), action, old)).status == 303
+    newest, first = (await shop.get("/v1/account"))["external_accounts"]["data"]
+    assert (newest["last4"], first["last4"], first["default_for_currency"]) == ("3002", "3000", True)
+    await shop.post("/v1/payouts", amount=1000, currency="eur", destination=newest["id"])
+    await shop.app.wait(120)
+    await shop.app.wait(1)
+    page = await visitor.get("/dashboard/balance")
+    assert re.search("DE ···· 3002 .{0,60}Failed on .{5,20}: account closed. closed", text(page)), text(page)
+    assert '<span class="t bad">closed</span>' in page.body.decode()
+    paying = (await visitor.get("/dashboard/balance/payout")).body.decode()
+    assert f'<option value="{first["id"]}" selected>DE ···· 3000, Kettle &amp; Leaf GmbH' in paying
+    assert f'<option value="{newest["id"]}">DE ···· 3002, failed: account closed' in paying
+    entries = (await shop.get("/ops/v1/audit", record=first["id"]))["data"]
+    assert "New bank" in str(entries) and GERMAN not in str(entries)
+
+
 async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
     dispute = await MerchantObjects(shop.app, shop.merchant).dispute()
     visitor = await shop.visitor()
@@ -527,6 +560,7 @@ ACTIONS: dict[str, tuple[Capability, dict[str, str]]] = {
     "/disputes/{id}": ("disputes", {}),
     "/disputes/{id}/give-in": ("disputes", {}),
     "/balance/payout": ("settle", {"currency": "eur", "amount": "1.00"}),
+    "/balance/accounts/new": ("configure", {"secret.account_number": "x"}),
     "/payouts/{id}/book": ("settle", {}),
     "/doubts/{id}": ("settle", {"outcome": "failed", "reason": "x"}),
     "/connectors/{name}/drain": ("settle", {"drained": "true", "reason": "x"}),

@@ -100,7 +100,7 @@ DOINGS: Final[dict[str, dict[Capability, str]]] = {
         "settle": "Changing the metadata of payments",
     },
     "/customers": {"personal": "Adding customers", "settle": "Charging and crediting customers"},
-    "/balance": {"settle": "Paying out"},
+    "/balance": {"settle": "Paying out", "configure": "Changing the accounts that payouts go to"},
     "/disputes": {"disputes": "Answering disputes"},
     "/doubts": {"settle": "Settling money in doubt"},
     "/links": {"configure": "Changing payment links"},

@@ -8,7 +8,7 @@ from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import as_csv, whole_csv
 from tillway.web.dashboard.pages.refunds import read_amount
-from tillway.web.dashboard.proving import ask_proof
+from tillway.web.dashboard.proving import SECRET, ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 STATUSES = {
@@ -38,10 +38,13 @@ async def show_balance(visit: Visit) -> Reply:
         }
         for one in balance["available"]
     ]
+    accounts = await _accounts(visit)
+    payouts = await _payouts(visit, accounts)
     values = {
         "rows": rows,
-        "payouts": await _payouts(visit, accounts := await _accounts(visit)),
-        "paid_out_to": accounts,
+        "payouts": payouts,
+        "paid_out_to": await _with_failures(visit, accounts, payouts),
+        "can_add": visit.may("configure"),
         "movements": (await door.get("/v1/balance_transactions", limit=20))["data"],
         "ledger": ledger,
         "accounts": _by_currency(ledger["accounts"]),
@@ -73,6 +76,26 @@ async def _accounts(visit: Visit) -> list[dict[str, Any]]:
     """The accounts that payouts go to."""
     found: list[dict[str, Any]] = (await visit.door.get("/v1/account"))["external_accounts"]["data"]
     return [{**one, "told": _account_words(one)} for one in found]
+
+
+async def _with_failures(
+    visit: Visit, accounts: list[dict[str, Any]], payouts: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The accounts, each with its last payout among `payouts` and the failed ones where that has failed: an account
+    that banks send money back from goes on doing so until somebody acts."""
+    failed = (await visit.door.get("/v1/payouts", status="failed", limit=PAYOUTS))["data"] if accounts else []
+    last: dict[str, dict[str, Any]] = {}
+    for one in sorted((*payouts, *failed), key=lambda one: one["created"]):
+        if one["status"] in ("paid", "failed"):
+            last[one["destination"]] = one
+    found = []
+    for account in accounts:
+        one = last.get(account["id"]) or {"status": "", "failure_code": ""}
+        code = str(one["failure_code"] or "")
+        failure = {"at": one["created"], "why": words.readable(code).lower()} if one["status"] == "failed" else None
+        state = code.removeprefix("account_") if code in ("account_closed", "account_frozen") else "failed"
+        found.append({**account, "failure": failure, "state": state if failure else ""})
+    return found
 
 
 def _account_words(one: dict[str, Any]) -> str:
@@ -211,7 +234,8 @@ async def _form(
 ) -> Shown:
     available = await _available(visit, currency)
     minor, unfit = read_amount(amount, currency, available, MOST)
-    account = await visit.door.get("/v1/account")
+    accounts = [one for one in await _accounts(visit) if one["currency"] == currency]
+    chosen = visit.sent("destination")
     values = {
         "currency": currency,
         "amount": amount,
@@ -220,11 +244,62 @@ async def _form(
         "available": available,
         "minor": max(available, 0) if unfit else minor,
         "decimals": MINOR_UNITS[currency],
-        "destinations": [one for one in account["external_accounts"]["data"] if one["currency"] == currency],
+        "destinations": await _with_failures(visit, accounts, []),
+        "chosen": chosen or next((one["id"] for one in accounts if one["default_for_currency"]), ""),
         "key": visit.idempotency_key,
         "reason": visit.sent("reason"),
     }
     return Shown("pay-out.html", values, 422 if wrong and status == 200 else status)
+
+
+@page("GET", "/balance/accounts/new", place="/balance")
+async def ask_account(visit: Visit) -> Reply:
+    await visit.check_role("configure", _accounts_path(visit))
+    return _account_form(visit)
+
+
+@page("POST", "/balance/accounts/new", place="/balance")
+async def add_account(visit: Visit) -> Reply:
+    """Add a bank account that payouts can go to. Its number goes to the vault and comes back on no page."""
+    await visit.check_role("configure", _accounts_path(visit))
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    given = {name: visit.sent(name) for name in ("account_holder_name", "country", "currency") if visit.sent(name)}
+    given |= {name: number for name in NUMBERS if (number := visit.sent(SECRET + name))}
+    given["currency"] = given.get("currency", visit.account.default_currency).lower()
+    params: dict[str, Any] = {"external_account": {"object": "bank_account", **given}}
+    if visit.sent("default"):
+        params["default_for_currency"] = True
+    reason = visit.sent("reason") or "Added at the dashboard"
+    try:
+        await visit.door.post(_accounts_path(visit), params, key=visit.idempotency_key, reason=reason)
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        return _account_form(visit, refused)
+    return Redirect(visit.url("/balance"))
+
+
+NUMBERS = ("account_number", "routing_number")
+"""The parts of a bank account that no page repeats."""
+
+
+def _accounts_path(visit: Visit) -> str:
+    return f"/v1/accounts/{visit.account.id}/external_accounts"
+
+
+def _account_form(visit: Visit, refused: CallRefused | None = None) -> Shown:
+    own = {"country": visit.account.country, "currency": visit.account.default_currency.upper()}
+    names = ("account_holder_name", "country", "currency", "default", "reason")
+    # A refusal names `external_account[account_number]`, or the number alone.
+    at = refused.param.removeprefix("external_account").strip("[]") if refused is not None else ""
+    values = {
+        "given": {name: visit.sent(name) if visit.form else own.get(name, "") for name in names},
+        "wrong": refused.message if refused is not None else "",
+        "at": at or ("account_number" if refused is not None and "account" in refused.code else ""),
+        "key": visit.idempotency_key,
+    }
+    return Shown("new-account.html", values, refused.status if refused is not None else 200)
 
 
 @page("GET", "/payouts/{id}", place="/balance")
