@@ -103,6 +103,10 @@ async def test_a_bank_account_is_added_and_the_failed_one_is_marked(shop: Dashbo
     page = await visitor.get("/dashboard/balance")
     assert re.search("DE ···· 3002 .{0,60}Failed on .{5,20}: account closed. closed", text(page)), text(page)
     assert '<span class="t bad">closed</span>' in page.body.decode()
+    (returned,) = (await shop.get("/v1/payouts"))["data"]
+    shown = text(await visitor.get(f"/dashboard/payouts/{returned['id']}"))
+    assert ", did not arrive at DE ···· 3002" in shown and "arrives" not in shown
+    assert "Added an account for payouts" in text(await visitor.get("/dashboard/audit"))
     paying = (await visitor.get("/dashboard/balance/payout")).body.decode()
     assert f'<option value="{first["id"]}" selected>DE ···· 3000, Kettle &amp; Leaf GmbH' in paying
     assert f'<option value="{newest["id"]}">DE ···· 3002, failed: account closed' in paying
@@ -407,7 +411,7 @@ async def test_a_link_ends_when_its_form_says(shop: DashboardShop) -> None:
     await shop.post(f"/v1/payment_links/{id}", inactive_message="Come next year")
     late = await visitor.submit(form, edit, {"ends": "", "limit": "3"})
     assert late.status == 409 and "nothing was done" in text(late)
-    assert "Text when it is closed Come next year" in text(late) and f"Ends {year}-12-04T18:00" in text(late)
+    assert "Text when it is closed Come next year" in text(late) and f"Ends {year}-12-04, 18:00" in text(late)
     assert (await shop.get(f"/v1/payment_links/{id}"))["restrictions"] is None
     assert (await visitor.submit(late, edit, {"ends": "", "limit": "3"})).status == 303
     link = await shop.get(f"/v1/payment_links/{id}")

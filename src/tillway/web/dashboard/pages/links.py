@@ -45,10 +45,13 @@ async def _overview(visit: Visit, link: str) -> dict[str, Any]:
 def _read_end(visit: Visit) -> tuple[int | None, str]:
     """The end that a person wrote as day and time of the merchant, in epoch seconds, and why it is none."""
     written = visit.sent("ends")
+    if not written:
+        return None, ""
     try:
-        return (int(datetime.fromisoformat(written).replace(tzinfo=visit.zone).timestamp()) if written else None), ""
+        ends = int(datetime.fromisoformat(written).replace(tzinfo=visit.zone).timestamp())
     except (ValueError, OverflowError):
         return None, "Write a day and a time, such as 2026-12-04T18:00."
+    return ends, "" if ends > visit.now else "The end must be in the future."
 
 
 async def _visits(visit: Visit, link: str) -> dict[str, Any]:
@@ -198,7 +201,8 @@ async def edit_link(visit: Visit) -> Reply:
         said = "Write an address of your own or a text of the thank-you page, not both."
         return _edit_form(visit, given, version, said, "url")
     ends, late = _read_end(visit)
-    if late:
+    new_end = given["ends"] != (await _kept(visit))["ends"]  # The field has no seconds, which an end may have.
+    if late and new_end:
         return _edit_form(visit, given, version, late, "ends")
     redirect = {"type": "redirect", "redirect": {"url": url}}
     confirmation = {"type": "hosted_confirmation", "hosted_confirmation": {"custom_message": message}}
@@ -207,7 +211,7 @@ async def edit_link(visit: Visit) -> Reply:
         "inactive_message": given["inactive_message"],
         "restrictions": {"completed_sessions": {"limit": given["limit"]}} if given["limit"] else "",
     }
-    if given["ends"] != (await _kept(visit))["ends"]:  # The field has no seconds, which an end may have.
+    if new_end:
         params["expires_at"] = ends if ends is not None else ""
     reason = visit.sent("reason") or "Changed at the dashboard"
     try:
