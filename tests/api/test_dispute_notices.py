@@ -207,10 +207,12 @@ async def test_a_report_of_another_time_is_taken_with_an_alarm(
     assert (await disputed.only())["status"] == "needs_response"
 
 
+@pytest.mark.parametrize("told_again", [False, True])
 async def test_a_report_waits_a_day_for_a_capture_that_may_explain_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, told_again: bool
 ) -> None:
-    """10.00 are captured, 20.00 may be, and the authorization has 42.00."""
+    """10.00 are captured, 20.00 may be, and the authorization has 42.00. The report's item is closed by hand, or by the
+    same report when it can be booked."""
     async with live_merchant(tmp_path, disputes="yes", multicapture="yes") as live:
         options = {"card": {"request_multicapture": "if_available"}}
         held = (await live.pay(capture_method="manual", payment_method_options=options)).json
@@ -233,15 +235,20 @@ async def test_a_report_waits_a_day_for_a_capture_that_may_explain_it(
         assert (item["operation"], item["reference"], item["amount"]) == ("dispute", "d-1", 3000)
         assert (item["subject"], item["theirs"], len(item["notices"])) == (held["id"], "opened", 1)
         assert await disputed.disputes() == []
-        # The bank answers again: the capture is booked, and closing the item lets the dispute be heard.
+        # The bank answers again, and the capture is booked.
         live.refuses = None
         await live.run_due()
         assert (await live.get(f"/v1/payment_intents/{held['id']}"))["amount_received"] == 3000
-        operator = await live.app.operator("operator", live.merchant.account, mode="live")
-        closing = {"reason": "The capture is booked."}
-        await live.app.ok(operator, "POST", f"/ops/v1/open_items/{item['id']}/close", closing)
+        if told_again:
+            assert await disputed.told(amount=3000) == 200
+        else:
+            operator = await live.app.operator("operator", live.merchant.account, mode="live")
+            closing = {"reason": "The capture is booked."}
+            await live.app.ok(operator, "POST", f"/ops/v1/open_items/{item['id']}/close", closing)
         await live.app.wait(0)
         assert (await disputed.only())["amount"] == 3000
+        [closed] = (await live.get("/ops/v1/open_items"))["data"]
+        assert (closed["status"], closed["closed_by"] == "system") == ("closed", told_again)
 
 
 async def test_a_bank_that_knows_no_outcomes(tmp_path: Path) -> None:

@@ -112,16 +112,20 @@ def explain(item: OpenItem, subject: str, ours: str, at: Moment) -> Changes[Open
     if (item.theirs, ours) == ("succeeded", "declined"):
         contradicted = msgspec.structs.replace(item, kind="contradiction", ours=ours, subject=subject)
         return Changes(result=contradicted, records=(contradicted,))
-    explained = msgspec.structs.replace(
-        item,
-        status="closed",
-        closed_at=at.now,
-        closed_by="system",
-        resolution="The request was repeated under its Idempotency-Key.",
-        subject=subject,
+    return _end(item, subject, "The request was repeated under its Idempotency-Key.", at)
+
+
+def end_booked(item: OpenItem, payment: str, at: Moment) -> Changes[OpenItem]:
+    """The dispute of the item is booked now, by a notice that came again. Close the item, and hear what it keeps."""
+    return _end(item, payment, "The dispute is booked.", at)
+
+
+def _end(item: OpenItem, subject: str, resolution: str, at: Moment) -> Changes[OpenItem]:
+    ended = msgspec.structs.replace(
+        item, status="closed", closed_at=at.now, closed_by="system", resolution=resolution, subject=subject
     )
-    closing = EventDraft(type="open_item.closed", record=explained, previous=item)
-    return Changes(result=explained, records=(explained,), events=(closing,), tasks=_hear(item, at))
+    closing = EventDraft(type="open_item.closed", record=ended, previous=item)
+    return Changes(result=ended, records=(ended,), events=(closing,), tasks=_hear(item, at))
 
 
 def close(item: OpenItem, *, by: str, reason: str, at: Moment) -> Changes[OpenItem]:

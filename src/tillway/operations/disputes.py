@@ -17,7 +17,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.early_fraud_warning import EarlyFraudWarning, warning_id
-from tillway.domain.open_item import OpenItem
+from tillway.domain.open_item import OpenItem, dispute_item_id, end_booked
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
@@ -238,9 +238,12 @@ async def book_notice(engine: Engine, scope: Scope, tail: str, notice: Notice, c
         if isinstance(changes.result, OpenItem) and await load.maybe(OpenItem, changes.result.id) is not None:
             return NO_CHANGES
         changes = await follow_warning(load, changes)
-        if not changes.records or notice.stage == "inquiry":
-            return changes
-        return (await revoke_mandate(load, charge)).then(changes)
+        if changes.records and notice.stage != "inquiry":
+            changes = (await revoke_mandate(load, charge)).then(changes)
+        item = await load.maybe(OpenItem, dispute_item_id({"id": notice.id, "reference": notice.reference}))
+        if item is not None and item.status == "open" and item.operation == "dispute":
+            return end_booked(item, charge.payment, at).then(changes)
+        return changes
 
     done = await engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
     if reused:
