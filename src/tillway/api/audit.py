@@ -13,6 +13,7 @@ from tillway.engine.audit.entries import entry_document
 from tillway.engine.ids import made_at
 from tillway.http.lists import list_page
 from tillway.http.params import TIME_MAX, Array, Created, Enum, Parameter, Params, Span, Text, list_params
+from tillway.http.render import encode
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 
@@ -77,12 +78,15 @@ async def announce_export(call: Call) -> Answer:
 
     The entry is in the trail that is exported, with the filters in `detail.export`, and the caller's name and reason.
     """
+    engine, asked = call.platform.engine, call.caller
+    await engine.check_unanswered(asked)
     _choose_trail(call)
     filters = {name: _as_asked(value) for name, value in call.params.items() if name in FILTERS}
     call.caller.reason = call.params.get("reason") or call.caller.reason
-    await call.platform.engine.note(call.caller, {"export": filters})
-    created = call.platform.engine.clock.now_ms() // 1000
-    return {"object": "audit_export", "created": created, "filters": filters}
+    await engine.note(call.caller, {"export": filters})
+    shown = {"object": "audit_export", "created": engine.clock.now_ms() // 1000, "filters": filters}
+    await engine.keep_body(asked, encode(shown))
+    return shown
 
 
 def _as_asked(value: Any) -> Any:
