@@ -3,7 +3,7 @@
 from typing import Any
 
 from tillway.domain.customer import Customer
-from tillway.http.lists import asked_page, collect
+from tillway.http.lists import asked_page, collect_asked
 from tillway.http.params import Array, Id, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import customer_overviews, customers
@@ -24,17 +24,7 @@ async def list_overviews(call: Call) -> Answer:
         load = call.platform.engine.load(scope)
         found: list[Any] = [await customers.existing(load, id, "ids") for id in dict.fromkeys(ids)]
     else:
-        found = await collect(
-            call,
-            "cus",
-            index=None,
-            partition=None,
-            span=asked.span,
-            cursor=f"{scope}/{asked.cursor}" if asked.cursor else None,
-            order=asked.order,
-            limit=asked.limit + 1,
-            keep=lambda customer: not customer.deleted,
-        )
+        found = await collect_asked(call, "cus", asked, keep=lambda customer: not customer.deleted)
     async with call.platform.scans.begin(scope) as scan:
         rows = await customer_overviews.overviews_of(store, scope, found[: asked.limit + 1], scan)
     return asked.page([row.document() for row in rows], "/ops/v1/customers")

@@ -11,7 +11,7 @@ from tillway.domain.record import NOTHING, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.events import entry_bound, events_of, with_own_rows
 from tillway.engine.ids import made_at
-from tillway.http.lists import LIST_URLS, SCAN_PAGE, AskedPage, Keep, asked_page, collect, page_query
+from tillway.http.lists import LIST_URLS, SCAN_PAGE, AskedPage, Keep, asked_page, collect_asked, page_query
 from tillway.http.params import (
     Array,
     Boolean,
@@ -127,17 +127,8 @@ async def _with_own_rows(call: Call, asked: AskedPage, types: list[str] | None, 
     scope = call.caller.scope_key
     found: list[Any] = []
     for partition in [None] if types is None else [by_kind(scope, "evt", type) for type in types]:
-        found += await collect(
-            call,
-            "evt",
-            index="kind" if partition is not None else None,
-            partition=partition,
-            span=asked.span,
-            cursor=f"{scope}/{asked.cursor}" if asked.cursor else None,
-            order=asked.order,
-            limit=asked.limit + 1,
-            keep=keep,
-        )
+        index = "kind" if partition is not None else None
+        found += await collect_asked(call, "evt", asked, index=index, partition=partition, keep=keep)
     return found
 
 

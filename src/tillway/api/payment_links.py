@@ -10,7 +10,7 @@ from tillway.domain.checkout import CheckoutSession, PaymentLink
 from tillway.domain.commands import CreateLink, UpdateLink
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
-from tillway.http.lists import asked_page, collect, list_page
+from tillway.http.lists import asked_page, collect_asked, list_page
 from tillway.http.params import (
     Array,
     Boolean,
@@ -137,17 +137,7 @@ async def list_overviews(call: Call) -> Answer:
     if ids := call.params.get("ids"):
         found: list[Any] = [await load.get(PaymentLink, id, "ids") for id in dict.fromkeys(ids)]
     else:
-        found = await collect(
-            call,
-            "plink",
-            index=None,
-            partition=None,
-            span=asked.span,
-            cursor=f"{call.caller.scope_key}/{asked.cursor}" if asked.cursor else None,
-            order=asked.order,
-            limit=asked.limit + 1,
-            keep=None,
-        )
+        found = await collect_asked(call, "plink", asked)
     rows = [await _overview(call, link) for link in found[: asked.limit]]
     return asked.page([*rows, *found[asked.limit :]], "/ops/v1/payment_links")
 

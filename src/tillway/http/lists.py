@@ -54,17 +54,7 @@ async def list_page(
     if "source_api" in params:
         index, partition, keep = _by_source_api(scope, prefix, SourceApi[params["source_api"]], index, partition, keep)
     asked = await asked_page(call, prefix, noun or "object", within, also)
-    records = await collect(
-        call,
-        prefix,
-        index=index,
-        partition=partition,
-        span=asked.span,
-        cursor=f"{scope}/{asked.cursor}" if asked.cursor else None,
-        order=asked.order,
-        limit=asked.limit + 1,
-        keep=keep,
-    )
+    records = await collect_asked(call, prefix, asked, index=index, partition=partition, keep=keep)
     added = [record for record in also if asked.has(record) and (keep is None or keep(record))]
     if added:
         found = {record.id: record for record in (*records, *added)}
@@ -138,6 +128,29 @@ def _by_source_api(
     if index is None and source_api is not SourceApi.v1:
         return "term", by_source_api(scope, prefix, source_api), keep
     return index, partition, lambda record: record.source_api is source_api and (keep is None or keep(record))
+
+
+async def collect_asked(
+    call: Call,
+    prefix: str,
+    asked: AskedPage,
+    *,
+    index: str | None = None,
+    partition: str | None = None,
+    keep: Keep | None = None,
+) -> list[Any]:
+    """Return the records of the asked page, and the one after it where there is one. Refused as `collect`."""
+    return await collect(
+        call,
+        prefix,
+        index=index,
+        partition=partition,
+        span=asked.span,
+        cursor=f"{call.caller.scope_key}/{asked.cursor}" if asked.cursor else None,
+        order=asked.order,
+        limit=asked.limit + 1,
+        keep=keep,
+    )
 
 
 async def collect(
