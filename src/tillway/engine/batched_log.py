@@ -14,6 +14,7 @@ import msgspec
 from tillway.domain.record import Record
 from tillway.engine.clock import Clock
 from tillway.engine.ids import SUFFIX_LENGTH, base62, microseconds_of, random_text, recent_base62
+from tillway.engine.repeating import Repeating
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable
 
@@ -79,7 +80,7 @@ class BatchedLog(Generic[Line]):
         self._dropped = 0
         self._last_us = 0
         self._flushing = asyncio.Lock()
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = Repeating(f"log of {self.prefix}", self.flush, EVERY_SECONDS)
 
     @property
     def keeps(self) -> bool:
@@ -99,22 +100,13 @@ class BatchedLog(Generic[Line]):
 
     def start(self) -> None:
         if self.keeps:
-            self._loop = asyncio.ensure_future(self._flush_now_and_then())
+            self._loop.start()
 
     async def close(self) -> None:
         """Write the last lines down and stop."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._loop.runs:
+            await self._loop.stop()
             await self.flush()
-
-    async def _flush_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            try:
-                await self.flush()
-            except Exception:
-                log.exception("lines were not logged", extra={"log": self.prefix})
 
     async def flush(self) -> None:
         """Write down all lines that wait. Lines that the store does not take are lost, and counted in the log."""

@@ -4,12 +4,12 @@ Requests only put the time into memory. A loop beside them writes it down, at mo
 no payment's commit grows and none waits for it.
 """
 
-import asyncio
 import logging
 from typing import Final
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.key_use import KeyUse, use_id
+from tillway.engine.repeating import Repeating
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable
 
@@ -24,13 +24,13 @@ KEYS_MAX: Final = 10_000
 
 
 class KeyUses:
-    """The uses that one process has seen. `keep` writes them until `close`."""
+    """The uses that one process has seen. From `start` to `close` they are written down."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seen: dict[str, int] = {}
         self._written: dict[str, int] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = Repeating("uses of keys", self.write, LOOK_EVERY_SECONDS)
 
     def note(self, credential: str, now: float) -> None:
         """The credential of that id was used at `now` (epoch seconds)."""
@@ -38,19 +38,12 @@ class KeyUses:
             self._seen[credential] = int(now)
 
     def start(self) -> None:
-        self._loop = asyncio.ensure_future(self._keep())
+        self._loop.start()
 
     async def close(self) -> None:
         """Write the last uses and stop."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._loop.stop()
         await self.write()
-
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
-            await self.write()
 
     async def write(self) -> None:
         """Write the uses with a stored time that is too old. One that cannot be written is tried at the next look."""

@@ -5,17 +5,15 @@ another process counts that soon. Without this, the first payment after a pause 
 up to 17 requests on DynamoDB. Settings of merchants who have sent nothing for an hour are left alone.
 """
 
-import asyncio
-import logging
+import contextlib
 import time
 from typing import Final
 
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
+from tillway.engine.repeating import Repeating
 from tillway.http.authentication import Authenticator
 from tillway.store.port import Unavailable
-
-log = logging.getLogger(__name__)
 
 RENEW_EVERY_SECONDS: Final = 1.5
 """Less than the two seconds for which settings are known, by the time of a slow read."""
@@ -28,15 +26,13 @@ class FreshSettings:
         self._authenticator = authenticator
         self._connections = connections
         self._engine = engine
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = Repeating("fresh settings", self._renew_if_there, RENEW_EVERY_SECONDS)
 
     def start(self) -> None:
-        self._loop = asyncio.ensure_future(self._keep())
+        self._loop.start()
 
     async def close(self) -> None:
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._loop.stop()
 
     async def renew(self) -> None:
         """Read the settings in use once. Raises `Unavailable`."""
@@ -46,12 +42,7 @@ class FreshSettings:
             for scope_key in scopes:
                 await self._engine.renew_endpoints(scope_key)
 
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_EVERY_SECONDS)
-            try:
-                await self.renew()
-            except Unavailable:
-                continue  # Requests read for themselves, and say that the store is away.
-            except Exception:
-                log.exception("settings could not be read ahead of time")
+    async def _renew_if_there(self) -> None:
+        # Requests read for themselves, and say that the store is away.
+        with contextlib.suppress(Unavailable):
+            await self.renew()

@@ -10,17 +10,15 @@ never believes that more is missing than the others have taken since it last loo
 """
 
 import asyncio
-import logging
 from typing import Final
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.throttle_time import ThrottleTime, throttle_id
 from tillway.engine.clock import Clock
+from tillway.engine.repeating import Repeating
 from tillway.http.throttle import AnyBuckets, Rate
 from tillway.store.codec import RecordDamaged, decode, write_of
 from tillway.store.port import ABSENT, KEYS_MAX, CommitUnknown, Conflict, Row, Store, Unavailable
-
-log = logging.getLogger(__name__)
 
 SHARE_EVERY_SECONDS: Final = 0.25
 """How often a server that stays shares its batches. A function does so before the end of an invocation."""
@@ -30,7 +28,6 @@ HELD_MAX: Final = 20_000
 
 TRIES_MAX: Final = 3
 """How often a batch is added whose record another process has just changed. After that it waits for the next round."""
-
 
 DEBT_SECONDS_MAX: Final = 60.0
 """How much longer than an empty one a bucket may take to be full, after many processes took their batches at once."""
@@ -56,7 +53,7 @@ class SharedCounts:
         self._held: dict[tuple[str, str], _Held] = {}
         self._due: dict[str, _Held] = {}
         """The batches to share, by the ids of their records."""
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = Repeating("shared throttles", self.share, SHARE_EVERY_SECONDS)
 
     def now(self) -> float:
         """The time of the buckets, in seconds: it goes on while a function on AWS is frozen."""
@@ -131,20 +128,10 @@ class SharedCounts:
 
     def start(self) -> None:
         """Share from now on, until `close`."""
-        self._loop = asyncio.ensure_future(self._keep())
+        self._loop.start()
 
     async def close(self) -> None:
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(SHARE_EVERY_SECONDS)
-            try:
-                await self.share()
-            except Exception:
-                log.exception("the throttles' counts were not shared")
+        await self._loop.stop()
 
 
 class StoredBuckets:
