@@ -633,6 +633,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/audit": _nothing(),
     "GET /ops/v1/audit_chain": _nothing(),
     "POST /ops/v1/audit/exports": _nothing(),
+    "POST /ops/v1/exports": _nothing(list="payments", rows=2, filters={"currency": ["eur"]}),
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/balances": _nothing(),
     "POST /ops/v1/backups": _installation,

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tillway.api.exports import enter_export
 from tillway.domain.account import SYSTEM
 from tillway.domain.audit import AuditEntry
 from tillway.domain.operator import REASON_MAX
@@ -13,7 +14,6 @@ from tillway.engine.audit.entries import entry_document
 from tillway.engine.ids import made_at
 from tillway.http.lists import list_page
 from tillway.http.params import TIME_MAX, Array, Created, Enum, Parameter, Params, Span, Text, list_params
-from tillway.http.render import encode
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 
@@ -78,15 +78,11 @@ async def announce_export(call: Call) -> Answer:
 
     The entry is in the trail that is exported, with the filters in `detail.export`, and the caller's name and reason.
     """
-    engine, asked = call.platform.engine, call.caller
-    await engine.check_unanswered(asked)
+    asked = call.caller
+    await call.platform.engine.check_unanswered(asked)
     _choose_trail(call)
     filters = {name: _as_asked(value) for name, value in call.params.items() if name in FILTERS}
-    call.caller.reason = call.params.get("reason") or call.caller.reason
-    await engine.note(call.caller, {"export": filters})
-    shown = {"object": "audit_export", "created": engine.clock.now_ms() // 1000, "filters": filters}
-    await engine.keep_body(asked, encode(shown))
-    return shown
+    return await enter_export(call, asked, "audit_export", {"export": filters}, filters=filters)
 
 
 def _as_asked(value: Any) -> Any:

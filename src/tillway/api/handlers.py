@@ -26,6 +26,7 @@ NOUNS = (
     "early_fraud_warnings",
     "ephemeral_keys",
     "events",
+    "exports",
     "external_accounts",
     "file_links",
     "files",

@@ -42,6 +42,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/closes": "settle",
     "POST /ops/v1/closes/{day}/differences/{difference}": "settle",
     "POST /ops/v1/audit/exports": "export_audit",
+    "POST /ops/v1/exports": "read",
     "POST /ops/v1/backups": "configure",
     "POST /ops/v1/connectors": "configure",
     "POST /ops/v1/connectors/{name}": "configure",

@@ -1,7 +1,7 @@
 """The audit log at the dashboard: filters, an entry field by field, the state of the chain, and its export."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,13 +9,16 @@ import msgspec
 import pytest
 from dashboard_shop import DashboardShop
 from dashboard_visitor import Visitor, text
+from good_calls import MerchantObjects
 
 from tillway.domain.account import Scope
 from tillway.domain.audit import TASK_ID, AuditEntry
 from tillway.engine.audit.chain import AuditChain
 from tillway.engine.audit.entries import task_write
 from tillway.store.codec import decode, write_of
+from tillway.store.port import StorageFull, Write
 from tillway.testing.in_process import InProcessApp
+from tillway.web.dashboard.visit import PAGES
 
 PAGE = "/dashboard/audit"
 
@@ -139,3 +142,46 @@ async def test_an_export_is_an_entry_of_the_trail_that_it_exports(shop: Dashboar
     whole = await Visitor.signed_in(shop.app, "admin", name="Ines Castro")
     lines = (await whole.get("/dashboard/audit.jsonl?owner=installation")).body.splitlines()
     assert json.loads(lines[0])["detail"]["export"] == {"owner": "installation"}
+
+
+async def test_every_csv_is_an_entry_with_who_what_filters_and_rows(shop: DashboardShop) -> None:
+    objects = MerchantObjects(shop.app, shop.merchant)
+    payment, payout = await shop.pay(9900), await objects.payout()
+    await objects.dispute()
+    await shop.post("/v1/customers", name="Anna Thal", email="anna@shop.example")
+    queries = {
+        "/payments.csv": ("payments", "?min=50&status=succeeded", {"amount_min": "50", "state": ["succeeded"]}),
+        "/customers.csv": ("customers", "?q=anna@shop.example", {"text": "a***@shop.example"}),
+        "/balance.csv": ("balance_transactions", "", {}),
+        "/disputes.csv": ("disputes", "?status=need", {"status": ["needs_response", "warning_needs_response"]}),
+        "/payouts/{id}/contents.csv": ("payout_transactions", "", {"payout": payout}),
+    }
+    assert queries.keys() == {page.path for page in PAGES if page.path.endswith(".csv")}
+    viewer, admin = await shop.visitor("viewer", name="Tax office"), await shop.visitor()
+    for path, (kind, query, filters) in queries.items():
+        table = await viewer.get(f"/dashboard{path.replace('{id}', payout)}{query}")
+        rows = table.body.decode().splitlines()[1:]
+        (newest, *_) = (await shop.get("/ops/v1/audit"))["data"]
+        assert (newest["operation"], newest["hint"]) == ("POST /ops/v1/exports", "Tax office")
+        assert newest["detail"]["export"] == {"list": kind, "filters": filters, "rows": len(rows)}
+        assert newest["detail"]["reason"] == "Exported at the dashboard" and rows, table.body
+    assert "Exported 1 dispute" in text(await admin.get(PAGE))
+    await admin.get(f"/dashboard/payments.csv?id={payment}")
+    (newest, *_) = (await shop.get("/ops/v1/audit"))["data"]
+    assert newest["detail"]["export"] == {"list": "payments", "filters": {"id": [payment]}, "rows": 1}
+    assert f'Filters {{"id":["{payment}"]}}' in text(await admin.get(f"{PAGE}/{newest['id']}"))
+
+
+async def test_nobody_gets_a_csv_that_the_trail_does_not_name(shop: DashboardShop) -> None:
+    await shop.pay(9900)
+    visitor, was = await shop.visitor(), shop.app.store.commit
+    await visitor.get("/dashboard/payments")
+
+    async def commit(writes: Sequence[Write]) -> None:
+        if any("/aud_" in write.key for write in writes):
+            raise StorageFull
+        await was(writes)
+
+    shop.app.store.commit = commit  # type: ignore[method-assign]
+    refused = await visitor.get("/dashboard/payments.csv")
+    assert refused.status == 503 and b"pi_" not in refused.body

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tillway.web.dashboard import words
+from tillway.web.dashboard import exports, words
 from tillway.web.dashboard.visit import File, Reply, Shown, Visit, page
 
 PAGE_ROWS = 50
@@ -20,7 +20,8 @@ async def _page(visit: Visit, entry: Any = None) -> Shown:
     fields = _fields(visit)
     if not visit.may("export_audit"):
         visit.lacks = "export_audit"
-    found = await visit.door.get("/ops/v1/audit", limit=PAGE_ROWS, **_filters(visit, fields))
+    filters, after = _filters(visit, fields), fields["after"] or None
+    found = await visit.door.get("/ops/v1/audit", limit=PAGE_ROWS, starting_after=after, **filters)
     owner = _owner(visit)
     values = {
         "list": found,
@@ -32,6 +33,7 @@ async def _page(visit: Visit, entry: Any = None) -> Shown:
         "what": told(entry) if entry else "",
         "changes": [_change(change) for change in entry["changes"]] if entry else [],
         "about": _about(visit, entry) if entry else None,
+        "filters_told": _exported_by(entry) if entry else "",
         "text": words.document(entry) if entry else "",
         "whole": visit.signed.operator.accounts is None,
     }
@@ -55,7 +57,6 @@ def _filters(visit: Visit, fields: dict[str, Any]) -> dict[str, Any]:
         "record": fields["record"] or None,
         "area": fields["area"] or None,
         "created": created or None,
-        "starting_after": fields["after"] or None,
     }
 
 
@@ -64,17 +65,11 @@ async def export_audit(visit: Visit) -> Reply:
     """The entries that the filters show, one a line, as the API has them. The export is an entry too, and the first."""
     if not visit.may("export_audit"):
         visit.lacks = "export_audit"
-    lines, filters = list[bytes](), _filters(visit, _fields(visit) | {"after": ""})
-    await visit.door.post("/ops/v1/audit/exports", filters, reason="Exported at the dashboard")
-    while True:
-        found = await visit.door.get("/ops/v1/audit", **filters, limit=EXPORT_PAGE)
-        lines += [msgspec.json.encode(entry) for entry in found["data"]]
-        if not found["has_more"]:
-            return File(b"\n".join([*lines, b""]), "application/x-ndjson", "audit.jsonl")
-        filters["starting_after"] = found["data"][-1]["id"]
-
-
-EXPORT_PAGE = 100
+    filters = _filters(visit, _fields(visit))
+    await visit.door.post("/ops/v1/audit/exports", filters, reason=exports.REASON)
+    entries = await exports.rows_of(visit, "/ops/v1/audit", **filters)
+    lines = [msgspec.json.encode(entry) for entry in entries]
+    return File(b"\n".join([*lines, b""]), "application/x-ndjson", "audit.jsonl")
 
 
 @page("GET", "/audit/{id}", place="/audit")
@@ -93,6 +88,13 @@ def _change(change: dict[str, Any]) -> dict[str, Any]:
             lines.append(("add", "+", name, _value(after[name])))
     noun = words.noun_of(change["record"])
     return {**change, "noun": "" if noun == words.NO_NOUN else noun.capitalize(), "lines": lines}
+
+
+def _exported_by(entry: dict[str, Any]) -> str:
+    """The filters of an export as a line; empty where the entry tells of none."""
+    export = entry["detail"].get("export") or {}
+    filters = export.get("filters", export)
+    return _value(filters) if filters else ""
 
 
 def _value(value: Any) -> str:
@@ -181,6 +183,15 @@ ACTIONS = {
 }
 
 
+EXPORTED: dict[exports.List, tuple[str, str]] = {
+    "balance_transactions": ("movement of the balance", "movements of the balance"),
+    "customers": ("customer", "customers"),
+    "disputes": ("dispute", "disputes"),
+    "payments": ("payment", "payments"),
+    "payout_transactions": ("movement of a payout", "movements of a payout"),
+}
+
+
 def told(entry: dict[str, Any]) -> str:
     """The action of an entry in words: Refunded 1.01 EUR."""
     for change in entry["changes"]:
@@ -196,4 +207,8 @@ def told(entry: dict[str, Any]) -> str:
         if entry["operation"].endswith("/drain") and "drained" in after:
             return f"{'Drained' if after['drained'] else 'Took up'} {change['record'].split('_', 2)[-1]}"
     operation: str = entry["operation"]
+    if operation == "POST /ops/v1/exports":
+        taken = entry["detail"]["export"]
+        one, several = EXPORTED[taken["list"]]
+        return f"Exported {taken['rows']:,} {one if taken['rows'] == 1 else several}"
     return ACTIONS.get(operation) or words.capitalize_first(operation)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.pages.payments import as_csv, whole_csv
+from tillway.web.dashboard.exports import export_csv, rows_of
 from tillway.web.dashboard.pages.refunds import read_amount
 from tillway.web.dashboard.proving import SECRET, ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
@@ -147,7 +147,8 @@ def stated_badge(statement: Any, currency: str) -> tuple[str, str, str]:
 @page("GET", "/balance.csv", place="/balance")
 async def balance_csv(visit: Visit) -> Reply:
     """Every movement of the balance."""
-    return await whole_csv(visit, "balance.csv", "/v1/balance_transactions", CSV_COLUMNS, _csv_row)
+    rows = [_csv_row(one) for one in await rows_of(visit, "/v1/balance_transactions")]
+    return await export_csv(visit, "balance_transactions", "balance.csv", CSV_COLUMNS, rows)
 
 
 CSV_COLUMNS = (
@@ -346,7 +347,8 @@ async def _maker(visit: Visit, payout: str) -> str:
 async def payout_csv(visit: Visit) -> Reply:
     """The movements that a payout took."""
     found = await visit.door.get(f"/ops/v1/payouts/{visit.id}/contents")
-    return as_csv("payout.csv", CSV_COLUMNS, [_csv_row(one) for one in found["transactions"]])
+    rows = [_csv_row(one) for one in found["transactions"]]
+    return await export_csv(visit, "payout_transactions", "payout.csv", CSV_COLUMNS, rows, payout=visit.id)
 
 
 @page("POST", "/payouts/{id}/book", place="/balance")

@@ -1,13 +1,11 @@
 """Customers: the list, and one customer with payments, kept cards and credit."""
 
-import csv
-import io
 from typing import Any
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.pages.payments import safe_cell
-from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
+from tillway.web.dashboard.exports import every_row, export_csv
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 PAGE_ROWS = 25
 """Fewer than of other lists: each row reads the customer's own payments."""
@@ -53,26 +51,18 @@ async def _found(visit: Visit, after: str | None = None) -> Any:
 
 @page("GET", "/customers.csv", place="/customers")
 async def customers_csv(visit: Visit) -> Reply:
-    text, after = io.StringIO(), None
-    rows = csv.writer(text)
-    rows.writerow(("id", "created", "name", "email", "credit", "currency"))
-    while True:
-        found = await _found(visit, after)
-        for one in found["data"]:
-            currency = one.get("currency") or ""
-            credit = words.plain(-one["balance"], currency) if currency else "0"
-            cells = (
-                one["id"],
-                words.iso(one["created"]),
-                one["name"] or "",
-                one["email"] or "",
-                credit,
-                currency.upper(),
-            )
-            rows.writerow([safe_cell(cell) for cell in cells])
-        if not found["has_more"]:
-            return File(text.getvalue().encode(), "text/csv; charset=utf-8", "customers.csv")
-        after = found["data"][-1]["id"]
+    """Every customer that the search shows."""
+    rows = [_csv_row(one) for one in await every_row(lambda after: _found(visit, after))]
+    return await export_csv(visit, "customers", "customers.csv", CSV_COLUMNS, rows, text=visit.asked("q") or None)
+
+
+CSV_COLUMNS = ("id", "created", "name", "email", "credit", "currency")
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    currency = one.get("currency") or ""
+    credit = words.plain(-one["balance"], currency) if currency else "0"
+    return [one["id"], words.iso(one["created"]), one["name"] or "", one["email"] or "", credit, currency.upper()]
 
 
 @page("GET", "/customers/new", place="/customers")

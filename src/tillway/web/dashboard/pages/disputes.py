@@ -6,7 +6,7 @@ from typing import Any
 from tillway.web.dashboard import words
 from tillway.web.dashboard.dispute_evidence import FIELDS, FILES, WORDS, checklist_of, known_of_payment, says
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.pages.payments import as_csv
+from tillway.web.dashboard.exports import export_csv
 from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
 
 NEEDS = ("needs_response", "warning_needs_response")
@@ -52,8 +52,9 @@ async def list_disputes(visit: Visit) -> Reply:
 async def disputes_csv(visit: Visit) -> Reply:
     """The disputes of a tab, as the page lists them."""
     every, _ = await _every(visit)
-    rows = [_csv_row(_row(dispute)) for dispute in _of_tab(every, _chosen(visit))]
-    return as_csv("disputes.csv", CSV_COLUMNS, rows)
+    chosen = _chosen(visit)
+    rows = [_csv_row(_row(dispute)) for dispute in _of_tab(every, chosen)]
+    return await export_csv(visit, "disputes", "disputes.csv", CSV_COLUMNS, rows, status=_statuses(chosen))
 
 
 CSV_COLUMNS = (
@@ -90,10 +91,14 @@ def _chosen(visit: Visit) -> str:
     return asked if asked in {name for name, _, _ in TABS} else "need"
 
 
+def _statuses(chosen: str) -> tuple[str, ...]:
+    """The statuses of the disputes of a tab."""
+    return next(statuses for name, _, statuses in TABS if name == chosen)
+
+
 def _of_tab(every: list[dict[str, Any]], chosen: str) -> list[dict[str, Any]]:
     """Those that need an answer by the nearest deadline, the others newest first."""
-    statuses = next(statuses for name, _, statuses in TABS if name == chosen)
-    shown = [dispute for dispute in every if dispute["status"] in statuses]
+    shown = [dispute for dispute in every if dispute["status"] in _statuses(chosen)]
     return sorted(shown, key=lambda one: one["evidence_details"]["due_by"] or 0) if chosen == "need" else shown
 
 

@@ -1,10 +1,7 @@
 """Payments: the list with its filters, and its CSV."""
 
 import asyncio
-import csv
-import io
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from urllib.parse import urlencode
@@ -16,10 +13,10 @@ from tillway.http.params import TIME_MAX
 from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
-from tillway.web.dashboard.visit import File, Reply, Shown, Visit, page
+from tillway.web.dashboard.exports import export_csv, rows_of
+from tillway.web.dashboard.visit import Reply, Shown, Visit, page
 
 PAGE_ROWS = 50
-CSV_PAGE = 100
 
 TABS = (
     ("", "All", ()),
@@ -225,36 +222,15 @@ def by_day(rows: list[dict[str, Any]], visit: Visit) -> list[tuple[str, list[dic
 @page("GET", "/payments.csv", place="/payments")
 async def payments_csv(visit: Visit) -> Reply:
     """Every payment that the filters show, or those that were chosen in the list."""
+    filters: dict[str, Any]
     if chosen := visit.query.get("id", [])[:PAGE_ROWS]:
-        return as_csv("payments.csv", CSV_COLUMNS, [_csv_row(await overview(visit, id)) for id in chosen])
-    return await whole_csv(visit, "payments.csv", "/ops/v1/payments", CSV_COLUMNS, _csv_row, **asked_of(visit).params)
-
-
-async def whole_csv(
-    visit: Visit,
-    name: str,
-    path: str,
-    columns: tuple[str, ...],
-    cells_of: Callable[[dict[str, Any]], list[str]],
-    **params: Any,
-) -> File:
-    """Every row of the API's list at `path`, as a file of that name."""
-    rows, after = list[list[str]](), None
-    while True:
-        found = await visit.door.get(path, **params, limit=CSV_PAGE, starting_after=after)
-        rows += [cells_of(one) for one in found["data"]]
-        if not found["has_more"]:
-            return as_csv(name, columns, rows)
-        after = found["data"][-1]["id"]
-
-
-def as_csv(name: str, columns: tuple[str, ...], rows: list[list[str]]) -> File:
-    """Rows as a CSV file of that name."""
-    text = io.StringIO()
-    lines = csv.writer(text)
-    lines.writerow(columns)
-    lines.writerows([safe_cell(cell) for cell in row] for row in rows)
-    return File(text.getvalue().encode(), "text/csv; charset=utf-8", name)
+        filters = {"id": chosen}
+        found = [await overview(visit, id) for id in chosen]
+    else:
+        filters = asked_of(visit).params
+        found = await rows_of(visit, "/ops/v1/payments", **filters)
+    rows = [_csv_row(one) for one in found]
+    return await export_csv(visit, "payments", "payments.csv", CSV_COLUMNS, rows, **filters)
 
 
 CSV_COLUMNS = (
@@ -286,14 +262,6 @@ def _csv_row(one: dict[str, Any]) -> list[str]:
         # A spreadsheet takes a sign for a formula's; a negative number is none.
         words.plain(one["amount_captured"] - one["amount_refunded"] - fee, currency),
     ]
-
-
-def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands before = + - @ and controls. A plain
-    negative number stays one."""
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"-\d+(\.\d+)?", text, re.ASCII):
-        return f"'{text}"
-    return text
 
 
 async def overview(visit: Visit, id: str) -> dict[str, Any]:
