@@ -164,6 +164,48 @@ async def test_filters_and_pages(app: InProcessApp) -> None:
         assert (refused.status, refused.json["error"]["param"]) in ((400, param), (404, param))
 
 
+async def test_a_text_is_found_in_what_was_sent_as_it_is_kept(app: InProcessApp) -> None:
+    merchant = await app.merchant()
+    ids = []
+    for order in ("TEA-4444", 'Größe "L"', "none"):
+        params = {"amount": 2000, "currency": "eur", "metadata[order]": order, "receipt_email": "jane@example.com"}
+        ids.append((await app.call(merchant, "POST", "/v1/payment_intents", params)).headers["request-id"])
+        await app.running.api.request_log.flush()
+    ids.append((await app.call(merchant, "GET", "/v1/customers/search", {"query": "name:'Tea'"})).headers["request-id"])
+    for text, number, param, value in (
+        ("tea-4444", 0, "metadata[order]", "TEA-4444"),
+        ("GRÖSSE", 1, "metadata[order]", 'Größe "L"'),
+        ('"l"', 1, "metadata[order]", 'Größe "L"'),
+        ("name:'tea'", 3, "query", "name:'Tea'"),
+    ):
+        (row,) = await listed(app, merchant, text=text)
+        assert (row["id"], row["found"]) == (ids[number], {"param": param, "value": value})
+    assert [row["id"] for row in await listed(app, merchant, text="payment_intents")] == ids[2::-1], "by the path too"
+    page = await app.ok(merchant, "GET", REQUESTS, {"limit": 1, "text": "2000", "starting_after": ids[2]})
+    assert ([row["id"] for row in page["data"]], page["has_more"]) == ([ids[1]], True)
+    for text in ("jane@example.com", "requires_payment_method", "order"):
+        assert await listed(app, merchant, text=text) == [], "neither private data nor answers nor names are searched"
+    assert await listed(app, merchant, text="tea", path="/v1/charges") == []
+
+
+async def test_a_long_value_is_told_around_the_text(app: InProcessApp) -> None:
+    merchant = await app.merchant()
+    await app.call(merchant, "POST", "/v1/customers", {"description": "." * 300 + "TEA" + "." * 300})
+    (row,) = await listed(app, merchant, text="tea")
+    assert row["found"] == {"param": "description", "value": "." * 80 + "TEA" + "." * 80}
+
+
+async def test_a_search_in_what_was_sent_has_the_budget_of_searches(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path, search_rows=10)
+    merchant = await app.merchant()
+    for number in range(12):
+        await app.call(merchant, "GET", "/v1/charges", {"limit": 1 + number % 3})
+        await app.running.api.request_log.flush()
+    refused = await app.call(merchant, "GET", REQUESTS, {"text": "none of them"})
+    assert (refused.status, refused.json["error"]["code"]) == (400, "search_too_broad")
+    await app.close()
+
+
 async def test_more_requests_than_one_batch_holds_stay_in_order(app: InProcessApp) -> None:
     merchant = await app.merchant()
     ids = [

@@ -10,7 +10,7 @@ from tillway.domain.request_log import LoggedRequest
 from tillway.engine.batched_log import began_at
 from tillway.http.log_pages import log_page, place_of
 from tillway.http.params import Created, Enum, Id, Text, list_params
-from tillway.http.request_log import WRITTEN, unpack_bodies
+from tillway.http.request_log import WRITTEN, KeptRequest, unpack_bodies, with_found
 from tillway.http.routes import Answer, Call, route
 
 URL: Final = "/ops/v1/requests"
@@ -27,17 +27,30 @@ LIST = list_params(
     text=Text(maximum=200),
 )
 
-Keep = Callable[[LoggedRequest], bool]
+Keep = Callable[[KeptRequest], bool]
 
 
 @route("GET", URL, LIST, returns="list")
 async def list_requests(call: Call) -> Answer:
     """List API requests, newest first, without their bodies. `status` has codes or classes, as `402` or `4xx,5xx`.
 
-    `text` selects those with this text in the path, the idempotency key or the error.
+    `text` selects those with this text in the path, the idempotency key, the error or the value of a parameter, which
+    is then `found`.
     """
     await call.platform.request_log.flush()
-    return await log_page(call, WRITTEN, "request", _keep(call.params), lambda one: _document(call, one), URL)
+    keep, text = _keep(call.params), call.params.get("text")
+    if text is None:
+        return await log_page(call, WRITTEN, "request", keep, lambda one: _document(call, one.line), URL)
+
+    async def look(requests: list[KeptRequest]) -> list[KeptRequest]:
+        looked = await with_found(requests, text)
+        return [one for one in looked if one.found is not None or _tells(one.line, text)]
+
+    def render(one: KeptRequest) -> dict[str, Any]:
+        found = {"param": one.found.param, "value": one.found.value} if one.found is not None else None
+        return _document(call, one.line) | {"found": found}
+
+    return await log_page(call, WRITTEN, "request", keep, render, URL, look)
 
 
 @route("GET", "/ops/v1/requests/{id}", returns="request")
@@ -46,7 +59,7 @@ async def retrieve(call: Call) -> Answer:
     await call.platform.request_log.flush()
     place = await place_of(call, WRITTEN, "request", call.id, "id")
     query, body, answer = unpack_bodies(place.batch)[place.number]
-    shown = _document(call, place.line)
+    shown = _document(call, place.line.line)
     return {
         **shown,
         "query": msgspec.json.decode(query),
@@ -57,23 +70,25 @@ async def retrieve(call: Call) -> Answer:
 
 def _keep(params: dict[str, Any]) -> Keep:
     method, path, key, status = (params.get(name) for name in ("method", "path", "key", "status"))
-    text = (params.get("text") or "").casefold()
     wanted = [_statuses(one.strip()) for one in status.split(",")] if status is not None else [range(1000)]
 
-    def keep(request: LoggedRequest) -> bool:
+    def keep(one: KeptRequest) -> bool:
+        request = one.line
         return (
             any(request.status in statuses for statuses in wanted)
             and (method is None or request.method == method)
             and (path is None or request.path.startswith(path))
             and (key is None or request.actor == key)
-            and (not text or any(text in one.casefold() for one in _words(request)))
         )
 
     return keep
 
 
-def _words(request: LoggedRequest) -> list[str]:
-    return [request.path, request.idempotency_key or "", *request.error.values()]
+def _tells(request: LoggedRequest, text: str) -> bool:
+    """Whether path, idempotency key or error have that text."""
+    wanted = text.casefold()
+    told = (request.path, request.idempotency_key or "", *request.error.values())
+    return any(wanted in one.casefold() for one in told)
 
 
 def _statuses(text: str) -> range:

@@ -1,6 +1,6 @@
 """Pages of the logs that are written in batches (`engine/batched_log.py`): requests, webhook deliveries."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tillway.domain.refusal import Refused
@@ -16,8 +16,12 @@ async def log_page(
     keep: Callable[[Written], bool],
     render: Callable[[Written], dict[str, Any]],
     url: str,
+    look: Callable[[list[Written]], Awaitable[list[Written]]] | None = None,
 ) -> Page:
-    """List the lines that `keep` accepts, newest first, by the parameters of `list_params` with `created`."""
+    """List the lines that `keep` accepts, newest first, by the parameters of `list_params` with `created`.
+
+    `look` returns those of the lines kept that a search is for. It may take a while and leaves the loop to others.
+    """
     params = call.params
     limit = params.get("limit", LIMIT_DEFAULT)
     forwards = params.get("ending_before")
@@ -39,7 +43,8 @@ async def log_page(
             is_newest_first=not forwards,
         ):
             async with scan.turn(len(some)):
-                found += [line for line in some if began_at(line.id) in span and keep(line)]
+                kept = [line for line in some if began_at(line.id) in span and keep(line)]
+                found += kept if look is None else await look(kept)
             if len(found) > limit:
                 break
             await scan.go_on()

@@ -6,7 +6,7 @@ A request leaves itself in a buffer of its process (`engine/batched_log.py`). Bo
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -105,8 +105,12 @@ def _bound(document: Any) -> Any:
 
 def unpack_bodies(batch: RequestBatch) -> list[tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw]]:
     """The query, the body and the answer of each request in the batch, as JSON."""
+    return _decode_bodies(_unpacked(batch))
+
+
+def _unpacked(batch: RequestBatch) -> bytes:
     unpacker = zlib.decompressobj(zdict=WORDS)
-    return _decode_bodies(unpacker.decompress(batch.bodies) + unpacker.flush())
+    return unpacker.decompress(batch.bodies) + unpacker.flush()
 
 
 def _line_of(one: Waiting, answer: Any) -> LoggedRequest:
@@ -147,7 +151,83 @@ def _error(response: Response, answer: Any) -> dict[str, str]:
     return {name: discreet(error[name]) for name in names if isinstance(error.get(name), str)}
 
 
-WRITTEN: Final = WrittenLog(PREFIX, RequestBatch, lambda batch: batch.requests)
+# Reading and searching.
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A parameter of a request, named as `metadata[order]`, and its value or the part of it around a text."""
+
+    param: str
+    value: str
+
+
+class KeptRequest(msgspec.Struct, frozen=True):
+    """A request and its place in its batch. `found` is the parameter that has the text which is looked for."""
+
+    line: LoggedRequest
+    batch: RequestBatch
+    number: int
+    found: Sent | None = None
+
+    @property
+    def id(self) -> str:
+        return self.line.id
+
+
+def _requests_of(batch: RequestBatch) -> list[KeptRequest]:
+    return [KeptRequest(line, batch, number) for number, line in enumerate(batch.requests)]
+
+
+WRITTEN: Final = WrittenLog(PREFIX, RequestBatch, _requests_of)
+
+
+async def with_found(requests: Sequence[KeptRequest], text: str) -> list[KeptRequest]:
+    """The same requests, each with the first of its parameters that has `text` in small or capital letters.
+
+    The bodies of one batch at a time are unpacked, in another thread: they may be some megabytes.
+    """
+    found: dict[str, dict[int, Sent]] = {}
+    for one in requests:
+        if one.batch.id not in found:
+            found[one.batch.id] = await asyncio.to_thread(_find_sent, one.batch, text.casefold())
+    return [msgspec.structs.replace(one, found=found[one.batch.id].get(one.number)) for one in requests]
+
+
+def _find_sent(batch: RequestBatch, wanted: str) -> dict[int, Sent]:
+    """The first parameter with that text of each request in the batch that has one, by the request's number."""
+    in_json = _encode(wanted)[1:-1].decode()
+    bodies = _unpacked(batch)
+    if in_json not in bodies.decode().casefold():
+        return {}
+    found: dict[int, Sent] = {}
+    for number, (query, body, _) in enumerate(_decode_bodies(bodies)):
+        for kept in (query, body):
+            if number not in found and in_json in bytes(kept).decode().casefold():
+                document = msgspec.json.decode(kept)
+                # A text in the place of a document says why it was not kept.
+                sent = next(_sent_with(wanted, "", document), None) if isinstance(document, dict) else None
+                found |= {number: sent} if sent is not None else {}
+    return found
+
+
+def _sent_with(wanted: str, name: str, value: Any) -> Iterator[Sent]:
+    """The parameters within `value`, which is that of the parameter `name`, that have the text."""
+    match value:
+        case dict():
+            for key, member in value.items():
+                yield from _sent_with(wanted, f"{name}[{key}]" if name else key, member)
+        case list():
+            for place, member in enumerate(value):
+                yield from _sent_with(wanted, f"{name}[{place}]", member)
+        case str() | int() | float() if value is not True and value is not False:
+            place = str(value).casefold().find(wanted)
+            if place >= 0:
+                begin = max(place - _AROUND, 0)
+                yield Sent(name, str(value)[begin : place + len(wanted) + _AROUND])
+
+
+_AROUND: Final = 80
+"""Most characters of a value that are shown before and behind the text that was looked for."""
 
 
 # Redaction of a customer or a payment.

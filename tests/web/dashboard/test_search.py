@@ -90,12 +90,16 @@ async def test_kept_cards_and_requests_are_groups_of_their_own(tmp_path: Path) -
     visitor = await shop.visitor("operator")
     page = await visitor.get("/dashboard/search?q=4444")
     shown = text(page)
-    assert "3 results for “4444”" in shown and "Read as the last four digits of a card, and as text." in shown
+    assert "4 results for “4444”" in shown and "Read as the last four digits of a card, and as text." in shown
     assert re.search(r"Kept cards 1 Radia Perlman 12/\d{4} Mastercard 4444", shown), shown
-    assert re.search(r"Requests 1 POST /v1/refunds .* 400, key order- 4444", shown), shown
+    asked = r"Requests 2 GET /ops/v1/kept_cards .* 200, last4 is 4444 POST /v1/refunds .* 400, key order- 4444"
+    assert re.search(asked, shown), shown
     assert "order-<mark>4444</mark>" in page.body.decode() and f"/customers/{customer}" in page.body.decode()
     assert f"fingerprint {fingerprint}" in text(await visitor.get(f"/dashboard/search?q={fingerprint}"))
     assert "No such" in text(await visitor.get("/dashboard/search?q=no such payment")), "by the error's words"
+    await shop.post("/v1/payment_intents", amount=700, currency="eur", metadata={"order": "<b>TEA-5555"})
+    sent = (await visitor.get("/dashboard/search?q=tea-5555")).body.decode()
+    assert "metadata.order is &lt;b&gt;<mark>TEA-5555</mark>" in sent, sent
     masked = text(await (await shop.visitor("viewer", name="V")).get("/dashboard/search?q=4444"))
     assert "R***" in masked and "Radia" not in masked
     await shop.app.ok(shop.merchant, "POST", f"/v1/payment_methods/{kept['id']}/detach")

@@ -51,7 +51,7 @@ async def search(visit: Visit) -> Reply:
             values["by_text"] = [one for one in by_text if one["id"] not in known]
         values["customers"] = await look.customers(wanted)
         values["cards"] = await look.kept_cards(wanted)
-        # Those with that text in their path, key or error. Pages of the dashboard make none.
+        # Those with that text in their path, key, error or parameters. Pages of the dashboard make none.
         values["requests"] = await look.find("requests", "/ops/v1/requests", text=wanted)
         values["unread"] = sorted(look.unread)
     return Shown("search.html", values)
