@@ -428,7 +428,7 @@ async def test_04_a_search_has_groups_of_payments_kept_cards_and_requests(
         await here.page.fill("Search everything", "4444")
         await here.choose("form.find button")
         await here.at("/search")
-        await here.has("4 results for “4444”")
+        await here.has("5 results for “4444”")
         groups = "[...document.querySelectorAll('main h2')].map(one => one.textContent)"
         assert await here.page.look(groups) == ["Payments", "Kept cards", "Requests"]
         rows = "[...document.querySelectorAll('main a.go')].map(one => one.pathname.split('/').pop())"

@@ -478,7 +478,7 @@ async def test_search_finds_ids_and_texts(shop: DashboardShop) -> None:
         found = await visitor.get(f"/dashboard/search?q={wanted}")
         assert (found.status, found.headers.get("location")) == (303, place), wanted
         assert (await visitor.get(place)).status == 200, place
-    assert "1 result for “TEA-4139”" in text(await visitor.get("/dashboard/search?q=TEA-4139"))
+    assert "2 results for “TEA-4139”" in text(await visitor.get("/dashboard/search?q=TEA-4139"))
     short = await visitor.get("/dashboard/customers?q=Li")
     assert short.status == 400 and "Name or e-mail" in text(short) and "at least 3 characters" in text(short)
     for wanted in ("barbara@example.com", "20.50", "TEA-4139", "Liskov"):
