@@ -47,8 +47,9 @@ SHOP = Scope(account="acct_0123456789abcdef", mode="live").key
 
 def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
     metrics = Metrics((Metric("tillway_x_seconds", "histogram", ("queue",), "X.", (0.1, 1.0)),))
+    histogram = metrics.histogram("tillway_x_seconds")
     for value in (0.05, 0.1, 0.2, 1.0, 7.0):
-        metrics.histogram("tillway_x_seconds").observe(value, ("q",))
+        histogram.observe(value, histogram.cell(("q",)))
     buckets = {dict(labels)["le"]: value for labels, value in _own(metrics, "tillway_x_seconds_bucket").items()}
     assert buckets == {"0.1": 2, "1": 4, "+Inf": 5}
     assert _own(metrics, "tillway_x_seconds_count") == {(("queue", "q"),): 5}

@@ -52,7 +52,7 @@ class MerchantCounters:
         labels = self._shown.get(scope_key)
         if labels is None:
             labels = self._admit(scope_key)
-        self._counters[name].add((labels[0], labels[1], outcome))
+        self._counters[name].cell((labels[0], labels[1], outcome))[0] += 1
 
     def _admit(self, scope_key: str) -> tuple[str, str]:
         """The labels of a merchant without series of its own. It is given them if there is room, or if it is busier
@@ -67,7 +67,7 @@ class MerchantCounters:
             return OTHER, scope.mode
         place = self._shown.pop(least)
         for counter in self._counters.values():
-            for moved in [labels for labels in counter.values if labels[:2] == place]:
-                counter.add((OTHER, *moved[1:]), counter.values.pop(moved))
+            for moved in [labels for labels in counter.cells if labels[:2] == place]:
+                counter.add((OTHER, *moved[1:]), counter.cells.pop(moved)[0])
         self._shown[scope_key] = labels
         return labels

@@ -1,9 +1,9 @@
 """Counters and histograms of this process, and their text for Prometheus.
 
 One table lists all metrics; tests compare docs/operations.md and the files in deploy/ with it. Only the event loop's
-thread counts, so counting needs no lock: it costs an addition to a dictionary, or a bisection and two additions. The
-code or the operator chooses every label, never a caller, so the number of series is bounded; that of merchants is
-bounded by `telemetry/merchants.py`.
+thread counts, so counting needs no lock: it costs an addition to a cell, or a bisection and two additions. The code or
+the operator chooses every label, never a caller, so the number of series is bounded; that of merchants is bounded by
+`telemetry/merchants.py`.
 """
 
 import math
@@ -12,7 +12,6 @@ import platform
 import sys
 import time
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -164,20 +163,39 @@ TABLE = (
 )
 
 
+Cell = list[float]
+"""A series of a counter: its number alone. Of a histogram: a count for each bucket, one for values above all buckets,
+and the sum of all values. A counter of every payment holds its cells: finding one costs as much as adding to four."""
+
+
 class Counter:
     """A number by labels: a counter, or, when set, a gauge."""
 
-    __slots__ = ("metric", "values")
+    __slots__ = ("cells", "metric")
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.values: dict[Labels, float] = defaultdict(int)
+        self.cells: dict[Labels, Cell] = {}
+
+    def cell(self, labels: Labels = ()) -> Cell:
+        cell = self.cells.get(labels)
+        if cell is None:
+            cell = self.cells[labels] = [0]
+        return cell
 
     def add(self, labels: Labels = (), by: float = 1) -> None:
-        self.values[labels] += by
+        self.cell(labels)[0] += by
 
     def set(self, labels: Labels, value: float) -> None:
-        self.values[labels] = value
+        self.cell(labels)[0] = value
+
+    @property
+    def values(self) -> dict[Labels, float]:
+        return {labels: cell[0] for labels, cell in self.cells.items()}
+
+    @values.setter
+    def values(self, values: Mapping[Labels, float]) -> None:
+        self.cells = {labels: [value] for labels, value in values.items()}
 
     def lines(self) -> Iterable[str]:
         for labels, value in self.values.items():
@@ -192,13 +210,16 @@ class Histogram:
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.bounds = metric.bounds
-        self.cells: dict[Labels, list[float]] = {}
-        """By labels: a count for each bucket, one for values above all buckets, and the sum."""
+        self.cells: dict[Labels, Cell] = {}
 
-    def observe(self, value: float, labels: Labels = ()) -> None:
+    def cell(self, labels: Labels = ()) -> Cell:
         cell = self.cells.get(labels)
         if cell is None:
             cell = self.cells[labels] = [0] * (len(self.bounds) + 2)
+        return cell
+
+    def observe(self, value: float, cell: Cell) -> None:
+        """Count a value in a cell of this histogram."""
         cell[bisect_left(self.bounds, value)] += 1
         cell[-1] += value
 
