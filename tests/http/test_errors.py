@@ -1,9 +1,15 @@
 """The error object: Stripe's members, and a link for every code."""
 
+from typing import Any, cast
+
+import msgspec
 import pytest
 
 from tillway.domain.refusal import RULES, Refused
+from tillway.engine.caller import Caller
+from tillway.http.authentication import NOBODY
 from tillway.http.errors import STRIPE_CODES, doc_url, internal_error, render_refusal
+from tillway.http.render import FLOODED, KEPT_MAX, Renderer
 
 WHERE = {"request_id": "req_1", "base_url": "http://127.0.0.1:8420"}
 
@@ -62,3 +68,18 @@ def test_what_an_error_does_not_repeat(sent: str, shown: str) -> None:
     _, document = render_refusal(refused, request_id="req_1", base_url="")
     assert document["error"]["message"] == f"No such destination: '{shown}'"
     assert document["error"]["param"] == f"metadata[{shown}]"
+
+
+@pytest.mark.parametrize("code", sorted(code for code, rule in RULES.items() if rule.status in FLOODED))
+def test_a_refusal_that_is_kept_as_bytes_is_the_same_for_every_request(code: str) -> None:
+    renderer = Renderer(WHERE["base_url"], cast(Any, None))
+    for message in (None, 'Invalid API Key provided: "sk\u0000_é_4242424242424242'):
+        for param in (None, "a[b]"):
+            refused = Refused(code, message, param=param)
+            for id in ("req_1", "req_2", "req_3"):
+                status, body = renderer.refusal(Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=id), refused)
+                expected = render_refusal(refused, request_id=id, base_url=WHERE["base_url"])
+                assert (status, msgspec.json.decode(body)) == expected
+    for number in range(2 * KEPT_MAX):
+        renderer.refusal(Caller(scope=NOBODY, scope_key=NOBODY.key), Refused(code, str(number)))
+    assert len(renderer._kept) <= KEPT_MAX

@@ -277,4 +277,6 @@ class Refused(Exception):
         self.param = param
         self.decline_code = decline_code
         self.details = details
-        super().__init__(f"{code}: {self.message}")
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"

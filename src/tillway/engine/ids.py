@@ -56,19 +56,19 @@ def microseconds_of(prefix: str) -> int:
     return microseconds
 
 
-_recent: tuple[int, str] = -1, ""
+_recent: tuple[int, str] = -SELDOM, ""
 
 
 def recent_base62(number: int) -> str:
     """`base62(number, 9)`, with half the work for numbers that mostly lie close to the last one, as times do."""
     global _recent
-    high, low = divmod(number, SELDOM)
-    known, text = _recent
-    if known != high:
+    base, text = _recent
+    low = number - base
+    if not 0 <= low < SELDOM:
+        high, low = divmod(number, SELDOM)
         text = base62(high, 5)
-        _recent = high, text
-    pair, last = divmod(low, BATCH_MAX)
-    return text + PAIRS[pair] + PAIRS[last]
+        _recent = number - low, text
+    return f"{text}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}"
 
 
 class _Pool:

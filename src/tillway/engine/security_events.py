@@ -36,8 +36,8 @@ class _Count(msgspec.Struct):
     names: list[str] = []
     """The codes or operations, in the order in which they first came."""
 
-    def add(self, name: str, times: int = 1) -> None:
-        self.times += times
+    def add(self, name: str) -> None:
+        self.times += 1
         if name and name not in self.names and len(self.names) < NAMES_MAX:
             self.names.append(name)
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
@@ -332,14 +332,13 @@ class Api:
         Returns the refusal to answer with: `rate_limit` if there were too many.
         """
         status = RULES[refused.code].status
-        failed = status == 401
-        if status in (401, 403):
+        if status == 401 or status == 403:
             address = request.client_ip if self.tells_addresses else None
             if caller.operation:  # Its credential is known.
                 self.platform.engine.security.access_refused(caller, address, refused.code)
             else:
                 self.platform.engine.security.authentication_failed(address, refused.code)
-        if not failed and not (refused.code in _MALFORMED and caller.scope is NOBODY):
+        if status != 401 and not (refused.code in _MALFORMED and caller.scope is NOBODY):
             return refused
         try:
             self.throttle.count_failure(request.client_ip)
@@ -361,19 +360,15 @@ class Api:
 
     def _headers_of(self, refused: Refused) -> list[tuple[str, str]]:
         """Return the headers of a refusal that say when to retry and how to authenticate."""
+        if type(refused) is Refused and not refused.details:
+            return _headers_of_code(refused.code)
         headers: list[tuple[str, str]] = []
         if isinstance(refused, Throttled):
             self.platform.engine.telemetry.throttled(refused.limit)
             headers.append(("retry-after", str(refused.retry_after)))
-        if refused.code == "recovering":
-            headers.append(("retry-after", str(RETRY_AFTER_SECONDS)))
-        if refused.code in REPEATABLE:
-            headers.append(("stripe-should-retry", "true"))
         if isinstance(refused, MethodNotAllowed):
             headers.append(("allow", refused.allow))
-        if (asks_for := challenge(refused)) is not None:
-            headers.append(("www-authenticate", asks_for))
-        return headers
+        return headers + _headers_of_any(refused)
 
     def _render_refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
         if dialect is None:
@@ -497,6 +492,23 @@ def _parse_upload(content_type: str, content: bytes) -> dict[str, Any]:
     from tillway.http.multipart import is_multipart, parse_multipart
 
     return (parse_multipart if is_multipart(content_type) else parse_body)(content_type, content)
+
+
+def _headers_of_any(refused: Refused) -> list[tuple[str, str]]:
+    headers: list[tuple[str, str]] = []
+    if refused.code == "recovering":
+        headers.append(("retry-after", str(RETRY_AFTER_SECONDS)))
+    if refused.code in REPEATABLE:
+        headers.append(("stripe-should-retry", "true"))
+    if (asks_for := challenge(refused)) is not None:
+        headers.append(("www-authenticate", asks_for))
+    return headers
+
+
+@lru_cache(len(RULES))
+def _headers_of_code(code: str) -> list[tuple[str, str]]:
+    """The headers of a refusal of which only the code counts. The caller must not change them."""
+    return _headers_of_any(Refused(code))
 
 
 def _nobody(request_id: str) -> Caller:

@@ -84,7 +84,7 @@ class Authenticator:
         self._tokens = tokens
         self._known: dict[bytes, _Known] = {}
         self._unknown: dict[bytes, tuple[float, str]] = {}
-        """Until when each key counts as one that is nowhere, and how an error shows it."""
+        """Until when each key counts as one that is nowhere, and the message that says so."""
         self._accounts = accounts or Accounts(store, Clock())
         self.tell: Tell = tell_nobody
         self.on_use: Callable[[str, float], None] | None = None
@@ -117,7 +117,7 @@ class Authenticator:
             if refused.code == "api_key_invalid" and by == self._by_key:
                 if len(self._unknown) >= UNKNOWN_MAX:
                     self._unknown.clear()
-                self._unknown[digest] = (now + CACHE_SECONDS, mask(secret))
+                self._unknown[digest] = (now + CACHE_SECONDS, refused.message)
             raise
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
@@ -134,7 +134,7 @@ class Authenticator:
         if known is None or known.until <= now:
             unknown = self._unknown.get(digest)
             if unknown is not None and unknown[0] > now:
-                raise _invalid(unknown[1])
+                raise Refused("api_key_invalid", unknown[1])
             return None
         if now >= known.used_at + CACHE_SECONDS:
             known.used_at = now

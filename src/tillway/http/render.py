@@ -9,10 +9,11 @@ import msgspec
 from tillway.domain.charge import Charge
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import RULES, Refused
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
+from tillway.engine.ids import random_text
 from tillway.http import late
 from tillway.http.errors import render_refusal
 from tillway.http.routes import PRESENTERS
@@ -21,6 +22,12 @@ from tillway.http.stencils import STENCILS
 from tillway.http.versions import has_older_shapes, render_as_of
 
 encode = msgspec.json.Encoder().encode
+
+FLOODED: Final = frozenset((401, 403, 429))
+"""The statuses of refusals of which a sender may cause hundreds a second."""
+
+KEPT_MAX: Final = 256
+"""Refusals that are kept as bytes: an attacker decides how many there are."""
 
 
 class Renderer:
@@ -37,6 +44,8 @@ class Renderer:
         self._compares_stencils = compares_stencils
         self.settings = settings or Settings()
         self.client_secrets = client_secrets
+        self._kept: dict[tuple[str, str, str | None], tuple[int, bytes, bytes]] = {}
+        """Refusals by code, message and parameter: their status, and what stands before and after the request's id."""
 
     def view(self, caller: Caller) -> View:
         scope, converts = caller.scope, not caller.in_minor_units
@@ -110,8 +119,22 @@ class Renderer:
 
     def refusal(self, caller: Caller, refusal: Refused) -> tuple[int, bytes]:
         """Render the error object. Records among its details have their usual shape."""
-        status, body = self._refusal(caller, refusal)
-        return status, encode(body)
+        if refusal.details or refusal.decline_code is not None or RULES[refusal.code].status not in FLOODED:
+            status, body = self._refusal(caller, refusal)
+            return status, encode(body)
+        kept = self._kept.get((refusal.code, refusal.message, refusal.param))
+        status, before, after = kept or self._keep(refusal)
+        return status, b"".join((before, (caller.request_id or "").encode(), after))
+
+    def _keep(self, refusal: Refused) -> tuple[int, bytes, bytes]:
+        """Cut a refusal that is alike for all callers where the id of the request stands, and keep it."""
+        mark = random_text(24)  # It stands nowhere in what the caller sent.
+        status, body = render_refusal(refusal, request_id=mark, base_url=self.base_url)
+        before, after = encode(body).split(mark.encode())
+        if len(self._kept) >= KEPT_MAX:
+            self._kept.clear()
+        kept = self._kept[refusal.code, refusal.message, refusal.param] = status, before, after
+        return kept
 
     def _refusal(self, caller: Caller, refusal: Refused) -> tuple[int, dict[str, Any]]:
         shown = refusal

@@ -29,10 +29,12 @@ class RsgiApp:
     async def __call__(self, scope: Any, protocol: Any, task: "asyncio.Task[Any] | None" = None) -> None:
         """Answer one request. `task` is the one that runs this, if the caller knows it."""
         headers = scope.headers
-        length = headers.get("content-length")
-        if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
-            self._refuse(scope, protocol, Refused("body_too_large"))
-            return
+        length, size = headers.get("content-length"), None
+        if length is not None:
+            size = int(length) if length.isdecimal() else BODY_BYTES_MAX + 1
+            if size > BODY_BYTES_MAX:
+                self._refuse(scope, protocol, Refused("body_too_large"))
+                return
         if len(headers.get_all("host")) != 1 and scope.http_version == "1.1":
             # HTTP/2 has `:authority` in its place, and HTTP/1.0, which health checks still speak, asks for none.
             self._refuse(scope, protocol, Refused("host_missing"))
@@ -44,9 +46,12 @@ class RsgiApp:
             # One value may come as several lines of the header.
             peer = client_address(peer, ",".join(headers.get_all("x-forwarded-for")), self._trusted_proxies)
         request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
-        if scope.method != "GET" or length not in (None, "0"):
+        if scope.method != "GET" or size:
             try:
-                await self._body_timeout(self._read_body(protocol, length, request), task)
+                if size is not None and size <= UNAUTHENTICATED_BODY_BYTES_MAX:
+                    request.body = await self._body_timeout(protocol(), task)
+                else:
+                    await self._body_timeout(self._read_large_body(protocol, size, request), task)
             except TimeoutError:
                 late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
                 self._refuse(scope, protocol, late, 408)
@@ -57,14 +62,15 @@ class RsgiApp:
         response = await self.api.handle(request)
         protocol.response_bytes(response.status, response.headers, response.body)
 
-    async def _read_body(self, protocol: Any, length: str | None, request: Request) -> None:
-        """Read the body into the request; a large one only for a sender that is known, so that others hold no memory.
+    async def _read_large_body(self, protocol: Any, size: int | None, request: Request) -> None:
+        """Read a body that is large, or may be, into the request: only for a sender that is known, so that others hold
+        no memory.
 
-        A body without a length is read to a little more than BODY_BYTES_MAX.
+        A body without a length (`size` None) is read to a little more than BODY_BYTES_MAX.
         """
-        if length is not None:
-            if int(length) > UNAUTHENTICATED_BODY_BYTES_MAX and not await self.api.reads_large_body(request):
-                request.unread = int(length)
+        if size is not None:
+            if not await self.api.reads_large_body(request):
+                request.unread = size
                 return
             request.body = await protocol()
             return
