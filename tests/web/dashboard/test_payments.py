@@ -1,5 +1,6 @@
 """Home, payments and refunds at the dashboard, each beside the API's own answer."""
 
+import asyncio
 import csv
 import io
 import json
@@ -223,6 +224,17 @@ async def test_a_refund_is_previewed_made_once_and_audited(shop: DashboardShop) 
     trail = await shop.get("/ops/v1/audit", limit=20)
     entries = [one for one in trail["data"] if one["operation"] == "POST /v1/refunds"]
     assert {(one["hint"], one["detail"]["reason"]) for one in entries} == {("Mara Brandt", "Lid arrived chipped")}
+
+
+async def test_presses_at_the_same_moment_wait_for_the_first(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(9900), await shop.visitor()
+    action = f"/dashboard/payments/{id}/refund"
+    previewed = await visitor.submit(await visitor.get(action), action, {"amount": "20.50"})
+    await shop.faults({"fault": "slow", "ms": 200, "operation": "refund"})
+    presses = (visitor.submit(previewed, action, {"amount": "20.50"}) for _ in range(4))
+    for done in await asyncio.gather(*presses):
+        assert (done.status, done.headers.get("location")) == (303, f"/dashboard/payments/{id}"), text(done)
+    assert [refund["amount"] for refund in (await shop.get("/v1/refunds"))["data"]] == [2050]
 
 
 @pytest.mark.parametrize(

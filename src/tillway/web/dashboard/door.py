@@ -1,14 +1,18 @@
 """The door from a page to the API: each call runs through the route table, with the operator's rights."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
 
 from tillway.domain.credentials import Grant
 from tillway.http.messages import Request, Response
+
+IN_USE_WAITS: Final = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0)
+"""Seconds between the looks at a call whose key an earlier press still uses: 12 in all."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 """Answers a call of the API inside this process: `Api.answer`."""
@@ -74,12 +78,19 @@ class Door:
         """The answer to a call that changes something.
 
         It is made once under the idempotency `key`, with the operator's `reason` in the audit trail, and only on
-        records of the versions in `expect`. Raises `CallRefused`.
+        records of the versions in `expect`. A second press waits for the outcome of the first. Raises `CallRefused`.
         """
         headers = self._headers() | {"content-type": "application/x-www-form-urlencoded"}
         more = {"idempotency-key": key, "tillway-reason": reason, "tillway-expect": expect}
         headers |= {name: value for name, value in more.items() if value}
         request = Request("POST", path, "", headers, _encoded(params or {}).encode(), self._client_ip)
+        for seconds in IN_USE_WAITS:
+            try:
+                return msgspec.json.decode(await self._send(request))
+            except CallRefused as refused:
+                if refused.code != "idempotency_key_in_use":
+                    raise
+            await asyncio.sleep(seconds)
         return msgspec.json.decode(await self._send(request))
 
     async def delete(self, path: str, *, reason: str = "", expect: str = "", **params: Any) -> Any:
