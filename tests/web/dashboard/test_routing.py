@@ -131,6 +131,28 @@ async def test_a_connector_says_since_when_it_is_out_of_reach(tmp_path: Path) ->
         assert re.search(r"Out of reach .* Opened at [\d:]+ , after three requests in a row without an answer", words)
 
 
+async def test_home_says_when_no_connector_takes_payments_and_which_breaker_a_person_holds(tmp_path: Path) -> None:
+    async with routed_shop(tmp_path) as shop:
+        visitor, everywhere = await visitor_of(shop, role="operator"), await shop.app.operator("admin")
+        of = {"tillway_account": shop.merchant.account}
+
+        async def drain(name: str, drained: str) -> None:
+            asked = {"drained": drained, "reason": "Works at the bank"}
+            await shop.app.ok(everywhere, "POST", f"/ops/v1/connectors/{name}/drain", asked, **of)
+
+        for name in ("a", "b"):
+            await drain(name, "true")
+        told = "No connector takes new payments Drained: a, b, c."
+        assert "takes new payments" not in text(await visitor.get("/dashboard")), "c takes them"
+        await drain("c", "true")
+        assert told in text(await visitor.get("/dashboard"))
+        await drain("b", "false")
+        opened = {"state": "open", "reason": "Works at the bank"}
+        await shop.app.ok(everywhere, "POST", "/ops/v1/connectors/b/breaker", opened, **of)
+        shown = text(await visitor.get("/dashboard"))
+        assert told not in shown and "b is held open" in shown and "b is out of reach" not in shown
+
+
 async def test_of_two_drafts_the_second_is_shown_the_difference(tmp_path: Path) -> None:
     async with routed_shop(tmp_path) as shop:
         one, two = await visitor_of(shop), await visitor_of(shop, "Ida")

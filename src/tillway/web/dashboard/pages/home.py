@@ -330,17 +330,29 @@ async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
 
 
 async def _unhealthy(visit: Visit) -> list[dict[str, Any]]:
-    """The connectors that the process which answers could not reach lately."""
-    found = []
-    for connector in await _list(visit, "/ops/v1/connectors"):
+    """The connectors that the process which answers could not reach lately, or of which none takes new payments."""
+    found, connectors = [], await _list(visit, "/ops/v1/connectors")
+    if connectors and all(connector["drained"] for connector in connectors):
+        found.append(
+            {
+                "path": "/connectors",
+                "icon": "plug",
+                "kind": "bad",
+                "what": "No connector takes new payments",
+                "when": "",
+                "why": f"Drained: {', '.join(connector['name'] for connector in connectors)}. Let one take them again.",
+            }
+        )
+    for connector in connectors:
         if connector["breaker"] != "closed":
             out, seconds = connector["breaker"] == "open", connector["breaker_seconds"]
+            how = "held open" if connector["held_open"] else "out of reach" if out else "half-open"
             found.append(
                 {
                     "path": "/connectors",
                     "icon": "plug",
                     "kind": "bad" if out else "warn",
-                    "what": f"{connector['name']} is {'out of reach' if out else 'half-open'}",
+                    "what": f"{connector['name']} is {how}",
                     "when": words.span(seconds) if seconds is not None else "",
                     "why": "New payments go elsewhere where routing names another connector."
                     if out
