@@ -152,6 +152,8 @@ async def test_the_theme_comes_from_a_cookie_and_leads_back(app: InProcessApp) -
     switched = await visitor.submit(page, "/dashboard/theme", {"theme": "dark"})
     assert switched.headers["location"] == "/dashboard/payments?status=declined"
     assert 'data-theme="dark"' in (await visitor.get("/dashboard")).body.decode().partition("<body")[0]
+    forged = await visitor.post("/dashboard/theme", {"theme": "light", "csrf": "0" * 40})
+    assert forged.status == 403 and "set-cookie" not in forged.headers
     away = await visitor.submit(page, "/dashboard/theme", {"theme": "dark", "back": "//evil.example"})
     assert away.headers["location"] == "/dashboard"
 
@@ -287,6 +289,34 @@ async def test_while_the_database_is_away_the_last_page_is_shown_dimmed(tmp_path
     await one.submit(home, "/dashboard/sign-out")
     store.away = True
     assert "No payment matches" not in text(await one.get("/dashboard/payments?status=declined"))
+    await app.close()
+
+
+async def test_while_the_database_is_away_a_form_keeps_what_was_typed(tmp_path: Path) -> None:
+    Keyring.create(tmp_path / KEY_FILE)
+    store, clock = StoreInReach(), MovedClock()
+    app = InProcessApp(await assemble(Settings(data_dir=tmp_path), store, clock), store, clock)
+    await app.merchant()
+    one = await Visitor.signed_in(app, name="One")
+    action = "/dashboard/links/new"
+    form = await one.get(action)
+    store.away = True
+    refused = await one.submit(form, action, {"name": "<b>Tea</b>", "amount": "12.50", "currency": "EUR"})
+    words = text(refused)
+    assert refused.status == 503 and "12.50" in words and "<b>Tea</b>" in words and "it is done once" in words
+    assert "new payments are refused too" in words and "req_" in words
+    early = await one.submit(refused, "/dashboard/again")
+    assert early.status == 503 and "12.50" in text(early), "still away: it is kept on"
+    store.away = False
+    again = await one.submit(early, "/dashboard/again")
+    assert again.status == 200 and "this page has changed nothing" in text(again)
+    places = {(await one.submit(again, action)).headers["location"] for _ in range(2)}
+    assert len(places) == 1 and "12.50" in text(await one.get(places.pop()))
+    store.away = True
+    entering = await Visitor(app).post("/dashboard/sign-in", {"email": "one@shop.example", "password": "secret words"})
+    assert entering.status == 503 and "secret words" not in entering.body.decode()
+    foreign = await one.submit(form, action, {"name": "Tea"}, origin="https://evil.example")
+    assert foreign.status == 403 and "Tea" not in text(foreign)
     await app.close()
 
 

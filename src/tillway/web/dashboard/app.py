@@ -160,7 +160,7 @@ class Dashboard:
                 return self._page(request, Shown("forged.html", {}, 403)), BASE
             form, files = _form_of(request)
         if path == f"{BASE}/theme" and request.method == "POST":
-            return self._switch_theme(form), f"{BASE}/theme"
+            return self._switch_theme(request, form), f"{BASE}/theme"
         if path == f"{BASE}/sign-in" or path.startswith(f"{BASE}/sign-in/"):
             return await self._sign_in(request, path, form), f"{BASE}/sign-in"
         token, signed = await self._session(request)
@@ -183,9 +183,7 @@ class Dashboard:
         """Answer a signed-in operator."""
         mode: Mode = "live" if path == f"{BASE}/live" or path.startswith(f"{BASE}/live/") else "test"
         inner = path.removeprefix(BASE).removeprefix("/live" if mode == "live" else "") or "/"
-        csrf = csrf_token(token)
-        sent = (form.get("csrf") or [""])[0]
-        if request.method == "POST" and not hmac.compare_digest(sent.encode(), csrf.encode()):
+        if request.method == "POST" and not _has_token(form, token):
             return self._page(request, Shown("forged.html", {}, 403)), BASE
         visit = await self._begin(request, form, token, signed, mode)
         visit.files, visit.refreshes = files, self.refreshes
@@ -207,7 +205,7 @@ class Dashboard:
             else:
                 reply = _of_another_merchant(visit, inner) or await chosen.handler(visit)
         except CallRefused as refused:
-            if request.method == "GET" and refused.code in STORE_CODES:
+            if refused.code in STORE_CODES:
                 raise Refused(refused.code) from refused
             reply = await self._refused(visit, refused, chosen.place if chosen is not None else "")
         if isinstance(reply, Shown):
@@ -258,10 +256,15 @@ class Dashboard:
     # Signing in
 
     async def _session(self, request: Request) -> tuple[str, SignedIn | None]:
-        token = _cookies_of(request).get(self.cookie, "")
-        if not token or len(token) > 100 or not token.isalnum():
+        token = self._token(request)
+        if not token:
             return "", None
         return token, await sign_ins.signed_in(self._platform.engine, token, idle_seconds=self._idle_seconds)
+
+    def _token(self, request: Request) -> str:
+        """The token in the cookie, whether its session lasts or not; empty where there is none."""
+        token = _cookies_of(request).get(self.cookie, "")
+        return token if len(token) <= 100 and token.isalnum() else ""
 
     def _send_to_sign_in(
         self, request: Request, path: str, form: dict[str, list[str]], *, with_files: bool
@@ -415,7 +418,10 @@ class Dashboard:
         secure = "; Secure" if self._secure else ""
         return "set-cookie", f"{name or self.cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
-    def _switch_theme(self, form: dict[str, list[str]]) -> Response:
+    def _switch_theme(self, request: Request, form: dict[str, list[str]]) -> Response:
+        token = self._token(request)
+        if token and not _has_token(form, token):
+            return self._page(request, Shown("forged.html", {}, 403))
         chosen = (form.get("theme") or [""])[0]
         theme = chosen if chosen in ("dark", "light") else ""
         back = (form.get("back") or [BASE])[0]
@@ -490,6 +496,7 @@ class Dashboard:
             return None
         body, at = found
         values = {"at": at, "message": refused.message, "request": request_id, "address": _address_of(request)}
+        values |= _meaning(refused.code)
         note = render("stale.html", None, "", values)
         return Response(503, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], dimmed(body, note))
 
@@ -500,7 +507,23 @@ class Dashboard:
             return shown
         status = RULES[refused.code].status
         values = {"message": refused.message, "code": refused.code, "request": request_id}
-        return self._page(request, Shown("trouble.html", values, status))
+        kept = self._kept_form(request) if status >= 500 else None
+        if kept is not None:
+            return self._page(request, Shown("unfinished.html", values | kept | _meaning(refused.code), status))
+        return self._page(request, Shown("trouble.html", values | _meaning(refused.code), status))
+
+    def _kept_form(self, request: Request) -> dict[str, Any] | None:
+        """The fields of a form that could not be finished, for the page that sends it again; None where there are none
+        to keep, as at the sign-in."""
+        path = request.path.rstrip("/")
+        if request.method != "POST" or not self._is_own_site(request) or path.startswith(f"{BASE}/sign-in"):
+            return None
+        try:
+            form, files = _form_of(request)
+        except Refused:
+            return None
+        to = own_address((form.get(KEPT_TO) or [BASE])[0]) if path == AGAIN else path
+        return _typed(to, form) | {"with_files": bool(files), "is_once": "idempotency_key" in form}
 
     def _redirect(self, to: str, *headers: tuple[str, str]) -> Response:
         return Response(303, [*_HEADERS, _NO_STORE, ("location", to), *headers, ("content-type", _HTML)], b"")
@@ -508,6 +531,22 @@ class Dashboard:
     def _plain(self, status: int, text: str, *headers: tuple[str, str]) -> Response:
         content_type = ("content-type", "text/plain; charset=utf-8")
         return Response(status, [*_HEADERS, _NO_STORE, content_type, *headers], text.encode())
+
+
+def _has_token(form: dict[str, list[str]], token: str) -> bool:
+    """Whether a form has the CSRF token of the session with that token."""
+    return hmac.compare_digest((form.get("csrf") or [""])[0].encode(), csrf_token(token).encode())
+
+
+def _meaning(code: str) -> dict[str, str]:
+    """The meaning of a failure for the money, as its page tells it."""
+    if code in STORE_CODES:
+        told = "As long as this lasts, new payments are refused too. Payments that were taken stay as they are."
+    else:
+        told = (
+            "Payments go on being taken or refused by the same rules as before; nothing is lost by this page failing."
+        )
+    return {"meaning": told}
 
 
 def own_address(text: str) -> str:
