@@ -118,16 +118,17 @@ FIRST_OF_LIST = {
 
 def make_objects(server: TillwayServer) -> str:
     """One of each object that a page shows; the id of a payment."""
-    id = pay(server, 9900, description="A description of some length, as people write them")
+    word = "annie.easley-and-partners-of-the-northern-trading-company@post.shop.example"
+    id = pay(server, 9900, description=f"A description of some length, as people write them, for {word}")
     pay(server, 3000, capture_method="manual")
     card = {"confirm": True, "return_url": "https://shop.example", "amount": 9900, "currency": "eur"}
     declined = {**card, "payment_method": "pm_card_visa_chargeDeclined"}
     assert server.call("POST", "/v1/payment_intents", declined)[0] == 402
     pay(server, 8900, payment_method="pm_card_createDispute")
     pay(server, 50000, payment_method="pm_card_bypassPending")
-    price = {"currency": "eur", "unit_amount": 100, "product_data": {"name": "Tea"}}
+    price = {"currency": "eur", "unit_amount": 100, "product_data": {"name": word}}
     for path, params in (
-        ("/v1/customers", {"name": "Ada", "email": "ada@shop.example"}),
+        ("/v1/customers", {"name": word, "email": word}),
         ("/v1/payment_links", {"line_items": [{"price_data": price, "quantity": 1}]}),
         ("/v1/webhook_endpoints", {"url": "http://127.0.0.1:9/hook", "enabled_events": ["*"]}),
         ("/v1/payouts", {"amount": 1000, "currency": "eur"}),
