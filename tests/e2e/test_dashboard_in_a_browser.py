@@ -272,4 +272,18 @@ async def test_pages_refresh_and_keep_what_a_person_does(tillway_server: Tillway
             await page.until(f"location.pathname === '{path}' && document.readyState === 'complete'")
         await page.tab.keyboard.press("/")
         assert await page.look("document.activeElement.id") == "q"
-        assert page.complaints == []
+        await page.open(f"{base}/audit")
+        for _ in range(2):
+            await page.tab.keyboard.press("j")
+        second = await page.look("[...document.querySelectorAll('.side-list a.go')][1].pathname")
+        await page.tab.keyboard.press("Enter")
+        await page.until(f"location.pathname === '{second}' && document.readyState === 'complete'")
+        await page.open(f"{base}/security")
+        await page.press("Switch shortcuts off")
+        await page.until("document.documentElement.dataset.shortcuts === 'off' && document.readyState === 'complete'")
+        for one in "gp?":
+            await page.tab.keyboard.press(one)
+        assert not await page.look("!!document.querySelector('dialog[open]')")
+        await page.tab.keyboard.press("Control+k")
+        await page.until("document.querySelector('dialog[open]').id === 'palette'")
+        assert page.complaints == [] and await page.look("location.pathname") == "/dashboard/security"

@@ -158,6 +158,16 @@ async def test_the_theme_comes_from_a_cookie_and_leads_back(app: InProcessApp) -
     assert away.headers["location"] == "/dashboard"
 
 
+async def test_a_browser_switches_its_shortcuts_off_and_on(app: InProcessApp) -> None:
+    visitor = await Visitor.signed_in(app)
+    for shown, value, marked in (("Switch shortcuts off", "off", True), ("Switch shortcuts on", "on", False)):
+        page = await visitor.get("/dashboard/security")
+        assert shown in text(page)
+        switched = await visitor.submit(page, "/dashboard/shortcuts", {"shortcuts": value})
+        assert switched.headers["location"] == "/dashboard/security"
+        assert ('data-shortcuts="off"' in (await visitor.get("/dashboard")).body.decode()) is marked
+
+
 async def test_it_can_be_switched_off(tmp_path: Path) -> None:
     app = await InProcessApp.open(tmp_path, dashboard="off")
     assert (await app.send("GET", "/dashboard")).status == 404

@@ -84,7 +84,9 @@ OF_NO_MERCHANT: Final = ("/merchant", "/sign-out", "/security")
 SSO_SECONDS: Final = 10 * 60
 """How long a sign-in at the identity provider may take."""
 
-THEME_SECONDS: Final = 365 * 24 * 60 * 60
+CHOICES: Final = {f"{BASE}/theme": ("dark", "light"), f"{BASE}/shortcuts": ("off",)}
+"""Choices of a browser that a cookie keeps, by the address of their form; another value ends the choice."""
+CHOICE_SECONDS: Final = 365 * 24 * 60 * 60
 
 
 class Dashboard:
@@ -159,8 +161,8 @@ class Dashboard:
             if not self._is_own_site(request):
                 return self._page(request, Shown("forged.html", {}, 403)), BASE
             form, files = _form_of(request)
-        if path == f"{BASE}/theme" and request.method == "POST":
-            return self._switch_theme(request, form), f"{BASE}/theme"
+        if path in CHOICES and request.method == "POST":
+            return self._keep_choice(request, path, form), path
         if path == f"{BASE}/sign-in" or path.startswith(f"{BASE}/sign-in/"):
             return await self._sign_in(request, path, form), f"{BASE}/sign-in"
         token, signed = await self._session(request)
@@ -250,6 +252,7 @@ class Dashboard:
             form,
         )
         visit.theme = _theme_of(request)
+        visit.has_shortcuts = _cookies_of(request).get("shortcuts") != "off"
         visit.sso = self._provider is not None
         return visit
 
@@ -418,15 +421,19 @@ class Dashboard:
         secure = "; Secure" if self._secure else ""
         return "set-cookie", f"{name or self.cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
-    def _switch_theme(self, request: Request, form: dict[str, list[str]]) -> Response:
+    def _keep_choice(self, request: Request, path: str, form: dict[str, list[str]]) -> Response:
+        """Keep a choice of this browser in its cookie: the colours, or the keyboard shortcuts."""
         token = self._token(request)
         if token and not _has_token(form, token):
             return self._page(request, Shown("forged.html", {}, 403))
-        chosen = (form.get("theme") or [""])[0]
-        theme = chosen if chosen in ("dark", "light") else ""
+        name = path.removeprefix(f"{BASE}/")
+        given = (form.get(name) or [""])[0]
+        chosen = given if given in CHOICES[path] else ""
         back = (form.get("back") or [BASE])[0]
-        kept = THEME_SECONDS if theme else 0
-        return self._redirect(own_address(back), ("set-cookie", f"theme={theme}; Path=/; Max-Age={kept}; SameSite=Lax"))
+        kept = CHOICE_SECONDS if chosen else 0
+        return self._redirect(
+            own_address(back), ("set-cookie", f"{name}={chosen}; Path=/; Max-Age={kept}; SameSite=Lax")
+        )
 
     def _is_own_site(self, request: Request) -> bool:
         """Whether a form was sent by a page of this server, as far as the browser says. Programs say nothing."""

@@ -12,7 +12,7 @@ from tillway.domain.credentials import Grant
 from tillway.http.messages import Request, Response
 
 IN_USE_WAITS: Final = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0)
-"""Seconds between the looks at a call whose key an earlier press still uses: 12 in all."""
+"""Seconds between the tries of a call under a key that an earlier press still uses: 12 in all."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 """Answers a call of the API inside this process: `Api.answer`."""

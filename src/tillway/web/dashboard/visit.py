@@ -90,6 +90,8 @@ class Visit(msgspec.Struct):
     form: dict[str, list[str]]
     ids: tuple[str, ...] = ()
     theme: str = ""
+    has_shortcuts: bool = True
+    """Whether single keys act on pages; this browser may have switched them off."""
     sso: bool = False
     """Whether an identity provider signs operators in."""
     renewed: bool = False

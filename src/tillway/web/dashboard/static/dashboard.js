@@ -39,14 +39,15 @@ for (const d of $$("dialog")) d.addEventListener("click", (e) => { if (e.target 
 
 // rows: j, k, x, Enter; selection and the bar that acts on it
 // (looked up anew each time: refreshing puts other rows in their place)
-const rowsNow = () => $$("[data-rows] tbody tr:not(.day)");
-const rowOn = () => $("[data-rows] tr[data-on]");
+const rowsNow = () => $$("[data-rows] tbody tr:not(.day), .split > ol > li, .side-list > ol > li").filter((row) => $("a.go", row));
+const rowOn = () => $("[data-rows] tr[data-on], .split li[data-on]");
 function move(by) {
   const rows = rowsNow();
   if (!rows.length) return;
   const was = rowOn();
   was?.removeAttribute("data-on");
-  const row = rows[Math.max(0, Math.min(rows.length - 1, rows.indexOf(was) + by))];
+  const from = was ?? $(".split a.go[aria-current]")?.parentElement;
+  const row = rows[Math.max(0, Math.min(rows.length - 1, rows.indexOf(from) + by))];
   row.setAttribute("data-on", "");
   $("a.go", row)?.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
@@ -73,6 +74,7 @@ document.addEventListener("keydown", (e) => {
   const palette = $("#palette");
   if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "k" && palette) { e.preventDefault(); palette.showModal(); $("#pq").select(); return; }
   if (e.ctrlKey || e.metaKey || e.altKey || typing(e.target) || $("dialog[open]")) return;
+  if (root.dataset.shortcuts === "off" && e.key !== "Escape") return;
   const k = e.key;
   if (Date.now() - chord < 900 && k in GO) { chord = 0; location.href = base + GO[k]; return; }
   chord = 0;
