@@ -63,6 +63,7 @@ CREATE = Params(
     default_for_currency=Boolean(),
     expand=Expand(),
     metadata=Metadata(),
+    twins=Enum("allowed", "refused"),
 )
 UPDATE = Params(
     account_holder_name=_NAME,
@@ -100,7 +101,10 @@ _COMMON = ("object", "currency", "default_for_currency", "metadata")
 
 @route("POST", "/v1/accounts/{account}/external_accounts", CREATE, returns="bank_account")
 async def create(call: Call) -> Answer:
-    """Add a bank account, card or e-mail address that payouts can go to."""
+    """Add a bank account, card or e-mail address that payouts can go to.
+
+    `twins=refused` refuses a bank account that the merchant has already in that currency (`bank_account_exists`).
+    """
     external_accounts.refuse_other(call.caller, call.id)
     params = dict(call.params)
     given = params.pop("external_account")
@@ -109,7 +113,10 @@ async def create(call: Call) -> Answer:
         # Stripe accepts these two beside the account, and also within its card and bank account objects.
         params = {name: given[name] for name in ("metadata", "default_for_currency") if name in given} | params
     command = CreateExternalAccount(
-        account=given, metadata=params.get("metadata"), default=params.get("default_for_currency")
+        account=given,
+        metadata=params.get("metadata"),
+        default=params.get("default_for_currency"),
+        twins=params.get("twins") or "allowed",
     )
     return await external_accounts.create(call.platform, call.caller, command)
 

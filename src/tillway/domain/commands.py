@@ -329,11 +329,13 @@ class UpdatePayout(Update, frozen=True, kw_only=True):
 
 class CreateExternalAccount(Command, frozen=True, kw_only=True):
     """Keep an account that payouts can go to. `account` is the id of a card's token, or the fields of a bank account, a
-    card or an e-mail address. `default` makes it the default of its currency."""
+    card or an e-mail address. `default` makes it the default of its currency; `twins` says whether a bank account that
+    is there already may be added again."""
 
     account: str | dict[str, Any]
     metadata: dict[str, str | None] | None = None
     default: bool | None = None
+    twins: Literal["allowed", "refused"] = "allowed"
 
 
 class UpdateExternalAccount(Update, frozen=True, kw_only=True):

@@ -96,13 +96,26 @@ def choose(
 
 
 def create(
-    account: ExternalAccount, others: Sequence[ExternalAccount], *, default: bool | None, at: Moment
+    account: ExternalAccount,
+    others: Sequence[ExternalAccount],
+    *,
+    default: bool | None,
+    twins: Literal["allowed", "refused"] = "allowed",
+    at: Moment,
 ) -> Changes[ExternalAccount]:
     """Save `account` beside the merchant's `others`. The first of its currency is the default, and so is one that asks
     for it; the test bank account that every merchant has does not count.
 
-    The commit also writes the currency's guard, so that of two concurrent first accounts only one becomes the
-    default."""
+    Refused, in this order: `bank_account_exists` where `twins` are refused and there is one; `external_account_limit`.
+    The commit also writes the currency's guard, so that of two concurrent first accounts only one becomes the default,
+    and of two twins only one is saved."""
+    twin = next((one for one in others if _are_twins(one, account)), None) if twins == "refused" else None
+    if twin is not None:
+        raise Refused(
+            "bank_account_exists",
+            f"This bank account is already an external account of yours in {account.currency}: {twin.id}.",
+            param="external_account[account_number]",
+        )
     if len(others) >= ACCOUNTS_MAX:
         raise Refused(
             "external_account_limit", f"An account has at most {ACCOUNTS_MAX} external accounts in each mode."
@@ -114,6 +127,13 @@ def create(
         records=(kept, *_unset_default(before, kept)),
         events=(EventDraft(type="account.external_account.created", record=kept),),
     )
+
+
+def _are_twins(one: ExternalAccount, other: ExternalAccount) -> bool:
+    """Whether both are the same account at a bank, in the same currency. The test bank account that every merchant has
+    is none of the merchant's own."""
+    is_own_bank = one.type == other.type == "bank_account" and not one.provided
+    return is_own_bank and one.currency == other.currency and one.fingerprint == other.fingerprint
 
 
 def update(

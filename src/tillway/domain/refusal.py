@@ -189,6 +189,7 @@ RULES: dict[str, Rule] = {
     "balance_insufficient": Rule(400, _INVALID, "There is not enough available balance for this payout."),
     "payouts_not_allowed": Rule(400, _INVALID, "There is no external account in this currency to pay out to."),
     "instant_payouts_unsupported": Rule(400, _INVALID, "This external account does not take instant payouts."),
+    "bank_account_exists": Rule(400, _INVALID, "This bank account is already an external account of the merchant."),
     "external_account_default": Rule(400, _INVALID, "The default external account of a currency cannot be deleted."),
     "external_account_limit": Rule(400, _INVALID, "An account has at most 50 external accounts in each mode."),
     "dispute_unexpected_state": Rule(400, _INVALID, "The dispute's status does not allow this."),

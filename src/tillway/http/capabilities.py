@@ -32,6 +32,8 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /v1/webhook_endpoints/{id}": "configure",
     "DELETE /v1/webhook_endpoints/{id}": "configure",
     "POST /v1/accounts/{account}/external_accounts": "configure",
+    "POST /v1/accounts/{account}/external_accounts/{id}": "configure",
+    "DELETE /v1/accounts/{account}/external_accounts/{id}": "configure",
     "POST /ops/v1/accounts": "configure",
     "POST /ops/v1/accounts/{id}": "configure",
     "POST /ops/v1/accounts/{id}/disable": "configure",

@@ -20,6 +20,7 @@ STRIPE_CODES: Final = frozenset(
         "api_key_expired",
         "authentication_required",
         "balance_insufficient",
+        "bank_account_exists",
         "bank_account_restricted",
         "card_decline_rate_limit_exceeded",
         "card_declined",

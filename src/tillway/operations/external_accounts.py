@@ -46,7 +46,7 @@ async def create(platform: Platform, caller: Caller, command: CreateExternalAcco
         account = msgspec.structs.replace(account, metadata=merged_metadata({}, command.metadata))
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         others = await accounts_of(load)
-        kept = domain.create(account, others, default=command.default, at=at)
+        kept = domain.create(account, others, default=command.default, twins=command.twins, at=at)
         return made.then(kept).then(_with_guard(guard, account.currency, at))
 
     return await platform.engine.run(caller, work)

@@ -93,6 +93,9 @@ async def test_a_bank_account_is_added_and_the_failed_one_is_marked(shop: Dashbo
     assert "New bank" in wrong.body.decode() and "Kettle &amp; Leaf GmbH" in wrong.body.decode()
     for _ in range(2):
         assert (await visitor.submit(form, action, given | {"secret.account_number": GERMAN})).status == 303
+    twin = await visitor.submit(await visitor.get(action), action, given | {"secret.account_number": f" {GERMAN} "})
+    at_field = re.search('id="account_number"[^>]*aria-invalid="true".*?class="err".*?</p>', twin.body.decode())
+    assert (twin.status, at_field is not None) == (400, True) and "already an external account of yours" in text(twin)
     old = {"country": "DE", "currency": "EUR", "secret.account_number": CLOSED}
     assert (await visitor.submit(await visitor.get(action), action, old)).status == 303
     newest, first = (await shop.get("/v1/account"))["external_accounts"]["data"]
@@ -101,7 +104,7 @@ async def test_a_bank_account_is_added_and_the_failed_one_is_marked(shop: Dashbo
     await shop.app.wait(120)
     await shop.app.wait(1)
     page = await visitor.get("/dashboard/balance")
-    assert re.search("DE ···· 3002 .{0,60}Failed on .{5,20}: account closed. closed", text(page)), text(page)
+    assert re.search("DE ···· 3002 closed Failed on .{5,20}: account closed.", text(page)), text(page)
     assert '<span class="t bad">closed</span>' in page.body.decode()
     (returned,) = (await shop.get("/v1/payouts"))["data"]
     shown = text(await visitor.get(f"/dashboard/payouts/{returned['id']}"))
@@ -212,6 +215,72 @@ async def test_the_balance_says_until_when_money_is_pending_and_what_is_disputed
     balance = await shop.get("/v1/balance")
     whole = sum(one["amount"] for part in ("available", "pending") for one in balance[part] if one["currency"] == "eur")
     assert sum(Decimal(line["net"]) for line in lines if line["currency"] == "EUR") * 100 == whole
+
+
+async def test_an_account_is_made_the_default_and_another_deleted(shop: DashboardShop) -> None:
+    add, give = "/dashboard/balance/accounts/new", {"country": "DE", "currency": "EUR"}
+    visitor, support = await shop.visitor("admin"), await shop.visitor("support", name="Support")
+    for number in (GERMAN, CLOSED):
+        await visitor.submit(await visitor.get(add), add, give | {"secret.account_number": number})
+    second, first = (await shop.get("/v1/account"))["external_accounts"]["data"]
+    here, there = (f"/dashboard/balance/accounts/{one['id']}" for one in (first, second))
+    assert f'href="{here}"' in (await visitor.get("/dashboard/balance")).body.decode()
+    old, new = await visitor.get(here), await visitor.get(there)
+    assert "make another account the default first" in text(old) and "Make default of EUR" not in text(old)
+    assert "and no longer to DE ···· 3000" in text(new) and "None yet." in text(new)
+    seen = text(await support.get(there))
+    assert "Payouts to it" in seen and "Delete account" not in seen and "Make default" not in seen
+    form = form_of(new, f"{there}/delete")
+    early = await visitor.post(f"{here}/delete", form)
+    assert early.status == 400 and "You cannot delete the default external account" in text(early)
+    for _ in range(2):
+        done = await visitor.submit(new, f"{there}/default", {"reason": "Moved bank"})
+        assert done.headers["location"] == "/dashboard/balance"
+    assert (await visitor.post(f"{here}/delete", form | {"reason": "Closed it"})).status == 303
+    (left,) = (await shop.get("/v1/account"))["external_accounts"]["data"]
+    assert (left["id"], left["default_for_currency"]) == (second["id"], True)
+    assert (await visitor.get(here)).status == 404 and (await visitor.post(f"{here}/delete", form)).status == 404
+    trail = text(await visitor.get("/dashboard/audit"))
+    assert "Changed an account for payouts" in trail and "“Moved bank”" in trail
+    assert "Deleted an account for payouts" in trail and "“Closed it”" in trail
+
+
+async def test_the_account_that_a_merchant_has_in_test_mode_stays(shop: DashboardShop) -> None:
+    visitor = await shop.visitor("admin")
+    (provided,) = (await shop.get("/v1/account"))["external_accounts"]["data"]
+    page = f"/dashboard/balance/accounts/{provided['id']}"
+    kept = await visitor.submit(await visitor.get(page), f"{page}/delete")
+    assert kept.status == 400 and "keeps this account in test mode" in text(kept)
+
+
+async def test_an_account_is_changed_by_who_has_just_proved_who_they_are(shop: DashboardShop) -> None:
+    visitor = await shop.visitor("admin")
+    (provided,) = (await shop.get("/v1/account"))["external_accounts"]["data"]
+    page = f"/dashboard/balance/accounts/{provided['id']}"
+    shown = await visitor.get(page)
+    shop.app.clock.ahead_seconds += 301
+    for act in ("default", "delete"):
+        asked = await visitor.post(f"{page}/{act}", form_of(shown, f"{page}/delete"))
+        assert "Confirm that it is you" in text(asked), act
+
+
+async def test_nothing_is_not_paid_out(shop: DashboardShop) -> None:
+    """The page offers no payout of 0.00, and one that is sent is refused at its field."""
+    visitor, action = await shop.visitor(), "/dashboard/balance/payout"
+    assert "Nothing is available to pay out now." in text(await visitor.get("/dashboard/balance"))
+    offered = re.search('<a class="btn main"([^>]*)>', (await visitor.get("/dashboard/balance")).body.decode())
+    assert offered is not None and offered[1] == ' role="link" aria-disabled="true"'
+    await shop.pay(5000)
+    empty = await visitor.get(action)
+    assert "Nothing to pay out 0.00 EUR are available. More money becomes available until" in text(empty)
+    assert "Pay out 0.00" not in text(empty)
+    await shop.pay(50_000, card="pm_card_bypassPending")
+    form = await visitor.get(action)
+    for fields in ({"amount": "0.00"}, {"amount": "0", "preview": ""}, {"amount": "-1.00", "preview": ""}):
+        refused = await visitor.submit(form, action, fields)
+        assert refused.status == 422 and "Write an amount such as" in text(refused), fields
+        assert re.search('name="amount"[^>]*aria-invalid="true"', refused.body.decode())
+    assert (await shop.get("/v1/payouts"))["data"] == []
 
 
 async def test_a_refusal_beside_a_form_has_its_explanation_and_request(shop: DashboardShop) -> None:
@@ -565,6 +634,8 @@ ACTIONS: dict[str, tuple[Capability, dict[str, str]]] = {
     "/disputes/{id}/give-in": ("disputes", {}),
     "/balance/payout": ("settle", {"currency": "eur", "amount": "1.00"}),
     "/balance/accounts/new": ("configure", {"secret.account_number": "x"}),
+    "/balance/accounts/{id}/default": ("configure", {}),
+    "/balance/accounts/{id}/delete": ("configure", {}),
     "/payouts/{id}/book": ("settle", {}),
     "/doubts/{id}": ("settle", {"outcome": "failed", "reason": "x"}),
     "/connectors/{name}/drain": ("settle", {"drained": "true", "reason": "x"}),

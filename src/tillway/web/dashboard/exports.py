@@ -1,4 +1,4 @@
-"""CSV files of lists. Nobody gets one before the audit trail tells who took what, by which filters, how many rows."""
+"""CSV files of lists. The audit trail names reader, list, filters and number of rows before the file is handed out."""
 
 import csv
 import io

@@ -18,6 +18,7 @@ NOUNS = (
     "own_sign_in",
     "payment",
     "payments",
+    "payout_accounts",
     "refunds",
     "routing",
     "saved_views",

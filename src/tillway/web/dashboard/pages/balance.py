@@ -8,7 +8,7 @@ from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.exports import export_csv, rows_of
 from tillway.web.dashboard.pages.refunds import read_amount
-from tillway.web.dashboard.proving import SECRET, ask_proof
+from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 STATUSES = {
@@ -38,12 +38,12 @@ async def show_balance(visit: Visit) -> Reply:
         }
         for one in balance["available"]
     ]
-    accounts = await _accounts(visit)
+    accounts = await accounts_of(visit)
     payouts = await _payouts(visit, accounts)
     values = {
         "rows": rows,
         "payouts": payouts,
-        "paid_out_to": await _with_failures(visit, accounts, payouts),
+        "paid_out_to": await with_failures(visit, accounts, payouts),
         "can_add": visit.may("configure"),
         "movements": (await door.get("/v1/balance_transactions", limit=20))["data"],
         "ledger": ledger,
@@ -51,6 +51,7 @@ async def show_balance(visit: Visit) -> Reply:
         "statuses": STATUSES,
         "named": MOVEMENTS,
         "can_pay": visit.may("settle"),
+        "has_money": any(one["available"] > 0 for one in rows),
     }
     return Shown("balance.html", values)
 
@@ -72,13 +73,13 @@ COUNTED = (
 )
 
 
-async def _accounts(visit: Visit) -> list[dict[str, Any]]:
+async def accounts_of(visit: Visit) -> list[dict[str, Any]]:
     """The accounts that payouts go to."""
     found: list[dict[str, Any]] = (await visit.door.get("/v1/account"))["external_accounts"]["data"]
     return [{**one, "told": _account_words(one)} for one in found]
 
 
-async def _with_failures(
+async def with_failures(
     visit: Visit, accounts: list[dict[str, Any]], payouts: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The accounts, each with its last payout among `payouts` and the failed ones where that has failed: an account
@@ -195,9 +196,9 @@ async def pay_out(visit: Visit) -> Reply:
         raise CallRefused(400, {"code": "invalid_currency", "message": "Choose a currency of the balance."}, "")
     available = await _available(visit, currency)
     minor, wrong = read_amount(amount, currency, available, MOST)
-    if visit.sent("preview") and visit.sent("previewed") != str(minor):
+    if wrong or (visit.sent("preview") and visit.sent("previewed") != str(minor)):
         return await _form(visit, currency, amount, wrong=wrong, previewed=not wrong)
-    if not wrong and await _is_new_account(visit, currency) and (asked := await ask_proof(visit)) is not None:
+    if await _is_new_account(visit, currency) and (asked := await ask_proof(visit)) is not None:
         return asked
     params: dict[str, Any] = {"amount": minor, "currency": currency}
     if visit.sent("destination"):
@@ -209,7 +210,7 @@ async def pay_out(visit: Visit) -> Reply:
     except CallRefused as refused:
         if refused.code == "operator_forbidden":
             raise
-        return await _form(visit, currency, amount, wrong=wrong or refused.message, status=refused.status)
+        return await _form(visit, currency, amount, wrong=refused.message, status=refused.status)
     return Redirect(visit.url(f"/payouts/{made['id']}"))
 
 
@@ -235,72 +236,25 @@ async def _form(
 ) -> Shown:
     available = await _available(visit, currency)
     minor, unfit = read_amount(amount, currency, available, MOST)
-    accounts = [one for one in await _accounts(visit) if one["currency"] == currency]
+    accounts = [one for one in await accounts_of(visit) if one["currency"] == currency]
     chosen = visit.sent("destination")
+    nothing = available <= 0 and not wrong
     values = {
         "currency": currency,
+        "nothing": nothing,
+        "pending_until": (await visit.door.get("/ops/v1/ledger"))["pending_until"].get(currency) if nothing else None,
         "amount": amount,
         "wrong": wrong,
         "previewed": previewed,
         "available": available,
         "minor": max(available, 0) if unfit else minor,
         "decimals": MINOR_UNITS[currency],
-        "destinations": await _with_failures(visit, accounts, []),
+        "destinations": await with_failures(visit, accounts, []),
         "chosen": chosen or next((one["id"] for one in accounts if one["default_for_currency"]), ""),
         "key": visit.idempotency_key,
         "reason": visit.sent("reason"),
     }
     return Shown("pay-out.html", values, 422 if wrong and status == 200 else status)
-
-
-@page("GET", "/balance/accounts/new", place="/balance")
-async def ask_account(visit: Visit) -> Reply:
-    await visit.check_role("configure", _accounts_path(visit))
-    return _account_form(visit)
-
-
-@page("POST", "/balance/accounts/new", place="/balance")
-async def add_account(visit: Visit) -> Reply:
-    """Add a bank account that payouts can go to. Its number goes to the vault and comes back on no page."""
-    await visit.check_role("configure", _accounts_path(visit))
-    if (asked := await ask_proof(visit)) is not None:
-        return asked
-    given = {name: visit.sent(name) for name in ("account_holder_name", "country", "currency") if visit.sent(name)}
-    given |= {name: number for name in NUMBERS if (number := visit.sent(SECRET + name))}
-    given["currency"] = given.get("currency", visit.account.default_currency).lower()
-    params: dict[str, Any] = {"external_account": {"object": "bank_account", **given}}
-    if visit.sent("default"):
-        params["default_for_currency"] = True
-    reason = visit.sent("reason") or "Added at the dashboard"
-    try:
-        await visit.door.post(_accounts_path(visit), params, key=visit.idempotency_key, reason=reason)
-    except CallRefused as refused:
-        if refused.status == 403:
-            raise
-        return _account_form(visit, refused)
-    return Redirect(visit.url("/balance"))
-
-
-NUMBERS = ("account_number", "routing_number")
-"""The parts of a bank account that no page repeats."""
-
-
-def _accounts_path(visit: Visit) -> str:
-    return f"/v1/accounts/{visit.account.id}/external_accounts"
-
-
-def _account_form(visit: Visit, refused: CallRefused | None = None) -> Shown:
-    own = {"country": visit.account.country, "currency": visit.account.default_currency.upper()}
-    names = ("account_holder_name", "country", "currency", "default", "reason")
-    # A refusal names `external_account[account_number]`, or the number alone.
-    at = refused.param.removeprefix("external_account").strip("[]") if refused is not None else ""
-    values = {
-        "given": {name: visit.sent(name) if visit.form else own.get(name, "") for name in names},
-        "wrong": refused.message if refused is not None else "",
-        "at": at or ("account_number" if refused is not None and "account" in refused.code else ""),
-        "key": visit.idempotency_key,
-    }
-    return Shown("new-account.html", values, refused.status if refused is not None else 200)
 
 
 @page("GET", "/payouts/{id}", place="/balance")
@@ -311,7 +265,7 @@ async def show_payout(visit: Visit) -> Reply:
 async def _payout_page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
     payout = await visit.door.get(f"/v1/payouts/{visit.id}")
     found = await visit.door.get(f"/ops/v1/payouts/{visit.id}/contents")
-    accounts = await _accounts(visit)
+    accounts = await accounts_of(visit)
     values = {
         "payout": payout,
         "found": found,
