@@ -1,5 +1,6 @@
 """The kept counts of payments say the same as a look at every payment."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tillway.domain.account import Scope
-from tillway.operations import payment_overviews
+from tillway.operations import payment_overviews, payment_tallies
 from tillway.operations.payment_overviews import Filter
 from tillway.operations.payment_tallies import Tally, answers
 from tillway.operations.time_zones import begin_of
@@ -94,6 +95,33 @@ async def test_the_ranges_of_a_filter_leave_no_payment_out(app: InProcessApp) ->
                 pages = payment_overviews.overviews(app.store, scope, wanted, scan=scan, page=3, ranges=ranges)
                 found.append([row.payment.id async for rows in pages for row in rows])
         assert found[0] == found[1], wanted
+
+
+class HeldTally(Tally):
+    """Its first look takes as long as a test says."""
+
+    def hold(self) -> None:
+        self.held = asyncio.Event()
+
+    async def _begin(self) -> None:
+        await self.held.wait()
+        await super()._begin()
+
+
+async def test_a_caller_does_not_wait_for_a_long_first_look(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine took longer for it than a caller waits, and the dashboard's home was answered with a 500."""
+    merchant, choose = await app.merchant(), random.Random(7)
+    scope = Scope(account=merchant.account, mode="test").key
+    await pay(app, merchant, choose)
+    tally = HeldTally(app.running.platform.engine, scope)
+    tally.hold()
+    monkeypatch.setattr(payment_tallies, "WAIT_SECONDS", 0)
+    await tally.catch_up()
+    assert tally.ranges(Filter()) == [(f"{scope}/pi_", None)]
+    told = tally.count(Filter())
+    assert told.since == told.as_of > 0 and not told.totals.states
+    tally.held.set()
+    assert await counted(tally, Filter()) == await scanned(app, scope, Filter())
 
 
 def test_it_answers_whole_hours_and_no_names() -> None:

@@ -88,7 +88,7 @@ class Tally:
         self._whole: Hours = {}
         """The same over all time, as one slot: a count of everything reads no hours."""
         self.complete = False
-        self.as_of = 0
+        self.as_of = engine.clock.now_ms() // 1000
         self._seen = ""
         """The key in the trail below which every change is counted."""
         self._seen_beyond: set[str] = set()
@@ -108,7 +108,7 @@ class Tally:
             await asyncio.wait({self._changes}, timeout=max(until - time.monotonic(), 0))
             if self._changes.done():
                 self._changes.result()
-        if not self.complete:
+        if self.chunks and not self.complete:
             if self._back is None or self._back.done():
                 self._back = asyncio.ensure_future(self._count_back())
             await asyncio.wait({self._back}, timeout=max(until - time.monotonic(), 0))
@@ -149,6 +149,8 @@ class Tally:
     def ranges(self, wanted: Filter) -> list[tuple[str, str | None]]:
         """The keys, from `first` on up to another, between which payments lie that `wanted` may accept, newest
         first."""
+        if not self.chunks:
+            return [(self._head, None)]  # The first look has taken longer than a caller waits.
         ends = [*self._firsts[1:], None]
         found = [
             (chunk.first, end)
