@@ -105,8 +105,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "data_directory",
             "installation",
             "housekeeping",
+            "simulated_bank",
         )
     ),
+    # The memory of the simulated bank that the processes on a store share.
+    "simulated_bank": frozenset(("domain", "sandbox", "store.port", "store.codec")),
     # Lambda functions: doors to the platform, as the HTTP server and the commands are.
     "aws": frozenset(
         (
@@ -123,6 +126,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "wiring",
             "aws_client",
             "data_directory",
+            "simulated_bank",
         )
     ),
     "workers": frozenset(),

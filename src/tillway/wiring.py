@@ -38,7 +38,7 @@ from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clo
 from tillway.engine.restores import Beside
 from tillway.engine.runner import Runner, Work
 from tillway.engine.scans import Scans
-from tillway.engine.siblings import Siblings
+from tillway.engine.siblings import Siblings, Tell, tell_nobody
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.engine.webhooks.delivery_log import DeliveryLog
 from tillway.engine.webhooks.public_hosts import ANYWHERE, Reach, guarded_socket
@@ -55,8 +55,9 @@ from tillway.operations.accounts import retention_of
 from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.courier import SimulatedCourier
-from tillway.sandbox.simulator import BankMemory, Simulator
+from tillway.sandbox.simulator import BankMemory, KnownFree, Simulator
 from tillway.settings import Settings, SettingsInvalid, networks_of
+from tillway.simulated_bank import StoredBank
 from tillway.store.port import Row, Store, Unavailable
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
@@ -344,18 +345,36 @@ def _couriers(live: Courier | None) -> dict[str, Courier]:
     return simulated if live is None else simulated | {"live": live}
 
 
-def _sharing_bank(memory: BankMemory, keyring: Keys) -> Build:
+def _sharing_bank(memory: BankMemory, keyring: Keys, free: KnownFree | None, on_faults: Tell) -> Build:
     """Build connectors as the registry does, the simulator with a bank that other processes share."""
 
     def build(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]:
         connector, transport = registry.build(name, settings)
         if isinstance(connector, Simulator):
             connector.bank = Bank(key=keyring.derive(BANK_PURPOSE).reveal())
-            connector.memory = memory
+            connector.memory, connector.free, connector.on_faults = memory, free, on_faults
             transport = connector.transport()
         return connector, transport
 
     return build
+
+
+def _build_of(
+    settings: Settings,
+    store: Store,
+    keyring: Keys,
+    bank_memory: Callable[[Store], BankMemory] | None,
+    siblings: Siblings | None,
+) -> tuple[Build, KnownFree]:
+    """Return the builder of connectors, and the scopes known to have no faults at the simulator. Its bank is in the
+    store if other processes may serve from it."""
+    free = KnownFree()
+    if bank_memory is not None:
+        return _sharing_bank(bank_memory(store), keyring, None, tell_nobody), free
+    if siblings is None and not settings.store:
+        return registry.build, free
+    tell = tell_nobody if siblings is None else siblings.tell_change
+    return _sharing_bank(StoredBank(store), keyring, free, tell), free
 
 
 def within(reach: Reach, build: Build) -> Build:
@@ -459,6 +478,7 @@ def _api_of(
     request_log: RequestLog,
     connections: ConfiguredConnections,
     siblings: Siblings | None,
+    free: KnownFree,
 ) -> Api:
     """The API, which tells the siblings of changed settings and hears of theirs."""
     # A file has one server, and its processes share their memory.
@@ -470,16 +490,19 @@ def _api_of(
     if siblings is not None:
         api.siblings, engine = siblings, platform.engine
         connections.marks_of = siblings.marks_of
-        siblings.on_change = partial(_drop_settings, authenticator, connections, engine)
+        siblings.on_change = partial(_drop_settings, authenticator, connections, engine, free)
         authenticator.tell = connections.tell = engine.tell_siblings = siblings.tell_change
     return api
 
 
-def _drop_settings(authenticator: Authenticator, connections: ConfiguredConnections, engine: Engine) -> None:
+def _drop_settings(
+    authenticator: Authenticator, connections: ConfiguredConnections, engine: Engine, free: KnownFree
+) -> None:
     """Read settings again that another process has changed: they count here at once, as they do there."""
     authenticator.drop()
     connections.drop()
     engine.drop_endpoints()
+    free.drop()
 
 
 async def assemble(
@@ -513,7 +536,7 @@ async def assemble(
         store.on_batch = recorder.batch
     vault = EnvelopeVault(keyring, keyring.fingerprint_key)
     cards = CardVault(vault, store, engine.security.number_opened)
-    own = registry.build if bank_memory is None else _sharing_bank(bank_memory(store), keyring)
+    own, free = _build_of(settings, store, keyring, bank_memory, siblings)
     connections = ConfiguredConnections(store, clock, within(bank_reach, own), vault, chosen.fee)
     attempts = Attempts(engine, connections, cards)
     tries = DeliveryLog(store, clock, settings.request_log_days)
@@ -549,6 +572,6 @@ async def assemble(
         partial(_file_exchange, engine, attempts),
         _nightly_close(settings, platform),
     )
-    api = _api_of(settings, platform, renderer, authenticator, request_log, connections, siblings)
+    api = _api_of(settings, platform, renderer, authenticator, request_log, connections, siblings, free)
     api.pages = _pages(settings, platform, api, keyring, refreshes=loads == "all")
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

@@ -409,6 +409,10 @@ def test_a_caller_cannot_tell_which_of_two_processes_answers(tmp_path: Path) -> 
             assert server.call("POST", "/v1/payment_intents", PAYMENT)[0] == 200
         _, events = server.call("GET", "/v1/events?type=payment_intent.succeeded&limit=12")
         assert [event["pending_webhooks"] for event in events["data"]] == [1] * 12
+        faults = {"rules": [{"fault": "decline", "operation": "authorize", "times": 5}]}
+        assert server.call("POST", "/ops/v1/simulator", {"faults": faults})[0] == 200
+        declined = [server.call("POST", "/v1/payment_intents", PAYMENT)[0] for _ in range(12)]
+        assert declined == [402] * 5 + [200] * 7
         another = server.new_account()["secret_key"]
         began = time.monotonic()
         statuses = [server.call("GET", "/v1/balance", key=another)[0] for _ in range(150)]

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from bank_peers import read_at_once
 
-from tillway.aws.simulated_bank import StoredBank
 from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     BankAccountData,
@@ -27,7 +26,8 @@ from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.cards import all_cards
 from tillway.sandbox.faults import Faults
-from tillway.sandbox.simulator import Simulator
+from tillway.sandbox.simulator import KnownFree, Simulator
+from tillway.simulated_bank import StoredBank
 from tillway.testing.memory_store import MemoryStore
 
 
@@ -206,6 +206,69 @@ async def test_a_notice_is_undecided_where_the_store_takes_no_writes(functions):
     second.memory = Busy(second.memory._store)
     with pytest.raises(NoticeUndecided):
         await heard(second, outcome.notices[0][1])
+
+
+@pytest.fixture
+def workers():
+    """Two processes of one server, which keep the payments of which nobody asks to themselves."""
+    store = MemoryStore()
+    made = [Simulator() for _ in range(2)]
+    for simulator in made:
+        simulator.memory, simulator.free = StoredBank(store), KnownFree()
+        simulator.on_faults = lambda: [each.free.drop() for each in made]
+    return made
+
+
+async def at_once(simulator, asked):
+    """What is performed without a conversation, after one that has found no faults."""
+    await do(simulator, operation(f"{SHOP}{asked.reference[-1]}before"))
+    return simulator.transport().at_once(asked)
+
+
+async def test_workers_perform_ordinary_payments_at_once_and_keep_them_to_themselves(workers):
+    first, second = workers
+    asked = operation(f"{SHOP}a", capture=True)
+    assert first.transport().at_once(asked) is None, "it does not know yet that there are no faults"
+    assert isinstance(await at_once(first, asked), Succeeded)
+    assert await status_at(second, asked) is None
+    refund = operation(f"{SHOP}b", "refund", parent=f"{SHOP}a")
+    assert isinstance(await do(second, refund), Succeeded)
+    assert await status_at(first, refund) == "Accepted"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        operation(f"{SHOP}a", amount_minor=24, by_amount=True),
+        operation(f"{SHOP}a", number="4000000000005126", capture=True),
+        operation(f"{SHOP}a", number="4000000000000259"),
+    ],
+    ids=["pending", "its refund comes back", "disputed once it is captured"],
+)
+async def test_workers_share_a_payment_that_something_follows(workers, asked):
+    first, second = workers
+    assert await at_once(first, asked) is None
+    await do(first, asked)
+    assert await status_at(second, asked) is not None
+
+
+async def test_faults_that_one_worker_was_told_count_at_the_other_at_once_and_together(workers):
+    first, second = workers
+    assert isinstance(await at_once(second, operation(f"{SHOP}a")), Succeeded)
+    await first.set_faults(SHOP, {"rules": [{"fault": "decline", "times": 3}]})
+    assert second.transport().at_once(operation(f"{SHOP}b")) is None
+    outcomes = [await do(workers[n % 2], operation(f"{SHOP}{n}")) for n in range(5)]
+    assert [type(outcome) for outcome in outcomes] == [Declined] * 3 + [Succeeded] * 2
+
+
+async def test_a_read_that_began_before_faults_were_set_teaches_nothing():
+    free = KnownFree()
+    drops = free.drops
+    free.drop()
+    free.learn(SHOP, drops)
+    assert not free.has(SHOP)
+    free.learn(SHOP, free.drops)
+    assert free.has(SHOP)
 
 
 async def test_ordinary_payments_announce_nothing():

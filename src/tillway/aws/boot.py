@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from tillway.aws.environment import function_of, settings_of
-from tillway.aws.simulated_bank import StoredBank
 from tillway.aws.wake_ups import WakeUps
 from tillway.aws_client import OBJECTS, QUEUES, client_of
 from tillway.domain.audit import AuditBatch
@@ -25,6 +24,7 @@ from tillway.engine.key_uses import KeyUses
 from tillway.engine.webhooks.public_hosts import Reach
 from tillway.installation import check_key_file
 from tillway.settings import Settings, networks_of
+from tillway.simulated_bank import StoredBank
 from tillway.store.codec import RecordDamaged
 from tillway.store.dynamodb import DynamoStore
 from tillway.store.port import Unavailable

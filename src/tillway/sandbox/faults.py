@@ -1,7 +1,8 @@
 """Faults of the simulated bank, on demand: rules that are matched to operations one by one.
 
 Faults of a call affect its request and answer; faults of a notice affect its delivery. Both forms of the bank use the
-same object: `/ops/v1/simulator` replaces it in the process, `POST /_faults` at `tillway bank`.
+same object: `/ops/v1/simulator` replaces it in the process, or in the store where there are several, and
+`POST /_faults` at `tillway bank`.
 
     {"seed": 7, "rules": [
         {"fault": "lose_answer", "operation": "authorize", "amount": 4200, "times": 1},

@@ -5,10 +5,14 @@ behind HTTP; it can also increment an authorization. The bank's memory ends with
 
 A card payment that no fault may disturb needs no conversation (`CallTransport.at_once`): the bank performs the same
 body, and its answer is read in the same way. The worlds compare both for every authorization.
+
+Where several processes serve, they share the bank's memory in the store (`memory`), but not the payments of which
+nobody will ask (`free`).
 """
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, assert_never
 
@@ -85,6 +89,38 @@ class BankMemory(Protocol):
         """Write the operations over those versions (0: a new one), all or none. False: a version had moved."""
 
 
+FREE_SECONDS = 2.0
+"""How long a process of another server may still commit no faults after a merchant has set some."""
+
+
+class KnownFree:
+    """Scopes that are known to have no faults in force, in a memory that processes share. Their payments by card need
+    not ask it."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self.drops = 0
+        """How often all was dropped: what was read before that may be older."""
+
+    def has(self, scope_key: str) -> bool:
+        return self._until.get(scope_key, 0.0) > time.monotonic()
+
+    def learn(self, scope_key: str, drops: int) -> None:
+        """The scope had none after so many drops."""
+        if drops == self.drops:
+            if len(self._until) >= SCOPES_MAX:
+                self._until.clear()
+            self._until[scope_key] = time.monotonic() + FREE_SECONDS
+
+    def drop(self) -> None:
+        """Some process has set faults."""
+        self._until.clear()
+        self.drops += 1
+
+
+SCOPES_MAX = 10_000
+
+
 def in_force(read: Remembered, scope_key: str) -> tuple[str, int, dict[str, Any]]:
     """The faults in force for a scope: whose they are, their version and their rules."""
     version, rules = read.faults.get(scope_key, (0, {}))
@@ -108,6 +144,11 @@ class Simulator:
         self._notice_faults: dict[str, tuple[Fault, ...]] = {}
         self.memory: BankMemory | None = None
         """Where its operations are, if not in this process."""
+        self.free: KnownFree | None = None
+        """Where this is given, payments of these scopes by card stay in this process unless a notice follows: they
+        were answered at once, so no process asks for them again."""
+        self.on_faults: Callable[[], None] | None = None
+        """Called when faults were set."""
         self.capabilities = Capabilities(
             operations=frozenset(("authorize", "capture", "multicapture", "void", "increment", "refund", "payout")),
             deduplicates=True,
@@ -133,6 +174,10 @@ class Simulator:
             for _ in range(TRIES_MAX):
                 version, _ = (await self.memory.read((), scope_key)).faults.get(scope_key, (0, {}))
                 if await self.memory.write_faults(scope_key, version, held):
+                    if self.free is not None:
+                        self.free.drop()
+                    if self.on_faults is not None:
+                        self.on_faults()
                     return True
             return False
         if scope_key == SYSTEM:
@@ -153,7 +198,7 @@ class Simulator:
         return SETTINGS
 
     def transport(self) -> "CallTransport":
-        return CallTransport(self.bank, self.faults, self.faults_of, self._notice_faults, self.memory)
+        return CallTransport(self.bank, self.faults, self.faults_of, self._notice_faults, self.memory, self.free)
 
     def perform(self, operation: Operation) -> Conversation:
         assert not operation.livemode, "the simulator serves test mode only"
@@ -228,11 +273,16 @@ def _with_foretold(
     bank: Bank, operation: BankOperation, outcome: Succeeded | Pending, faults: tuple[Fault, ...] = ()
 ) -> Outcome:
     """The outcome, with the notices that the bank will send of its operation."""
-    quiet = not (operation.disputes or operation.told) and operation.refund == "succeeds"
-    if quiet and not faults and operation.status != "Pending":
+    if _is_quiet(operation) and not faults:
         return outcome
     notices = tuple(foretold(bank, operation, faults))
     return msgspec.structs.replace(outcome, notices=notices) if notices else outcome
+
+
+def _is_quiet(operation: BankOperation) -> bool:
+    """Whether the bank says nothing of it, nor of what follows, until it is asked."""
+    speaks = operation.disputes or operation.told or operation.refund != "succeeds" or operation.status == "Pending"
+    return not speaks
 
 
 _ANNOUNCED = "/announced"
@@ -285,8 +335,10 @@ class CallTransport:
         faults_of: dict[str, Faults],
         notice_faults: dict[str, tuple[Fault, ...]],
         memory: BankMemory | None = None,
+        free: KnownFree | None = None,
     ) -> None:
         self._memory = memory
+        self._free = free
         self._bank = bank
         self._faults = faults
         self._faults_of = faults_of
@@ -294,17 +346,27 @@ class CallTransport:
 
     def at_once(self, operation: Operation) -> Outcome | None:
         """The outcome of an authorization by card that is performed now, without a conversation. None where one is
-        needed: for other operations, where faults are in force or processes share a memory, and for a repeat."""
-        if operation.card is None or operation.kind != "authorize" or self._memory is not None:
+        needed: for other operations, where faults are or may be in force, for a repeat, and, where processes share a
+        memory, for what they must know of."""
+        if operation.card is None or operation.kind != "authorize":
             return None
-        if self._faults_of.get(operation.reference[:SCOPE_KEY_LENGTH], self._faults).in_force:
+        scope_key = operation.reference[:SCOPE_KEY_LENGTH]
+        if self._memory is not None:
+            if self._free is None or not self._free.has(scope_key):
+                return None
+        elif self._faults_of.get(scope_key, self._faults).in_force:
             return None
         assert not operation.livemode, "the simulator serves test mode only"
         performed = self._bank.authorize(body_of(operation, details=True))
         if performed is None:
             return None
         outcome = _accepted(performed) or outcome_of(performed.answer())
-        return _with_foretold(self._bank, performed, outcome) if isinstance(outcome, (Succeeded, Pending)) else outcome
+        if isinstance(outcome, (Succeeded, Pending)):
+            outcome = _with_foretold(self._bank, performed, outcome)
+            if self._memory is not None and not _is_quiet(performed):
+                self._bank.recall((operation.reference,), ())
+                return None
+        return outcome
 
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None
@@ -338,9 +400,12 @@ class CallTransport:
         """Draw from the faults that all processes share, and count down their times. The operations that were read
         with them are the first look of `_perform`."""
         for _ in range(TRIES_MAX):
+            drops = self._free.drops if self._free is not None else 0
             read = await memory.read(references_of(request), scope_key)
             place, version, rules = in_force(read, scope_key)
             if not rules.get("rules"):
+                if self._free is not None:
+                    self._free.learn(scope_key, drops)
                 break
             # No process knows what the others have drawn, so chance does not follow from the seed.
             faults = Faults(rules, chance=random.Random())

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from every_store import any_store, any_store_url
 
-from tillway.aws.simulated_bank import StoredBank
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
@@ -28,6 +27,7 @@ from tillway.engine.audit.entries import Author, build_writes, entry_write, rewr
 from tillway.engine.audit.records import SUSPECTS_MAX, compare
 from tillway.engine.clock import Clock
 from tillway.engine.restores import find_generation, set_form
+from tillway.simulated_bank import StoredBank
 from tillway.store.codec import decode, encode, write_of
 from tillway.store.port import ABSENT, Row, Store, Write
 from tillway.testing.memory_store import MemoryStore

@@ -1,5 +1,6 @@
-"""The memory of the simulated bank in the store, so that every environment of every function has the same bank, with
-the same faults. The simulated delivery service stays in the memory of one environment.
+"""The memory of the simulated bank in the store, so that all processes on it have the same bank, with the same faults:
+environments of functions, workers of a server, and servers. The simulated delivery service stays in the memory of one
+process.
 """
 
 import time
