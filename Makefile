@@ -59,9 +59,10 @@ format: $(VENV)/.installed-dev ## Put the source into the house's form
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev ## Measure payments a second (docs/benchmarks.md)
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --stock build/bench-stock
+	$(BIN)/python -m bench.with_stock --stored 1000000 --stock build/bench-stock
+	rm -rf build/bench-stock
 	$(BIN)/python -m bench.stores
-	$(BIN)/python -m bench.overhead
 
 instructions: $(VENV)/.installed-dev ## Count the instructions, rows and bytes of a payment (needs valgrind)
 	$(BIN)/python -m bench.instructions

@@ -1,13 +1,11 @@
 """`python -m bench`: durable payments a second, beside what this machine can do at all. See `docs/benchmarks.md`."""
 
 import argparse
-import asyncio
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import textwrap
 import time
 import timeit
 from collections.abc import Sequence
@@ -19,24 +17,29 @@ import apsw
 import msgspec
 
 from bench import latency, servers
+from bench.document import BENCHMARKS, write_between
 from bench.flush import WHERES, flush_rate
 from bench.honesty import check, next_second
 from bench.load import Pressed
-from bench.payment import ALIVE, LOCALSTRIPE_KEY, SUCCEEDED, one_answer, payment, test_card
+from bench.payment import ALIVE, PEERS_KEY, SUCCEEDED, charge, one_answer, payment, test_card
 from bench.payment import HEALTHZ as ASK_HEALTHZ
 from bench.servers import Merchant, Server
-from bench.stock import make_templates, multiply
-from bench.table import BARE, HEALTHZ, LOCALSTRIPE, STOCKED, TILLWAY, Cell, Facts, Report, markdown
-from tillway.domain.account import Scope
-from tillway.installation import DATABASE
+from bench.stock import Stock, stocked
+from bench.table import (
+    BARE,
+    HEALTHZ,
+    LOCALSTRIPE,
+    PEERS,
+    STATEFUL_MOCK,
+    STOCKED,
+    TILLWAY,
+    Cell,
+    Facts,
+    Report,
+    markdown,
+)
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-
-BYTES_PER_STORED = 8000
-"""What a stored payment takes on the disk, at most, for the check before it is filled."""
-
 
 SHORT_STORED = 100_000
 
@@ -47,11 +50,8 @@ def main() -> None:
         sys.exit("The benchmark needs Linux: it pins processes to cores and reads their processor time from /proc.")
     directory = ROOT / "build" / "bench"
     directory.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory).free
-    if free < 2 * given.stored * BYTES_PER_STORED:
-        sys.exit(f"{given.stored:,} stored payments need {2 * given.stored * BYTES_PER_STORED / 1e9:.0f} GB free here.")
     report = Report(
-        command=f"python -m bench {' '.join(sys.argv[1:])}".strip(),
+        command=_command(sys.argv[1:]),
         day=time.strftime("%Y-%m-%d", time.gmtime()),
         stored=given.stored,
         seconds=given.seconds,
@@ -60,16 +60,21 @@ def main() -> None:
         flushes=[],
         loads=[],
     )
-    Bench(directory, given.connections, given.seconds, given.warm_up, report).run(
-        given.rounds, with_localstripe=not given.without_localstripe
-    )
+    peers = () if given.without_peers else PEERS
+    bench = Bench(directory, given.connections, given.seconds, given.warm_up, report, peers)
+    with ExitStack() as stack:
+        stock = None
+        if given.stored:
+            place, keep = given.stock or directory / "stocked", given.stock is not None
+            stock = stack.enter_context(stocked(place, given.stored, keep=keep, settled=not given.quick))
+        bench.run(given.rounds, stock)
     if not given.without_latency:
         report.latency = latency.markdown(latency.measured(latency.PARTS, given.seconds))
     (directory / "report.json").write_bytes(msgspec.json.encode(report))
     text = markdown(report)
     print(text)
     if given.write:
-        _write(text)
+        write_between("measured", text)
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,21 +84,28 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stored", type=int, default=1_000_000, help="payments in the stocked database; 0 for none")
-    parser.add_argument("--without-localstripe", action="store_true")
+    parser.add_argument("--stock", type=Path, help="directory of the stocked database, which is kept (bench.stock)")
+    parser.add_argument("--without-peers", action="store_true", help=f"leave {' and '.join(PEERS)} out")
     parser.add_argument("--without-latency", action="store_true", help="leave the parts of bench.latency out")
     parser.add_argument(
-        "--short", action="store_true", help=f"5 minutes: 2 rounds of 3 seconds, {SHORT_STORED:,} stored"
+        "--short", action="store_true", help=f"8 minutes: 2 rounds of 3 seconds, {SHORT_STORED:,} stored"
     )
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {BENCHMARKS.relative_to(ROOT)}")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; figures that mean little")
     given = parser.parse_args()
     if given.short:
         given.seconds, given.warm_up, given.rounds = 3.0, 0.5, 2
-        given.stored = min(given.stored, SHORT_STORED)
+        given.stored = given.stored if given.stock is not None else min(given.stored, SHORT_STORED)
     if given.quick:
         given.connections, given.seconds, given.warm_up, given.rounds = (1, 64), 0.5, 0.1, 1
         given.stored, given.without_latency = min(given.stored, 5000), True
     return given
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command line without places on this machine."""
+    told = [word for before, word in zip(("", *words), words, strict=False) if "--stock" not in (before, word)]
+    return " ".join(("python -m bench", *told))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -104,39 +116,39 @@ class Bench:
     """The rounds. In each, the servers take turns at every number of connections, so that noise meets all alike."""
 
     def __init__(
-        self, directory: Path, connections: Sequence[int], seconds: float, warm_up: float, report: Report
+        self,
+        directory: Path,
+        connections: Sequence[int],
+        seconds: float,
+        warm_up: float,
+        report: Report,
+        peers: Sequence[str],
     ) -> None:
         self._directory = directory
         self._connections = connections
         self._seconds = seconds
         self._warm_up = warm_up
         self._report = report
+        self._peers = peers
         self._runs = 0
 
-    def run(self, rounds: int, *, with_localstripe: bool) -> None:
-        stock = self._stock() if self._report.stored else None
-        try:
-            for round in range(1, rounds + 1):
-                self._report.loads.append(os.getloadavg()[0])
-                for where in WHERES:
-                    self._report.flushes.append(flush_rate(self._directory, where, seconds=min(self._seconds, 2.0)))
-                self._round(round, stock)
-        finally:
-            if stock is not None:
-                shutil.rmtree(stock[0])
-        if with_localstripe:
-            self._localstripe()
+    def run(self, rounds: int, stock: Stock | None) -> None:
+        for round in range(1, rounds + 1):
+            self._report.loads.append(os.getloadavg()[0])
+            for where in WHERES:
+                self._report.flushes.append(flush_rate(self._directory, where, seconds=min(self._seconds, 2.0)))
+            self._round(round, stock)
 
-    def _round(self, round: int, stock: tuple[Path, Merchant] | None) -> None:
+    def _round(self, round: int, stock: Stock | None) -> None:
         data_dir, merchant = self._install("empty")
         with ExitStack() as stack:
             empty = stack.enter_context(servers.tillway(TILLWAY, data_dir))
             request = payment(merchant.secret_key, "pm_card_visa")
             constant = one_answer(empty.port, request, "the-first")
             bare = stack.enter_context(servers.bare(constant, self._directory))
-            stocked = stack.enter_context(servers.tillway(STOCKED, stock[0])) if stock is not None else None
+            full = stack.enter_context(servers.tillway(STOCKED, stock.data_dir)) if stock is not None else None
             # Every other round the other way about: none of them is always the one after the busiest.
-            turns = (BARE, HEALTHZ, TILLWAY, STOCKED)
+            turns = (BARE, HEALTHZ, TILLWAY, STOCKED, *self._peers)
             turns = turns if round % 2 else turns[::-1]
             for connections in self._connections:
                 for turn in turns:
@@ -146,8 +158,10 @@ class Bench:
                         self._cell(round, connections, empty, HEALTHZ, ASK_HEALTHZ, ALIVE)
                     elif turn == TILLWAY:
                         self._payments(round, connections, empty, TILLWAY, data_dir, merchant)
-                    elif stocked is not None and stock is not None:
-                        self._payments(round, connections, stocked, STOCKED, *stock)
+                    elif turn in PEERS:
+                        self._peer(round, connections, turn)
+                    elif full is not None and stock is not None:
+                        self._payments(round, connections, full, STOCKED, stock.data_dir, stock.merchant)
         shutil.rmtree(data_dir)
 
     def _payments(
@@ -198,31 +212,23 @@ class Bench:
             )
         return msgspec.json.decode(done.stdout, type=Pressed)
 
-    def _localstripe(self) -> None:
-        """Once for each number of connections, and from nothing: it gets slower with every payment that it holds."""
-        for connections in self._connections:
-            log = self._directory / "localstripe.log"
+    def _peer(self, round: int, connections: int, name: str) -> None:
+        """A peer from nothing: localstripe gets slower with every payment that it holds."""
+        log = self._directory / f"{name}.log"
+        if name == LOCALSTRIPE:
             with servers.localstripe(ROOT / "build" / "bench-venv", log) as server:
-                request = payment(LOCALSTRIPE_KEY, test_card(server.port))
-                self._cell(1, connections, server, LOCALSTRIPE, request, b'"status": "succeeded"')
-            log.unlink()
+                request = payment(PEERS_KEY, test_card(server.port))
+                self._cell(round, connections, server, name, request, b'"status": "succeeded"')
+        else:
+            assert name == STATEFUL_MOCK
+            with servers.stateful_mock(ROOT / "build" / "bench-npm", log) as server:
+                self._cell(round, connections, server, name, charge())
+        log.unlink()
 
     def _install(self, name: str) -> tuple[Path, Merchant]:
         data_dir = self._directory / name
         shutil.rmtree(data_dir, ignore_errors=True)
         return data_dir, servers.install(data_dir)
-
-    def _stock(self) -> tuple[Path, Merchant]:
-        data_dir, merchant = self._install("stocked")
-        began = time.monotonic()
-        asyncio.run(make_templates(data_dir, merchant))
-        rows = multiply(data_dir, Scope(account=merchant.account, mode="test").key, self._report.stored)
-        size = (data_dir / DATABASE).stat().st_size
-        _say(
-            f"stocked with {self._report.stored:,} payments ({rows:,} rows, {size / 1e9:.1f} GB) "
-            f"in {time.monotonic() - began:.0f} seconds"
-        )
-        return data_dir, merchant
 
 
 def _facts(directory: Path) -> Facts:
@@ -255,15 +261,6 @@ def _yardstick() -> float:
         return [name for name, value in found.items() if value > 100]
 
     return min(timeit.repeat(work, number=200, repeat=7)) / 200 * 1e6
-
-
-def _write(text: str) -> None:
-    document = DOCUMENT.read_text()
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert begin and end, f"{DOCUMENT} has no place for the tables, from {BEGIN} to {END}"
-    lines = [line if line.startswith("|") else textwrap.fill(line, 120) for line in text.splitlines()]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}")
 
 
 def _say(text: str) -> None:

@@ -23,27 +23,28 @@ class Untruth(Exception):
     """The database does not hold what the answers said."""
 
 
-def check(data_dir: Path, account: str, *, since: float, acknowledged: Sequence[str]) -> None:
+def check(data_dir: Path, account: str, *, since: float, acknowledged: Sequence[str], store: str = "") -> None:
     """Every acknowledged id is a payment that succeeded, nothing else was made `since` (epoch seconds), and the ledger
-    has one charge of the right amount for each. Raises `Untruth`."""
-    asyncio.run(_check(data_dir, account, int(since), acknowledged))
+    has one charge of the right amount for each. `store`: the URL of a database. Raises `Untruth`."""
+    asyncio.run(check_accounts(Settings(data_dir=data_dir, store=store), [account], acknowledged, since=since))
 
 
-async def _check(data_dir: Path, account: str, since: int, acknowledged: Sequence[str]) -> None:
-    store = await open_store(Settings(data_dir=data_dir))
+async def check_accounts(
+    settings: Settings, accounts: Sequence[str], acknowledged: Sequence[str], *, since: float = 0.0
+) -> None:
+    """The same of the payments of several accounts, in a running loop. Raises `Untruth`."""
+    store = await open_store(settings)
+    made: dict[str, str] = {}
+    charged: list[int] = []
     try:
-        scope = Scope(account=account, mode="test").key
-        start = time_prefix(since)
-        made = {
-            payment.id: payment.status
-            async for payment in _walk(store, None, f"{scope}/pi_", f"{scope}/pi_{start}")
-            if isinstance(payment, PaymentIntent)
-        }
-        charged = [
-            entry.amount_minor
-            async for entry in _walk(store, None, f"{scope}/txn_", f"{scope}/txn_{start}")
-            if isinstance(entry, Entry) and entry.type == "charge"
-        ]
+        for account in accounts:
+            scope, start = Scope(account=account, mode="test").key, time_prefix(int(since))
+            async for payment in _walk(store, None, f"{scope}/pi_", f"{scope}/pi_{start}"):
+                if isinstance(payment, PaymentIntent):
+                    made[payment.id] = payment.status
+            async for entry in _walk(store, None, f"{scope}/txn_", f"{scope}/txn_{start}"):
+                if isinstance(entry, Entry) and entry.type == "charge":
+                    charged.append(entry.amount_minor)
     finally:
         await store.close()
     if len(set(acknowledged)) != len(acknowledged):

@@ -18,6 +18,7 @@ import uvloop
 
 from bench import overhead, servers
 from bench.flush import Flushed, flush_rate
+from bench.honesty import check_accounts
 from bench.load import Connection, Pressed, Tally, burst, press, pressed_of
 from bench.payment import SUCCEEDED, payment
 from bench.servers import LOAD_CORE, Merchant, pinned
@@ -76,35 +77,54 @@ def parts_in(text: str) -> tuple[str, ...]:
 
 
 def measured(parts: Sequence[str], seconds: float) -> Report:
-    """Measure some of PARTS. Raises RuntimeError for any answer but a payment that succeeded."""
+    """Measure some of PARTS. Raises RuntimeError for any answer but a payment that succeeded, and `Untruth` if one is
+    not in the database."""
     directory = ROOT / "build" / "bench" / "latency"
     directory.parent.mkdir(parents=True, exist_ok=True)
     report = Report()
     with pinned(LOAD_CORE):
         if "flush" in parts:
             flushed = flush_rate(directory.parent, "in place", seconds=min(seconds, 2.0))
-            one = _on_server(directory, lambda port, merchants: _one(port, merchants[0], seconds))
+            one = _on_server(directory, lambda shop: _one(shop, seconds))
             report = msgspec.structs.replace(report, flush=flushed, one=one)
         if "overhead" in parts:
             cells = uvloop.run(overhead.measured(directory, (1, 16), seconds=seconds, warm_up=min(1.0, seconds)))
             report = msgspec.structs.replace(report, over_bank=cells)
         if "burst" in parts:
-            burst_ = _on_server(directory, lambda port, merchants: _burst(port, merchants[0]))
+            burst_ = _on_server(directory, _burst)
             report = msgspec.structs.replace(report, burst=burst_)
         if "merchants" in parts:
-            quiet, flooded, flood = _on_server(directory, lambda port, merchants: _merchants(port, merchants, seconds))
+            quiet, flooded, flood = _on_server(directory, lambda shop: _merchants(shop, seconds))
             report = msgspec.structs.replace(report, quiet=quiet, flooded=flooded, flood=flood)
     shutil.rmtree(directory, ignore_errors=True)
     return report
 
 
-def _on_server(directory: Path, work: Callable[[int, list[Merchant]], Coroutine[Any, Any, T]]) -> T:
-    """Do the work at a new server with MERCHANTS merchants."""
+class Shop(msgspec.Struct, frozen=True):
+    """A server with MERCHANTS merchants, and the ids of the payments that it has acknowledged."""
+
+    port: int
+    merchants: list[Merchant]
+    acknowledged: list[str]
+
+    def checked(self, pressed: Pressed) -> Pressed:
+        if pressed.wrong:
+            raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
+        self.acknowledged.extend(pressed.ids)
+        return pressed
+
+
+def _on_server(directory: Path, work: Callable[[Shop], Coroutine[Any, Any, T]]) -> T:
+    """Do the work at a new server, and look for what it has acknowledged in its database."""
     shutil.rmtree(directory, ignore_errors=True)
     merchants = [servers.install(directory), *asyncio.run(_more_merchants(directory, MERCHANTS - 1))]
     # The burst comes from one address, which a server allows fewer connections.
     with servers.tillway("Tillway", directory, "--connections-exempt", "127.0.0.1/32") as server:
-        return uvloop.run(work(server.port, merchants))
+        shop = Shop(server.port, merchants, [])
+        done = uvloop.run(work(shop))
+        accounts = [merchant.account for merchant in merchants]
+        asyncio.run(check_accounts(Settings(data_dir=directory), accounts, shop.acknowledged))
+    return done
 
 
 async def _more_merchants(data_dir: Path, number: int) -> list[Merchant]:
@@ -116,11 +136,11 @@ async def _more_merchants(data_dir: Path, number: int) -> list[Merchant]:
     return [Merchant(account.id, keys[0].secret) for account, keys in made]
 
 
-async def _one(port: int, merchant: Merchant, seconds: float) -> Pressed:
-    return _checked(
+async def _one(shop: Shop, seconds: float) -> Pressed:
+    return shop.checked(
         await press(
-            port,
-            _request(merchant),
+            shop.port,
+            _request(shop.merchants[0]),
             connections=1,
             warm_up=min(1.0, seconds),
             seconds=seconds,
@@ -130,46 +150,37 @@ async def _one(port: int, merchant: Merchant, seconds: float) -> Pressed:
     )
 
 
-async def _burst(port: int, merchant: Merchant) -> Pressed:
-    await _one(port, merchant, 0.3)
-    return _checked(
-        await burst(port, _request(merchant), connections=BURST_CONNECTIONS, name="burst", expect=SUCCEEDED)
-    )
+async def _burst(shop: Shop) -> Pressed:
+    await _one(shop, 0.3)
+    request = _request(shop.merchants[0])
+    return shop.checked(await burst(shop.port, request, connections=BURST_CONNECTIONS, name="burst", expect=SUCCEEDED))
 
 
-async def _merchants(port: int, merchants: Sequence[Merchant], seconds: float) -> tuple[Pressed, Pressed, Pressed]:
+async def _merchants(shop: Shop, seconds: float) -> tuple[Pressed, Pressed, Pressed]:
     """The fifteen quiet merchants without and with the flood, and the flood."""
-    before, _ = await _quiet_and_flood(port, merchants, seconds, "quiet", flood=0)
-    during, flood = await _quiet_and_flood(port, merchants, seconds, "flood", flood=FLOOD_CONNECTIONS)
+    before, _ = await _quiet_and_flood(shop, seconds, "quiet", flood=0)
+    during, flood = await _quiet_and_flood(shop, seconds, "flood", flood=FLOOD_CONNECTIONS)
     return before, during, flood
 
 
-async def _quiet_and_flood(
-    port: int, merchants: Sequence[Merchant], seconds: float, name: str, *, flood: int
-) -> tuple[Pressed, Pressed]:
+async def _quiet_and_flood(shop: Shop, seconds: float, name: str, *, flood: int) -> tuple[Pressed, Pressed]:
     loop, opens_at = asyncio.get_running_loop(), time.perf_counter() + 1.0
     quiet, flooding = Tally(opens_at, opens_at + seconds), Tally(opens_at, opens_at + seconds)
     connections = [
         Connection(quiet, _request(merchant), f"{name}-{number}", SUCCEEDED, pause=QUIET_PAUSE_SECONDS)
-        for number, merchant in enumerate(merchants[1:])
+        for number, merchant in enumerate(shop.merchants[1:])
     ]
-    request = _request(merchants[0])
+    request = _request(shop.merchants[0])
     connections += [Connection(flooding, request, f"{name}-flood-{number}", SUCCEEDED) for number in range(flood)]
     for connection in connections:
-        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", shop.port)  # type: ignore[misc]
     for tally in (quiet, flooding) if flood else (quiet,):
         await asyncio.wait_for(tally.all_closed.wait(), seconds + DRAIN_SECONDS)
-    return _checked(pressed_of([quiet], seconds)), _checked(pressed_of([flooding], seconds))
+    return shop.checked(pressed_of([quiet], seconds)), shop.checked(pressed_of([flooding], seconds))
 
 
 def _request(merchant: Merchant) -> bytes:
     return payment(merchant.secret_key, "pm_card_visa")
-
-
-def _checked(pressed: Pressed) -> Pressed:
-    if pressed.wrong:
-        raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
-    return pressed
 
 
 def markdown(report: Report) -> str:

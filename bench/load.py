@@ -143,9 +143,18 @@ def _content_length(answer: bytes, head: int) -> int:
 
 
 async def press(
-    port: int, request: bytes, *, connections: int, warm_up: float, seconds: float, name: str, expect: bytes
+    port: int,
+    request: bytes,
+    *,
+    connections: int,
+    warm_up: float,
+    seconds: float,
+    name: str,
+    expect: bytes,
+    pause: float = 0.0,
 ) -> Pressed:
     """Keep `connections` busy for `warm_up` seconds and then `seconds`, which count, and wait for the last answers.
+    With a `pause`, each is idle for so many seconds after an answer.
 
     `name` begins every Idempotency-Key and must not have been used against the same server before.
     """
@@ -157,7 +166,7 @@ async def press(
         loop.call_later(delay, lambda: cpu.append(time.process_time()))
     for i in range(connections):
         await loop.create_connection(
-            lambda name=f"{name}-{i}": Connection(tally, request, name, expect),  # type: ignore[misc]
+            lambda name=f"{name}-{i}": Connection(tally, request, name, expect, pause=pause),  # type: ignore[misc]
             "127.0.0.1",
             port,
         )
@@ -218,6 +227,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--name", default=f"load-{os.getpid()}-{time.time_ns()}")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds of each connection after an answer")
     parser.add_argument("--expect", default='"status":"succeeded"')
     given = parser.parse_args()
     pressed = uvloop.run(
@@ -229,6 +239,7 @@ def main() -> None:
             seconds=given.seconds,
             name=given.name,
             expect=given.expect.encode(),
+            pause=given.pause,
         )
     )
     sys.stdout.buffer.write(msgspec.json.encode(pressed))

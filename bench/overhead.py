@@ -20,9 +20,11 @@ import msgspec
 import uvloop
 
 from bench import servers
+from bench.honesty import check_accounts
 from bench.load import Pressed, percentile, press
 from bench.payment import SUCCEEDED, payment
 from bench.servers import LOAD_CORE, pinned
+from tillway.settings import Settings
 
 BANK_MS = 50.0
 AIM_MS, AIM_P99_MS = 2.0, 5.0
@@ -107,7 +109,7 @@ async def measured(
     data_dir: Path, numbers: Sequence[int], *, bank_ms: float = BANK_MS, seconds: float, warm_up: float
 ) -> list[Cell]:
     """Measure at each of the `numbers` of connections. Raises RuntimeError for any answer but a payment that
-    succeeded."""
+    succeeded, and `Untruth` if one is not in the database."""
     took: list[float] = []
     loop = asyncio.get_running_loop()
     bank = await loop.create_server(lambda: SlowBank(took, bank_ms / 1000), "127.0.0.1", 0)
@@ -117,7 +119,7 @@ async def measured(
     url = f"base_url=http://127.0.0.1:{bank.sockets[0].getsockname()[1]}"
     add = ("connectors", "add", "bank", "--kind", "http_bank", "--default", "--set", url, "--data-dir", str(data_dir))
     subprocess.run((*servers.TILLWAY, *add), check=True, capture_output=True)
-    cells = []
+    cells, acknowledged = list[Cell](), list[str]()
     with servers.tillway("Tillway", data_dir) as server:
         for connections in numbers:
             took.clear()
@@ -133,7 +135,9 @@ async def measured(
             if pressed.wrong:
                 raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
             took.sort()
+            acknowledged += pressed.ids
             cells.append(Cell(connections, pressed, 1000 * percentile(took, 50), 1000 * percentile(took, 99)))
+        await check_accounts(Settings(data_dir=data_dir), [merchant.account], acknowledged)
     bank.close()
     return cells
 

@@ -2,6 +2,7 @@
 
 import http.client
 import urllib.parse
+from collections.abc import Mapping
 
 import msgspec
 
@@ -13,8 +14,8 @@ AMOUNT_MINOR = 2000
 SUCCEEDED = b'"status":"succeeded"'
 """What every good answer of Tillway holds."""
 
-LOCALSTRIPE_KEY = "sk_test_12345"
-"""localstripe takes any key of this form."""
+PEERS_KEY = "sk_test_12345"
+"""localstripe and stripe-stateful-mock take any key of this form."""
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 ALIVE = b'"status":"ok"'
@@ -26,11 +27,19 @@ _SERVERS_OWN = ("date", "server", "content-length", "connection", "transfer-enco
 
 def payment(secret_key: str, method: str) -> bytes:
     """`POST /v1/payment_intents` with `confirm`, and HOLE for its Idempotency-Key."""
-    body = urllib.parse.urlencode(
-        {"amount": AMOUNT_MINOR, "currency": "usd", "payment_method": method, "confirm": "true"}
-    ).encode()
+    card = {"payment_method": method, "confirm": "true"}
+    return _keyed("/v1/payment_intents", secret_key, {"amount": AMOUNT_MINOR, "currency": "usd", **card})
+
+
+def charge() -> bytes:
+    """The nearest call that stripe-stateful-mock has: `POST /v1/charges` of a card that succeeds, with HOLE too."""
+    return _keyed("/v1/charges", PEERS_KEY, {"amount": AMOUNT_MINOR, "currency": "usd", "source": "tok_visa"})
+
+
+def _keyed(path: str, secret_key: str, members: Mapping[str, int | str]) -> bytes:
+    body = urllib.parse.urlencode(members).encode()
     head = (
-        "POST /v1/payment_intents HTTP/1.1\r\n"
+        f"POST {path} HTTP/1.1\r\n"
         "Host: 127.0.0.1\r\n"
         f"Authorization: Bearer {secret_key}\r\n"
         f"Idempotency-Key: {HOLE.decode()}\r\n"
@@ -69,7 +78,7 @@ def test_card(port: int) -> str:
             "card[cvc]": "123",
         }
     )
-    head = f"POST /v1/payment_methods HTTP/1.1\r\nAuthorization: Bearer {LOCALSTRIPE_KEY}\r\nContent-Type: {_FORM}"
+    head = f"POST /v1/payment_methods HTTP/1.1\r\nAuthorization: Bearer {PEERS_KEY}\r\nContent-Type: {_FORM}"
     made = one_answer(port, f"{head}\r\n\r\n{body}".encode(), "")
     id: str = msgspec.json.decode(made.body)["id"]
     return id

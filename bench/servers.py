@@ -19,6 +19,7 @@ READY_WITHIN_SECONDS = 30.0
 STOPPED_WITHIN_SECONDS = 60.0
 
 LOCALSTRIPE = "localstripe==1.15.10"
+STATEFUL_MOCK = "stripe-stateful-mock@0.0.16"
 
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
@@ -151,6 +152,20 @@ def localstripe(environment: Path, log: Path) -> Iterator[Server]:
         subprocess.run(pip, check=True)
     port = free_port()
     with running("localstripe", port, program, "--from-scratch", "--port", str(port), log=log) as server:
+        yield server
+
+
+@contextmanager
+def stateful_mock(directory: Path, log: Path) -> Iterator[Server]:
+    """stripe-stateful-mock with nothing in it, from npm, installed into `directory` if need be. It needs Node.js."""
+    program = directory / "node_modules" / ".bin" / "stripe-stateful-mock"
+    if not program.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        npm = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory, STATEFUL_MOCK)
+        subprocess.run(npm, check=True)
+    port = free_port()
+    command = ("env", f"PORT={port}", "LOG_LEVEL=silent", "node", program)
+    with running("stripe-stateful-mock", port, *command, log=log) as server:
         yield server
 
 

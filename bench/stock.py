@@ -4,14 +4,24 @@ The server makes some thousands over HTTP. Then their rows are copied, with new 
 there are enough: through the store's own schema, with all its indexes in place. The times of the copies lie evenly over
 the last 12 hours, so that their idempotency records, which live for 24, are all still there. That is the worst case:
 these are the only rows whose keys come in no order.
+
+    python -m bench.stock /var/tmp/stock --stored 3000000
+
+makes one beforehand, for `--stock /var/tmp/stock` of the benchmarks, which leave it where it is. It serves for half a
+day: as long as its idempotency records live.
 """
 
+import argparse
+import asyncio
 import os
 import random
 import re
+import shutil
+import sys
 import time
 from binascii import crc32
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +30,28 @@ import msgspec
 
 from bench.load import press
 from bench.payment import SUCCEEDED, payment
-from bench.servers import Merchant, tillway
+from bench.servers import Merchant, install, tillway
+from tillway.domain.account import Scope
 from tillway.domain.idempotency import LIFETIME_SECONDS
+from tillway.domain.ledger import Balances
+from tillway.engine.audit.chain import last_batch
+from tillway.engine.balance import BALANCES_ID, PAGES_A_PASS, PAUSE_SECONDS
 from tillway.engine.ids import base62
-from tillway.installation import DATABASE
-from tillway.store.codec import has_checksum
+from tillway.engine.runner import FOLD_EVERY_SECONDS
+from tillway.installation import DATABASE, open_store
+from tillway.settings import Settings
+from tillway.store.codec import decode, has_checksum
 
 TEMPLATES = 2000
+BYTES_PER_STORED = 8000
+"""What a stored payment takes on the disk, at most, for the check before it is filled."""
 SPREAD_SECONDS = 12 * 3600
 TRANSACTION_PAYMENTS = 2000
 CACHE_KIB = 2_000_000
 LOG_PAGES = 100_000
+
+SETTLED_AFTER_SECONDS = 1.5 * (FOLD_EVERY_SECONDS + PAGES_A_PASS * PAUSE_SECONDS)
+"""A server whose trail and balance have not moved for so long has nothing left to link or to add up."""
 
 _HEAD = re.compile(r"_([0-9A-Za-z]{15})[0-9A-Za-z]{2}\Z")
 """What all ids of one commit have in common: 9 characters of time and 6 of randomness (see `engine/clock.py`)."""
@@ -38,6 +59,91 @@ _HEAD = re.compile(r"_([0-9A-Za-z]{15})[0-9A-Za-z]{2}\Z")
 _REQUEST = re.compile(rb'"request":"(req_\w+)"')
 _CREATED = re.compile(r'"created":\d+')
 _CHECKED = b'{"~":"'
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """An installation with that many payments. `made_at` is epoch seconds."""
+
+    directory: str
+    merchant: Merchant
+    stored: int
+    made_at: float
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.directory) / "data"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.stock", description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--stored", type=int, default=1_000_000, help="payments in it")
+    given = parser.parse_args()
+    with stocked(given.directory, given.stored, keep=True) as stock:
+        print(f"{stock.stored:,} payments in {given.directory}, for --stock; delete it afterwards.")
+
+
+@contextmanager
+def stocked(directory: Path, stored: int, *, keep: bool, settled: bool = True) -> Iterator[Stock]:
+    """A stock of that many payments in `directory`, deleted at the end. `keep`: take the one that is there, if it is
+    of that size and less than half a day old, and leave it there. `settled`: see `settle`."""
+    note = directory / "stock.json"
+    stock = msgspec.json.decode(note.read_bytes(), type=Stock) if keep and note.exists() else None
+    try:
+        if stock is None or stock.stored != stored or time.time() > stock.made_at + SPREAD_SECONDS:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            stock = _make(directory, stored, settled=settled)
+            note.write_bytes(msgspec.json.encode(stock))
+        yield stock
+    finally:
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make(directory: Path, stored: int, *, settled: bool) -> Stock:
+    free = shutil.disk_usage(directory).free
+    if free < 2 * stored * BYTES_PER_STORED:
+        sys.exit(f"{stored:,} stored payments need {2 * stored * BYTES_PER_STORED / 1e9:.0f} GB free in {directory}.")
+    data_dir, began = directory / "data", time.monotonic()
+    merchant = install(data_dir)
+    asyncio.run(make_templates(data_dir, merchant))
+    rows = multiply(data_dir, Scope(account=merchant.account, mode="test").key, stored) if stored else 0
+    made = time.monotonic()
+    if settled:
+        with tillway("settling", data_dir):
+            settle(data_dir, merchant)
+    size = (data_dir / DATABASE).stat().st_size
+    print(
+        f"stocked with {stored:,} payments ({rows:,} rows, {size / 1e9:.1f} GB) in {made - began:.0f} seconds; linked "
+        f"its trail and added up its balance in {time.monotonic() - made:.0f} more",
+        file=sys.stderr,
+        flush=True,
+    )
+    return Stock(str(directory), merchant, stored, time.time())
+
+
+def settle(data_dir: Path, merchant: Merchant) -> None:
+    """Wait until the running server has linked the audit trail of the copies and added up their entries, which a server
+    does in the background as payments come, so that none of it is left for the measured minutes."""
+    scope_key, known, since = Scope(account=merchant.account, mode="test").key, (0, 0), time.monotonic()
+    while not all(known) or time.monotonic() - since < SETTLED_AFTER_SECONDS:
+        time.sleep(1)
+        now = asyncio.run(_progress(data_dir, scope_key))
+        if now != known:
+            known, since = now, time.monotonic()
+
+
+async def _progress(data_dir: Path, scope_key: str) -> tuple[int, int]:
+    """How many batches of the trail there are, and how many entries are added up."""
+    store = await open_store(Settings(data_dir=data_dir))
+    try:
+        row, batch = await store.get(f"{scope_key}/{BALANCES_ID}"), await last_batch(store, scope_key)
+    finally:
+        await store.close()
+    checkpoint = decode(BALANCES_ID, row.body) if row is not None else None
+    entries = checkpoint.entries if isinstance(checkpoint, Balances) else 0
+    return batch.sequence if batch is not None else 0, entries
 
 
 class Template(msgspec.Struct):
@@ -172,3 +278,7 @@ def _with_its_checksum(body: bytes) -> bytes:
         return body
     rest = body[len(_CHECKED) + 10 :]
     return b'%b%08x",%b' % (_CHECKED, crc32(rest), rest)
+
+
+if __name__ == "__main__":
+    main()

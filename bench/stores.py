@@ -1,5 +1,9 @@
-"""`python -m bench.stores`: the same payments on SQLite and PostgreSQL, beside `pgbench -N` on the same server, and
-what one costs on DynamoDB. `--write` puts the tables into docs/stores.md."""
+"""`python -m bench.stores`: the same payments on SQLite and PostgreSQL, beside `pgbench -N` on the same server; what a
+payment costs the processor with one and with two worker processes; and what one costs on DynamoDB. `--write` puts the
+tables into docs/stores.md.
+
+Every answer is a payment that succeeded, and every payment is looked for in the database afterwards.
+"""
 
 import argparse
 import asyncio
@@ -17,6 +21,8 @@ from statistics import median
 import msgspec
 
 from bench import servers, units
+from bench.document import STORES, write_between
+from bench.honesty import check, next_second
 from bench.load import Pressed
 from bench.payment import payment
 from bench.servers import Merchant
@@ -24,11 +30,15 @@ from tillway.crash.free_port import free_port
 from tillway.crash.postgres_server import USER, PostgresServer, fresh, own_server
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs" / "stores.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-
-SQLITE, ONE, TWO, PGBENCH = "SQLite", "PostgreSQL, one process", "PostgreSQL, two processes", "pgbench -N"
+SQLITE, POSTGRES, PGBENCH = "SQLite", "PostgreSQL", "pgbench -N"
 PGBENCH_SCALE = 20
+
+BUSY_CONNECTIONS = 64
+"""Connections of the runs that compare the processor's time of one and of two workers."""
+
+PACED_CONNECTIONS, PACED_PAUSE = 16, 0.05
+"""Connections, and the pause of each in seconds, of the runs that compare their latency at the same rate: some 250
+payments a second."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -36,39 +46,62 @@ class Cell(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
+class Worked(msgspec.Struct, frozen=True):
+    """What some workers used, in microseconds of the processor a payment: their own, and PostgreSQL's. And how long
+    payments waited at the same rate."""
+
+    own_us: float
+    database_us: float
+    paced: Pressed
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """A server, and the URL of its store (empty: the file)."""
+
+    port: int
+    pid: int
+    data_dir: Path
+    merchant: Merchant
+    store: str
+
+
 def main() -> None:
     given = _arguments()
     directory = ROOT / "build" / "bench"
     directory.mkdir(parents=True, exist_ok=True)
     cells: dict[tuple[str, int], list[Cell]] = {}
+    worked: dict[tuple[str, int], list[Worked]] = {}
     loads: list[float] = []
     database = own_server(shared_buffers="512MB")
     try:
         _pgbench_init(database)
         for round in range(given.rounds):
             loads.append(os.getloadavg()[0])
+            order = 1 if round % 2 == 0 else -1
             for connections in given.connections:
-                turns = (SQLITE, ONE, TWO, PGBENCH)
-                for turn in turns if round % 2 == 0 else turns[::-1]:
+                for turn in (SQLITE, POSTGRES, PGBENCH)[::order]:
                     if turn == PGBENCH:
                         cell = _pgbench(database, connections, given.seconds)
                     else:
                         cell = _payments(turn, database, directory, connections, given.seconds)
                     cells.setdefault((turn, connections), []).append(cell)
-                    print(
-                        f"{turn:28} {connections:4}  {cell.per_second:8,.0f}/s  p99 {cell.p99_ms:7.2f} ms", flush=True
-                    )
+                    _say(f"{turn:12} {connections:4}  {cell.per_second:8,.0f}/s  p99 {cell.p99_ms:7.2f} ms")
+            for store in (SQLITE, POSTGRES):
+                for number in (1, 2)[::order]:
+                    found = _workers(store, number, database, directory, given.seconds)
+                    worked.setdefault((store, number), []).append(found)
+                    _say(f"{store:12} {number} workers  {found.own_us:8,.0f} µs  p99 {found.paced.p99_ms:7.2f} ms")
     finally:
         database.close()
     costs = asyncio.run(units.measured(directory / "units"))
-    text = _markdown(cells, given, loads) + "\n\n" + units.markdown(costs)
+    text = "\n\n".join((_markdown(cells, given, loads), _workers_markdown(worked), units.markdown(costs)))
     print(text)
     if given.write:
-        document = DOCUMENT.read_text()
-        before, begin, rest = document.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        assert begin and end, f"{DOCUMENT} has no place for the tables, from {BEGIN} to {END}"
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        write_between("measured", text, STORES)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,52 +109,85 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--connections", type=lambda text: tuple(map(int, text.split(","))), default=(1, 16, 64))
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {STORES.relative_to(ROOT)}")
+    parser.add_argument("--short", action="store_true", help="4 minutes: 2 rounds of 3 seconds")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; figures that mean little")
     given = parser.parse_args()
+    if given.short:
+        given.seconds, given.rounds = 3.0, 2
     if given.quick:
         given.connections, given.seconds, given.rounds = (16,), 1.0, 1
     return given
 
 
 def _payments(name: str, database: PostgresServer, directory: Path, connections: int, seconds: float) -> Cell:
-    data_dir = directory / "stores"
-    shutil.rmtree(data_dir, ignore_errors=True)
-    url = "" if name == SQLITE else fresh(database.url)
-    store = () if name == SQLITE else ("--store", url)
-    command = (sys.executable, "-m", "tillway.cli.main", "init", "--data-dir", str(data_dir), *store, "--json")
-    merchant = msgspec.json.decode(subprocess.run(command, check=True, capture_output=True).stdout, type=Merchant)
-    with _serving(data_dir, (*store, "--workers", "2" if name == TWO else "1")) as port:
-        file = directory / "request"
-        file.write_bytes(payment(merchant.secret_key, "pm_card_visa"))
-        load = [sys.executable, "-m", "bench.load", "--port", str(port), "--request", str(file)]
-        load += ["--connections", str(connections), "--seconds", str(seconds), "--warm-up", "1"]
-        pressed = msgspec.json.decode(subprocess.run(load, check=True, capture_output=True).stdout, type=Pressed)
-    if pressed.wrong:
-        raise RuntimeError(f"{name} gave a wrong answer:\n{pressed.wrong[0]}")
+    with _serving(name, database, directory, workers=1) as server:
+        pressed = _pressed(server, connections, seconds)
     return Cell(pressed.per_second, pressed.p99_ms)
 
 
-@contextmanager
-def _serving(data_dir: Path, arguments: tuple[str, ...]) -> Iterator[int]:
-    port = free_port()
-    unthrottled = [f"--throttle-{name}-{bound}" for name in ("test", "key") for bound in ("per-second", "burst")]
-    command = [sys.executable, "-m", "tillway.cli.main", "serve", "--data-dir", str(data_dir), "--port", str(port)]
-    command += [*arguments, *(word for flag in unthrottled for word in (flag, "1000000"))]
-    log = data_dir.with_suffix(".log").open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+def _workers(name: str, number: int, database: PostgresServer, directory: Path, seconds: float) -> Worked:
+    with _serving(name, database, directory, workers=number) as server:
+        processes = server.pid, int((database.data / "postmaster.pid").read_text().split()[0])
+        before = tuple(map(_cpu_seconds, processes))
+        answered = _pressed(server, BUSY_CONNECTIONS, seconds).answered
+        after = tuple(map(_cpu_seconds, processes))
+        own, of_database = (1e6 * (late - early) / answered for early, late in zip(before, after, strict=True))
+        paced = _pressed(server, PACED_CONNECTIONS, seconds, pause=PACED_PAUSE)
+    return Worked(own, of_database if name == POSTGRES else 0.0, paced)
+
+
+def _cpu_seconds(process: int) -> float:
+    """Of a process and its children, also those that have ended."""
+    fields = [_stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    # After the name, the parent is the second; utime, stime, cutime, cstime are the 12th to 15th (proc_pid_stat(5)).
+    ticks = sum(sum(map(int, one[11:15])) for id, one in fields if one and (id == process or int(one[1]) == process))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(process: int) -> tuple[int, list[str]]:
     try:
-        deadline = time.monotonic() + servers.READY_WITHIN_SECONDS
-        while f":{port}".encode() not in data_dir.with_suffix(".log").read_bytes():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(data_dir.with_suffix(".log").read_text())
-            time.sleep(0.05)
-        time.sleep(0.5)  # The second process may be a little later than the first.
-        yield port
-    finally:
-        process.terminate()
-        process.wait(servers.STOPPED_WITHIN_SECONDS)
-        log.close()
+        return process, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return process, []  # It has ended meanwhile.
+
+
+def _pressed(server: Serving, connections: int, seconds: float, pause: float = 0.0) -> Pressed:
+    """Payments, each of which succeeded and is then looked for in the database."""
+    since, file = next_second(), server.data_dir.with_suffix(".request")
+    file.write_bytes(payment(server.merchant.secret_key, "pm_card_visa"))
+    load = [sys.executable, "-m", "bench.load", "--port", str(server.port), "--request", str(file)]
+    load += ["--connections", str(connections), "--seconds", str(seconds), "--warm-up", "1", "--pause", str(pause)]
+    pressed = msgspec.json.decode(subprocess.run(load, check=True, capture_output=True).stdout, type=Pressed)
+    if pressed.wrong:
+        raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
+    check(server.data_dir, server.merchant.account, since=since, acknowledged=pressed.ids, store=server.store)
+    return pressed
+
+
+@contextmanager
+def _serving(name: str, database: PostgresServer, directory: Path, *, workers: int) -> Iterator[Serving]:
+    """A new installation on that store, served by so many workers."""
+    data_dir, port = directory / "stores", free_port()
+    shutil.rmtree(data_dir, ignore_errors=True)
+    store = "" if name == SQLITE else fresh(database.url)
+    stored_in = ("--data-dir", str(data_dir), *(("--store", store) if store else ()))
+    made = subprocess.run((*servers.TILLWAY, "init", *stored_in, "--json"), check=True, capture_output=True).stdout
+    command = (*servers.TILLWAY, "serve", *stored_in, "--port", str(port), "--workers", str(workers))
+    log = data_dir.with_suffix(".log")
+    with log.open("wb") as out:
+        process = subprocess.Popen((*command, *servers.THROTTLES), stdout=out, stderr=out)
+        try:
+            deadline = time.monotonic() + servers.READY_WITHIN_SECONDS
+            while log.read_bytes().count(f":{port}".encode()) < workers:  # Each worker says where it serves.
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(log.read_text())
+                time.sleep(0.05)
+            yield Serving(port, process.pid, data_dir, msgspec.json.decode(made, type=Merchant), store)
+        finally:
+            process.terminate()
+            process.wait(servers.STOPPED_WITHIN_SECONDS)
+    shutil.rmtree(data_dir)
 
 
 def _pgbench_init(database: PostgresServer) -> None:
@@ -151,6 +217,9 @@ def _pgbench(database: PostgresServer, connections: int, seconds: float) -> Cell
         ]
         command += ["-j", str(min(connections, os.cpu_count() or 1)), "-T", str(max(1, round(seconds)))]
         done = subprocess.run([*command, *_address(database)], check=True, capture_output=True, text=True, cwd=folder)
+        failed = re.search(r"number of failed transactions: ([1-9]\d*)", done.stdout)
+        if failed is not None:
+            raise RuntimeError(f"pgbench: {failed[0]}")
         latencies = sorted(
             int(line.split()[2]) for file in folder.glob("pgbench_log*") for line in file.read_text().splitlines()
         )
@@ -173,7 +242,7 @@ def _address(database: PostgresServer) -> list[str]:
 
 
 def _markdown(cells: dict[tuple[str, int], list[Cell]], given: argparse.Namespace, loads: list[float]) -> str:
-    names = (SQLITE, ONE, TWO, PGBENCH)
+    names = (SQLITE, POSTGRES, PGBENCH)
     rows = ["| connections | " + " | ".join(f"{name} | p99" for name in names) + " |"]
     rows.append("|" + "---|" * (1 + 2 * len(names)))
     for connections in given.connections:
@@ -187,6 +256,22 @@ def _markdown(cells: dict[tuple[str, int], list[Cell]], given: argparse.Namespac
         f"{os.cpu_count()} cores, shared by database, server and load; medians of {given.rounds} rounds of "
         f"{given.seconds:g} seconds; load averages at their starts: {', '.join(f'{load:.1f}' for load in loads)}. "
         f"{time.strftime('%Y-%m-%d', time.gmtime())}."
+    )
+    return "\n".join(rows) + f"\n\n{facts}"
+
+
+def _workers_markdown(worked: dict[tuple[str, int], list[Worked]]) -> str:
+    rows = ["| store, workers | CPU a payment | and PostgreSQL's | p50 at the same rate | p99 |"]
+    rows.append("|---|--:|--:|--:|--:|")
+    for (store, number), found in sorted(worked.items(), key=lambda one: (one[0][0] != SQLITE, one[0][1])):
+        of_database = f"{median(one.database_us for one in found):,.0f} µs" if store == POSTGRES else ""
+        p50, p99 = median(one.paced.p50_ms for one in found), median(one.paced.p99_ms for one in found)
+        own = f"{median(one.own_us for one in found):,.0f} µs"
+        rows.append(f"| {store}, {number} | {own} | {of_database} | {p50:.2f} ms | {p99:.2f} ms |")
+    paced = median(one.paced.per_second for found in worked.values() for one in found)
+    facts = (
+        f"Processor time at {BUSY_CONNECTIONS} connections, user and system, of all processes of the server; latency "
+        f"at {PACED_CONNECTIONS} connections that make some {paced:,.0f} payments a second together."
     )
     return "\n".join(rows) + f"\n\n{facts}"
 

@@ -7,8 +7,10 @@ import msgspec
 
 from bench.flush import WHERES, Flushed
 
-BARE, TILLWAY, STOCKED, LOCALSTRIPE = "bare server", "Tillway", "Tillway, stocked", "localstripe"
-HEALTHZ, REFUSED = "Tillway, /healthz", "Tillway, wrong key"
+BARE, TILLWAY, STOCKED = "bare server", "Tillway", "Tillway, stocked"
+HEALTHZ = "Tillway, /healthz"
+LOCALSTRIPE, STATEFUL_MOCK = "localstripe", "stripe-stateful-mock"
+PEERS = (LOCALSTRIPE, STATEFUL_MOCK)
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -71,7 +73,7 @@ def _provenance(report: Report) -> str:
 def _rates(report: Report) -> str:
     """Payments a second, side by side."""
     stocked = f"with {report.stored:,} stored"
-    heads = ["connections", "bare server", "/healthz", "Tillway", "of /healthz", stocked, "of empty", "localstripe"]
+    heads = ["connections", "bare server", "/healthz", "Tillway", "of /healthz", stocked, "of empty", *PEERS]
     rows = []
     for connections in _connections(report):
         rows.append(
@@ -83,7 +85,7 @@ def _rates(report: Report) -> str:
                 _share(ratios(report, TILLWAY, HEALTHZ, connections)),
                 _rate(report, STOCKED, connections),
                 _percent(ratios(report, STOCKED, TILLWAY, connections)),
-                _rate(report, LOCALSTRIPE, connections),
+                *(_rate(report, peer, connections) for peer in PEERS),
             ]
         )
     return f"{_table(heads, rows)}\n\n{_flushes(report)}"

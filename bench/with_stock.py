@@ -7,7 +7,8 @@ Payments a second, lists, searches, the balance, the dashboard's home, the start
 installation of some thousand payments and at one with the stock (`bench/stock.py`). The share is the time with few over
 the time with many: 1.00 is as fast, and the aim is at least 0.90, except of a backup, which copies every page. Reads
 have a second share, of the server's processor time for the same calls, which other work on the machine hardly touches.
-Balances, also the dashboard's, are read when the server has added up what is stored, as it does in the background.
+Every payment is looked for in the database afterwards. What a server links and adds up in the background is done
+before anything is measured.
 """
 
 import argparse
@@ -24,25 +25,24 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import msgspec
 import uvloop
 
 from bench import servers
+from bench.document import write_between
+from bench.honesty import check, next_second
 from bench.load import press
 from bench.payment import SUCCEEDED, payment
-from bench.servers import LOAD_CORE, Merchant, Server, pinned
-from bench.stock import make_templates, multiply
-from tillway.domain.account import Scope
-from tillway.domain.ledger import Balances
-from tillway.engine.balance import BALANCES_ID, PAGES_A_PASS, PAUSE_SECONDS
-from tillway.engine.runner import FOLD_EVERY_SECONDS
+from bench.servers import LOAD_CORE, Server, pinned
+from bench.stock import Stock, stocked
+from tillway.engine.time_mark import SETTLED_SECONDS
 from tillway.installation import open_store
 from tillway.operations.accounts import system_write
 from tillway.operations.operators import new_operator
 from tillway.operations.sign_ins import new_link
 from tillway.settings import Settings
-from tillway.store.codec import decode
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("payments", "lists", "searches", "balance", "dashboard", "start", "backup")
@@ -52,7 +52,14 @@ READS = 25
 """Calls of which the median is told, after READS_BEFORE that are not counted."""
 
 READS_BEFORE = 3
+STARTS, STARTS_BEFORE = 3, 1
+"""Starts of a server of which the median is told, and those before them that are not counted."""
+
+RATES = 3
+"""Rounds of payments of which the median is told."""
+
 CONNECTIONS = 64
+COUNTED_WITHIN_SECONDS = 3600
 
 LISTS = (
     "/v1/payment_intents?limit=100",
@@ -67,6 +74,9 @@ SEARCHES = (
     "/v1/payment_intents/search?limit=100&query=amount>1000",
     "/v1/charges/search?limit=100&query=amount:2000",
 )
+
+
+T = TypeVar("T")
 
 
 class NotAnswered(RuntimeError):
@@ -93,22 +103,26 @@ class Timed(msgspec.Struct, frozen=True):
 def main() -> None:
     given = _arguments()
     directory = ROOT / "build" / "bench" / "with-stock"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    place, keep = given.stock or directory / "many", given.stock is not None
     try:
-        few, many = (_installed(directory / str(stored), stored) for stored in (0, given.stored))
-        timed = _measured(few, many, given.parts)
+        with stocked(directory / "few", 0, keep=False) as few, stocked(place, given.stored, keep=keep) as many:
+            timed = _measured(few, many, given.parts)
     finally:
-        shutil.rmtree(directory)
-    print(markdown(timed, given.stored))
+        shutil.rmtree(directory, ignore_errors=True)
+    text = markdown(timed, given.stored)
     refused = [one.name for one in timed if math.inf in (one.few, one.many)]
     if refused:
-        sys.exit(f"Refused: {', '.join(refused)}.")
+        sys.exit(f"{text}\n\nRefused: {', '.join(refused)}.")
+    print(text)
+    if given.write:
+        write_between(f"with {given.stored} stored", text)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.with_stock", description=__doc__.split("\n")[0])
     parser.add_argument("--stored", type=int, default=100_000, help="payments in the larger installation")
+    parser.add_argument("--stock", type=Path, help="directory of the larger one, which is kept (bench.stock)")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     parser.add_argument("--parts", type=_parts_in, default=PARTS, help=",".join(PARTS))
     return parser.parse_args()
 
@@ -121,83 +135,78 @@ def _parts_in(text: str) -> tuple[str, ...]:
     return parts
 
 
-class Installed(msgspec.Struct, frozen=True):
-    data_dir: Path
-    merchant: Merchant
-    link: str
-    """The address that signs an operator in at the dashboard."""
-
-
-def _installed(data_dir: Path, stored: int) -> Installed:
-    """Make an installation of so many payments; 0: of those that `make_templates` makes."""
-    merchant = servers.install(data_dir)
-    asyncio.run(make_templates(data_dir, merchant))
-    if stored:
-        multiply(data_dir, Scope(account=merchant.account, mode="test").key, stored)
-    return Installed(data_dir, merchant, asyncio.run(_sign_in_link(data_dir)))
-
-
-def _measured(few: Installed, many: Installed, parts: Sequence[str]) -> list[Timed]:
+def _measured(few: Stock, many: Stock, parts: Sequence[str]) -> list[Timed]:
     """Measure both installations in turns, so that other load on the machine meets them alike."""
-    both, timed = (few, many), []
-    with pinned(LOAD_CORE), ExitStack() as stack:
-        started, running = [], []
-        for each in both:
-            began = time.perf_counter()
-            running.append(stack.enter_context(servers.tillway("Tillway", each.data_dir)))
-            started.append(1000 * (time.perf_counter() - began))
+    both, timed = (few, many), list[Timed]()
+    with pinned(LOAD_CORE):
         if "start" in parts:
-            timed.append(_timed("start of the server", started))
-        asking = [
-            Asking(server, {"authorization": f"Bearer {each.merchant.secret_key}"})
-            for server, each in zip(running, both, strict=True)
-        ]
-        for part, addresses in (("lists", LISTS), ("searches", SEARCHES)):
-            if part in parts:
-                timed += [_reads(f"`GET {address}`", asking, [address] * 2) for address in addresses]
-        if "lists" in parts:
-            page = "/v1/payment_intents?limit=100"
-            behind = [f"{page}&starting_after={ask.oldest(page)}" for ask in asking]
-            timed.append(_reads("the page behind the first", asking, behind))
-        if {"balance", "dashboard"} & {*parts}:
-            _wait_for_checkpoints(both)
-            for ask in asking:
-                ask.connect_anew()  # The server has closed idle connections meanwhile.
-        if "balance" in parts:
-            timed.append(_reads("`GET /v1/balance`", asking, ["/v1/balance"] * 2))
-        if "dashboard" in parts:
-            signed_in = [ask.signed_in(each.link) for ask, each in zip(asking, both, strict=True)]
-            browsers = [Asking(server, {"cookie": cookie}) for server, cookie in zip(running, signed_in, strict=True)]
-            timed.append(_reads("the dashboard's home", browsers, ["/dashboard"] * 2))
-        if "payments" in parts:
-            rates = [_rate(server.port, each.merchant) for server, each in zip(running, both, strict=True)]
-            timed.append(_timed(f"payments a second, {CONNECTIONS} connections", rates, is_rate=True))
+            # The first start of each reads programs and pages that are not in memory yet.
+            _in_turns(STARTS_BEFORE, both, _start)
+            timed.append(_timed("start of the server", _in_turns(STARTS, both, _start)))
+        with ExitStack() as stack:
+            running = [stack.enter_context(servers.tillway("Tillway", each.data_dir)) for each in both]
+            timed += _of_running(both, running, parts)
         if "backup" in parts:
-            copied = [1000 * _seconds_of(partial(_back_up, each.data_dir)) for each in both]
-            timed.append(_timed("backup", copied))
+            timed.append(_timed("backup", _in_turns(1, both, _back_up)))
     return timed
 
 
-def _wait_for_checkpoints(installed: Sequence[Installed]) -> None:
-    """Wait until the servers have added up the entries of their stores, which no server has done for the copies, and
-    which a server begins when it has known a store for SETTLED_SECONDS."""
-    known: list[int] = []
-    while True:
-        folded = [asyncio.run(_entries_added_up(each)) for each in installed]
-        if all(folded) and folded == known:
-            return
-        known = folded
-        time.sleep(FOLD_EVERY_SECONDS + PAGES_A_PASS * PAUSE_SECONDS)
+def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequence[str]) -> list[Timed]:
+    timed, began = list[Timed](), time.monotonic()
+    asking = [
+        Asking(server, {"authorization": f"Bearer {each.merchant.secret_key}"})
+        for server, each in zip(running, both, strict=True)
+    ]
+    for part, addresses in (("lists", LISTS), ("searches", SEARCHES)):
+        if part in parts:
+            timed += [_reads(f"`GET {address}`", asking, [address] * 2) for address in addresses]
+    if "lists" in parts:
+        page = "/v1/payment_intents?limit=100"
+        behind = [f"{page}&starting_after={ask.oldest(page)}" for ask in asking]
+        timed.append(_reads("the page behind the first", asking, behind))
+    if {"balance", "dashboard"} & {*parts}:
+        # A server that has run for so long reads only what was written since.
+        time.sleep(max(SETTLED_SECONDS + 5 - (time.monotonic() - began), 0))
+        for ask in asking:
+            ask.connect_anew()  # The server has closed idle connections meanwhile.
+    if "balance" in parts:
+        timed.append(_reads("`GET /v1/balance`", asking, ["/v1/balance"] * 2))
+    if "dashboard" in parts:
+        links = [asyncio.run(_sign_in_link(each.data_dir)) for each in both]
+        signed_in = [ask.signed_in(link) for ask, link in zip(asking, links, strict=True)]
+        browsers = [Asking(server, {"cookie": cookie}) for server, cookie in zip(running, signed_in, strict=True)]
+        for browser in browsers:
+            _wait_until_counted(browser)
+        timed.append(_reads("the dashboard's home", browsers, ["/dashboard"] * 2))
+    if "payments" in parts:
+        rates = _in_turns(RATES, list(zip(both, running, strict=True)), lambda pair: _rate(*pair))
+        timed.append(_timed(f"payments a second, {CONNECTIONS} connections", rates, is_rate=True))
+    return timed
 
 
-async def _entries_added_up(installed: Installed) -> int:
-    store = await open_store(Settings(data_dir=installed.data_dir))
-    try:
-        row = await store.get(f"{Scope(account=installed.merchant.account, mode='test').key}/{BALANCES_ID}")
-    finally:
-        await store.close()
-    checkpoint = decode(BALANCES_ID, row.body) if row is not None else None
-    return checkpoint.entries if isinstance(checkpoint, Balances) else 0
+def _in_turns(rounds: int, both: Sequence[T], work: Callable[[T], float]) -> list[float]:
+    """The medians of what `work` measures at each, in turns, the other way about in every other round."""
+    found: list[list[float]] = [[], []]
+    for round in range(rounds):
+        for place in (0, 1) if round % 2 == 0 else (1, 0):
+            found[place].append(work(both[place]))
+    return [median(figures) for figures in found]
+
+
+def _start(stock: Stock) -> float:
+    """Milliseconds until a new server can be reached. It is stopped again."""
+    began = time.perf_counter()
+    with servers.tillway("Tillway", stock.data_dir):
+        return 1000 * (time.perf_counter() - began)
+
+
+def _wait_until_counted(browser: "Asking") -> None:
+    """Wait until the dashboard has counted the payments, which it begins when its home is asked for."""
+    began = time.monotonic()
+    while b"Still counting" in browser.get("/dashboard"):
+        if time.monotonic() > began + COUNTED_WITHIN_SECONDS:
+            raise NotAnswered("the dashboard counts for too long")
+        time.sleep(0.5)
 
 
 def _reads(name: str, asking: "Sequence[Asking]", addresses: Sequence[str]) -> Timed:
@@ -270,22 +279,31 @@ async def _sign_in_link(data_dir: Path) -> str:
     return f"/dashboard/sign-in/{token}"
 
 
-def _rate(port: int, merchant: Merchant) -> float:
-    request = payment(merchant.secret_key, "pm_card_visa")
+def _rate(stock: Stock, server: Server) -> float:
+    """Payments a second, each of which is then looked for in the database."""
+    request, name, since = (
+        payment(stock.merchant.secret_key, "pm_card_visa"),
+        f"with-stock-{time.time_ns()}",
+        next_second(),
+    )
     pressed = uvloop.run(
-        press(port, request, connections=CONNECTIONS, warm_up=1, seconds=3, name="with-stock", expect=SUCCEEDED)
+        press(server.port, request, connections=CONNECTIONS, warm_up=1, seconds=3, name=name, expect=SUCCEEDED)
     )
     if pressed.wrong:
         raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
+    check(stock.data_dir, stock.merchant.account, since=since, acknowledged=pressed.ids)
     return pressed.per_second
 
 
-def _back_up(data_dir: Path) -> None:
-    copy = data_dir.with_suffix(".backup")
-    subprocess.run(
-        (*servers.TILLWAY, "backup", str(copy), "--data-dir", str(data_dir)), check=True, capture_output=True
-    )
-    shutil.rmtree(copy)
+def _back_up(stock: Stock) -> float:
+    """Milliseconds of a backup, which is deleted."""
+    copy, began = stock.data_dir.with_suffix(".backup"), time.perf_counter()
+    command = (*servers.TILLWAY, "backup", str(copy), "--data-dir", str(stock.data_dir))
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+        return 1000 * (time.perf_counter() - began)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
