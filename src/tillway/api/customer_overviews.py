@@ -22,6 +22,7 @@ async def list_overviews(call: Call) -> Answer:
     asked = await asked_page(call, "cus", "customer")
     if ids := call.params.get("ids"):
         load = call.platform.engine.load(scope)
+        await load.read(ids)
         found: list[Any] = [await customers.existing(load, id, "ids") for id in dict.fromkeys(ids)]
     else:
         found = await collect_asked(call, "cus", asked, keep=lambda customer: not customer.deleted)

@@ -1,5 +1,6 @@
 """Payment links: parameters, calls and shape."""
 
+import asyncio
 from typing import Any
 
 from msgspec import UNSET
@@ -135,10 +136,11 @@ async def list_overviews(call: Call) -> Answer:
     load = call.platform.engine.load(call.caller.scope_key)
     asked = await asked_page(call, "plink", "payment link")
     if ids := call.params.get("ids"):
+        await load.read(ids)
         found: list[Any] = [await load.get(PaymentLink, id, "ids") for id in dict.fromkeys(ids)]
     else:
         found = await collect_asked(call, "plink", asked)
-    rows = [await _overview(call, link) for link in found[: asked.limit]]
+    rows = await asyncio.gather(*(_overview(call, link) for link in found[: asked.limit]))
     return asked.page([*rows, *found[asked.limit :]], "/ops/v1/payment_links")
 
 

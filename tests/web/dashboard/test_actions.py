@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from html import unescape
@@ -17,6 +17,7 @@ from good_calls import MerchantObjects
 from routed_shop import routed_shop
 
 from tillway.domain.operator import MAY, ROLES, Capability, Role
+from tillway.store.port import Row
 from tillway.testing.in_process import LEASE_MS, InProcessApp
 from tillway.web.dashboard.pages import LOADED
 from tillway.web.dashboard.visit import PAGES
@@ -316,9 +317,14 @@ async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> N
     assert late.status == 404 and "it was settled meanwhile" in text(late), "another form does nothing"
     assert (await shop.get("/ops/v1/doubts"))["data"] == []
     viewer = await shop.visitor("viewer", name="V")
+    tabs = "Open 0 Need you 0 Settled 1"
+    assert tabs in text(await viewer.get("/dashboard/doubts"))
+    assert "Settled" not in text(await support.get("/dashboard/doubts")), "it is told by the audit trail"
     for place in range(105):  # The settlement is older than the last hundred entries.
         await shop.post("/v1/customers", name=f"Customer {place}")
-    assert "Settled by Mara Brandt" in text(await viewer.get("/dashboard/doubts?view=settled"))
+    assert tabs in text(await viewer.get("/dashboard/doubts"))
+    settled = text(await viewer.get("/dashboard/doubts?view=settled"))
+    assert "Settled by Mara Brandt" in settled and tabs in settled
     trail = text(await viewer.get("/dashboard/audit?area=money"))
     assert re.search(r"Settled money in doubt [\d:]+ Mara Brandt: “The bank says so.”", trail)
 
@@ -422,6 +428,27 @@ async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
     assert newest["has_more"] and newest["data"][0]["id"] == other["id"]
     older = await shop.get("/ops/v1/payment_links", starting_after=other["id"])
     assert [one["id"] for one in older["data"]] == [id] and not older["has_more"]
+
+
+async def test_links_that_are_named_are_read_at_once(shop: DashboardShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects, store = MerchantObjects(shop.app, shop.merchant), shop.app.store
+    ids = [(await objects.link())["id"] for _ in range(3)]
+    known = [(await objects.customer())["id"] for _ in range(3)]
+    reads, read = list[set[str]](), store.get_many
+
+    async def get_many(keys: Sequence[str]) -> dict[str, Row]:
+        reads.append({key.rpartition("/")[2] for key in keys})
+        return await read(keys)
+
+    monkeypatch.setattr(store, "get_many", get_many)
+    both = [ids[2], ids[0], ids[2]]
+    told = (await shop.get("/ops/v1/payment_links", ids=both))["data"]
+    assert [one["id"] for one in told] == [ids[2], ids[0]] and reads == [set(both)]
+    assert [one["id"] for one in (await shop.get("/ops/v1/customers", ids=known))["data"]] == known
+    assert reads[1] == set(known)
+    for path, name in (("payment_links", "plink_none"), ("customers", "cus_none"), ("payment_links", "evt_1")):
+        missing = await shop.app.call(shop.merchant, "GET", f"/ops/v1/{path}", {"ids": [name]})
+        assert (missing.status, missing.json["error"]["param"]) == (404, "ids"), name
 
 
 async def test_a_link_is_edited(shop: DashboardShop) -> None:

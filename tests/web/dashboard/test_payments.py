@@ -58,6 +58,19 @@ async def test_live_mode_has_no_band_and_asks_for_a_bank(shop: DashboardShop) ->
     assert "<title>Live" in shown and 'class="band"' not in shown and 'aria-current="true">Live' in shown
 
 
+async def test_home_says_that_nothing_was_taken_yet(shop: DashboardShop) -> None:
+    visitor, one = await shop.visitor(), "All of today’s payments are in one currency."
+    await shop.pay(1200, card="pm_card_visa_chargeDeclined")
+    home = text(await visitor.get("/dashboard"))
+    assert "Nothing was taken yet today." in home and one not in home
+    await shop.pay(4250, "eur")
+    assert one in text(await visitor.get("/dashboard"))
+    await shop.pay(700, "jpy")
+    home = text(await visitor.get("/dashboard?currency=eur"))
+    assert "and 700 JPY . Currencies are never added up." in home or "and 700 JPY. Currencies" in home
+    assert one not in home
+
+
 async def test_home_shows_the_volume_of_the_report(shop: DashboardShop) -> None:
     for amount, currency in ((9900, "eur"), (4250, "eur"), (700, "jpy")):
         await shop.pay(amount, currency)

@@ -19,8 +19,8 @@ LISTED_MAX = 50
 SETTLED_BY = ["POST /ops/v1/doubts/{id}/resolve", "tillway doubts resolve"]
 """The operations of entries that settle a doubt by hand."""
 
-LATEST = 100
-"""The entries of a trail that is too long to look through which are looked at."""
+LATEST, COUNTED_PAGES = 100, 5
+"""The entries of a trail that is too long to look through which are looked at, and how often so many for a number."""
 
 
 @page("GET", "/doubts", place="/doubts")
@@ -30,6 +30,7 @@ async def list_doubts(visit: Visit) -> Reply:
 
 async def _list(visit: Visit, said: str = "", status: int = 200) -> Shown:
     found = await visit.door.get("/ops/v1/doubts", limit=LISTED_MAX)
+    settled = await _settled(visit)
     doubts = found["data"]
     if visit.asked("view") == "need":
         doubts = [doubt for doubt in doubts if doubt["needs_attention"]]
@@ -39,7 +40,8 @@ async def _list(visit: Visit, said: str = "", status: int = 200) -> Shown:
         "need": sum(doubt["needs_attention"] for doubt in found["data"]),
         "view": visit.asked("view"),
         "kinds": KINDS,
-        "settled": await _settled(visit),
+        "settled": settled,
+        "settled_count": _count_of(settled) if settled else await _settled_lately(visit),
         "said": said,
         "questions": questions,
         "chosen": None,
@@ -64,6 +66,29 @@ async def _settled(visit: Visit) -> list[dict[str, Any]]:
     latest = (await visit.door.get("/ops/v1/audit", limit=LATEST))["data"]
     found = [entry for entry in latest if entry["operation"] in SETTLED_BY]
     return [*found, {"id": "", "created": latest[-1]["created"]}]
+
+
+def _count_of(settled: list[dict[str, Any]]) -> str:
+    """How many settlements a list has, and whether there may be more."""
+    count = sum(1 for one in settled if one["id"])
+    is_whole = count == len(settled) < LISTED_MAX
+    return f"{count}" if is_whole else f"{count}+" if count else ""
+
+
+async def _settled_lately(visit: Visit) -> str:
+    """How many doubts were settled by hand, counted in the newest entries of the audit trail: to look through all of
+    it takes too long for a number. Empty where there may be older ones alone, or the operator may not read the
+    trail."""
+    if not visit.may("export_audit"):
+        return ""
+    count, after = 0, None
+    for _ in range(COUNTED_PAGES):
+        found = await visit.door.get("/ops/v1/audit", limit=LATEST, starting_after=after)
+        count += sum(entry["operation"] in SETTLED_BY for entry in found["data"])
+        if not found["has_more"]:
+            return f"{count}"
+        after = found["data"][-1]["id"]
+    return f"{count}+" if count else ""
 
 
 def questions(doubt: dict[str, Any]) -> int:
@@ -102,6 +127,7 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
         "view": "",
         "kinds": KINDS,
         "settled": [],
+        "settled_count": await _settled_lately(visit),
         "said": "",
         "questions": questions,
         "chosen": chosen,
