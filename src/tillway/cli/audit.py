@@ -56,6 +56,7 @@ def verify(
     from tillway.engine.audit.archive import Archive
     from tillway.engine.audit.heads import compare_heads
     from tillway.engine.audit.records import compare, exports_of
+    from tillway.engine.clock import Clock
     from tillway.store.walk import all_scopes
 
     settings = options.settings
@@ -70,7 +71,7 @@ def verify(
         faults = await compare_heads(store, _read_heads(heads), verifier) if heads is not None else []
         faults += await _compare_copy(store, copy) if copy is not None else []
         exports = await exports_of(store, files)
-        return walked, {scope: await compare(store, scope, exports, files) for scope in scopes}, faults
+        return walked, {scope: await compare(store, scope, exports, files, clock=Clock()) for scope in scopes}, faults
 
     walked, compared, faults = with_store(settings, work)
     torn = [(found.scope, found.damage.text) for found in walked if found.damage is not None]

@@ -629,6 +629,9 @@ class _Decoders(dict[str, msgspec.json.Decoder[Record]]):
 
 _DECODERS = _Decoders()
 
+LASTING: Final = frozenset(row.kind for row in _ROWS if row.lasts)
+"""Types that the store never forgets: at their `expires_at` they only end."""
+
 UNCHECKED: Final = frozenset((AuditBatch, AuditEntry, Event, IdempotencyRecord))
 """Types without a checksum: the digests of the audit trail prove its own records, and an event or an answer that is
 kept for a repetition is a copy. They are most of the bytes that a payment writes."""
@@ -637,7 +640,7 @@ _FORMS = {
     row.kind: (
         row.entries,
         row.stored_queue or row.queue,
-        "expires_at" in row.kind.__struct_fields__ and row.queue is None and not row.lasts,
+        "expires_at" in row.kind.__struct_fields__ and row.queue is None and row.kind not in LASTING,
         row.kind not in UNCHECKED,
     )
     for row in _ROWS

@@ -22,6 +22,7 @@ from tillway.domain.passkey import Passkey
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
 from tillway.domain.sign_in_proofs import SignInProofs
+from tillway.domain.time_mark import MARK_ID, TimeMark
 from tillway.engine.audit.baseline import BASELINE, tell_of_proofs
 from tillway.engine.audit.entries import Author, build_writes, entry_write, rewrap_write
 from tillway.engine.audit.records import SUSPECTS_MAX, compare
@@ -150,6 +151,45 @@ class EditedStore(MemoryStore):
         body = write_of(scope_key, record, row.version).body
         assert body is not None
         self._rows[row.key] = msgspec.structs.replace(row, body=body)
+
+
+async def test_an_attempt_under_way_that_was_edited_is_named() -> None:
+    """A process would perform it as it stands there: pay out ten times as much."""
+    store, clock = EditedStore(), Clock()
+    payment = PaymentIntent(
+        id="pi_1", created=1, amount_minor=100, currency="eur", attempt="att_1", references=("a" * 18, "b" * 18)
+    )
+    attempt = msgspec.structs.replace(_attempt("att_1", "pi_1"), reference="b" * 18)
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    await store.commit(build_writes(SYSTEM, BY, clock.moment(), (ABSENT, None, account)))
+    await store.commit(build_writes(SCOPE, BY, clock.moment(), (ABSENT, None, payment), (ABSENT, None, attempt)))
+    assert (await compare(store, SCOPE)).differences == ()
+    for edit, text in (
+        ({"amount_minor": 1000}, "its amount_minor is 1000, and pi_1 has 100"),
+        ({"currency": "usd"}, 'its currency is "usd", and pi_1 has "eur"'),
+        ({"reference": "c" * 18}, f'its reference is "{"c" * 18}", and pi_1 has ""'),
+    ):
+        store.edit(SCOPE, msgspec.structs.replace(attempt, **edit))
+        [found] = (await compare(store, SCOPE)).differences
+        assert found.text == f"att_1 was edited: {text}"
+
+
+async def test_a_record_deleted_before_it_would_be_forgotten_is_named() -> None:
+    store, clock = await _store_with_account()
+    now = clock.now_ms() // 1000
+    key = ApiKey(id="key_1", created=1, account="acct_1", mode="test", kind="secret", hint="sk", expires_at=now - 10**6)
+    link = SignInLink(id="dsl_1", created=1, operator="opr_1", expires_at=now + 3600)
+    over = SignInLink(id="dsl_2", created=1, operator="opr_1", expires_at=now - 3600)
+    mark = TimeMark(id=MARK_ID, created=1, mark_us=now * 1_000_000)
+    made: list[Record] = [key, link, over]
+    await store.commit(build_writes(SYSTEM, BY, clock.moment(), *((ABSENT, None, record) for record in made)))
+    await store.commit([Write(f"{SYSTEM}/{record.id}", 1, None) for record in made])
+    assert [one.record for one in (await compare(store, SYSTEM)).differences] == ["key_1"], "keys stay, and only end"
+    await store.commit([write_of(SYSTEM, mark, ABSENT)])
+    assert [one.record for one in (await compare(store, SYSTEM)).differences] == ["key_1", "dsl_1"]
+    ahead = msgspec.structs.replace(mark, mark_us=(now + 7200) * 1_000_000)
+    await store.commit([write_of(SYSTEM, ahead, 1)])
+    assert [one.record for one in (await compare(store, SYSTEM)).differences] == ["key_1"], "a clock was ahead"
 
 
 PASSKEY = Passkey(id="dpk_1", created=1, operator="opr_1", name="Key", credential="AAAA")

@@ -19,12 +19,15 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
+from tillway.domain.time_mark import MARK_ID, TimeMark
 from tillway.engine.audit.archive import Archive, base_of
 from tillway.engine.audit.baseline import BASELINE, TOLD_SINCE_BASELINE
 from tillway.engine.audit.chain import Unreadable, last_batch, readable
 from tillway.engine.audit.entries import LEFT_OUT, change_document
+from tillway.engine.clock import Clock
+from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.restores import find_generation
-from tillway.store.codec import TYPES, decode_unchecked
+from tillway.store.codec import LASTING, TYPES, decode_unchecked
 from tillway.store.port import Row, Store
 from tillway.store.walk import rows_of
 
@@ -84,15 +87,21 @@ async def _trail_of(store: Store, scope_key: str, archive: Archive | None, after
 
 
 async def compare(
-    store: Store, scope_key: str, exports: list[str] | None = None, archive: Archive | None = None
+    store: Store,
+    scope_key: str,
+    exports: list[str] | None = None,
+    archive: Archive | None = None,
+    *,
+    clock: Clock | None = None,
 ) -> Compared:
     """Read all entries and records of a scope. Entries that cannot be read are left to the walk of the chain.
 
     `exports` is the result of `exports_of`, for a caller that compares several scopes. Without the `archive` of a
-    trail, records from before its oldest entry count as older.
+    trail, records from before its oldest entry count as older. A record that the store will forget by itself is missed
+    until its time, by the store's mark of time or `clock`, whichever is later: DynamoDB forgets while no server runs.
     """
     known = await exports_of(store, archive) if exports is None else exports
-    comparison = _Comparison(store, scope_key, known, archive)
+    comparison = _Comparison(store, scope_key, known, archive, clock)
     try:
         return await comparison.run()
     finally:
@@ -107,7 +116,12 @@ class _Change(msgspec.Struct, frozen=True):
 
 
 class _Comparison:
-    def __init__(self, store: Store, scope_key: str, exports: list[str], archive: Archive | None = None) -> None:
+    def __init__(
+        self, store: Store, scope_key: str, exports: list[str], archive: Archive | None, clock: Clock | None
+    ) -> None:
+        self._clock = clock
+        self._forgotten_until: int | None = None
+        """Records that end by then (epoch seconds) may be forgotten; None: all that end, in a store without a mark."""
         self._archive = archive
         self._store = store
         self._scope_key = scope_key
@@ -137,6 +151,7 @@ class _Comparison:
         held, _ = await find_generation(self._store)
         self._proofs_told = held is not None and held.proofs_told
         await self._read_trail("")
+        await self._note_time()
         found: list[Difference] = []
         suspects: list[str] = []
         # Type by type: a listing over several would read the whole table.
@@ -167,6 +182,14 @@ class _Comparison:
                 found = await self._look_again(suspects, settled)
                 suspects = [difference.record for difference in found]
         return found
+
+    async def _note_time(self) -> None:
+        row = await self._store.get(f"{SYSTEM}/{MARK_ID}")
+        mark = readable(row, TimeMark) if row is not None else None
+        if mark is not None:
+            latest = max(mark.mark_us, mark.wall_us) // 1_000_000
+            now = self._clock.now_ms() // 1000 if self._clock is not None else 0
+            self._forgotten_until = max(latest, now) + SKEW_SECONDS
 
     async def _latest_settled(self) -> str:
         try:
@@ -264,6 +287,7 @@ class _Comparison:
     async def _look_again(self, suspects: list[str], settled: str) -> list[Difference]:
         rows = {id: await self._store.get(f"{self._scope_key}/{id}") for id in suspects}
         await self._read_trail(settled)
+        await self._note_time()
         found = []
         for id, row in rows.items():
             kind = TYPES[id.partition("_")[0]]
@@ -283,7 +307,8 @@ class _Comparison:
         return Difference(record=id, kind="deleted", text=f"{attempt} was deleted: {id} still waits for it")
 
     def _put_in_attempt(self, attempt: Record) -> Difference | None:
-        """The difference of an attempt that its payment, refund or payout does not know. A process would perform it."""
+        """The difference of an attempt that its payment, refund or payout does not know, or knows otherwise. A process
+        would perform it."""
         assert isinstance(attempt, Attempt)
         if self._begun is not None and attempt.created <= self._begun:
             return None
@@ -291,7 +316,7 @@ class _Comparison:
         for change in self._history(attempt.subject):
             led_to.update(change.after)
         if led_to.get("attempt") == attempt.id:
-            return None
+            return _find_edit_of_attempt(attempt, led_to)
         text = f"{attempt.id} was put in: {attempt.subject} has no such attempt in the trail"
         return Difference(record=attempt.id, kind="inserted", text=text)
 
@@ -318,7 +343,7 @@ class _Comparison:
             if kind in TOLD_SINCE_BASELINE and self._proofs_told and history and history[0].what != "made":
                 text = f"{id} was put in and used: the trail tells of its end, and not of its beginning"
                 return Difference(record=id, kind="inserted", text=text)
-            return _missing(id, kind, history)
+            return _missing(id, kind, history, self._forgotten_until)
         record = readable(row, kind)
         if record is None or record.id != id:
             return Difference(record=id, kind="edited", text=f"{id} was edited: it cannot be read")
@@ -425,6 +450,25 @@ def _find_edit(
     )
 
 
+def _find_edit_of_attempt(attempt: Attempt, subject: Fields) -> Difference | None:
+    """The difference between an attempt and its payment, refund or payout, whose fields the trail leads to."""
+    told: Fields = {}
+    if attempt.kind != "verify":
+        told["currency"] = subject.get("currency")
+    if attempt.kind in ("authorize", "refund", "payout"):
+        told["amount_minor"] = subject.get("amount_minor")
+    if attempt.kind in ("refund", "payout"):
+        told["reference"] = subject.get("reference") or ""
+    elif subject.get("references"):
+        told["reference"] = attempt.reference if attempt.reference in subject["references"] else ""
+    for name, value in told.items():
+        found = getattr(attempt, name)
+        if value is not None and found != value:
+            text = f"{attempt.id} was edited: its {name} is {_brief(found)}, and {attempt.subject} has {_brief(value)}"
+            return Difference(record=attempt.id, kind="edited", text=text)
+    return None
+
+
 def _plain(record: Record) -> Fields:
     """All fields in the form of JSON, secret ones hidden."""
     hidden = redact(record)
@@ -438,13 +482,18 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _missing(id: str, kind: type[Record], history: list[_Change]) -> Difference | None:
+def _missing(id: str, kind: type[Record], history: list[_Change], forgotten_until: int | None) -> Difference | None:
+    """The difference of a record that is not there. The store forgets some by themselves, at their `expires_at`."""
     last = history[-1] if history else None
     if last is None or last.what == "deleted" or kind in UNREMARKABLE:
         return None
     expiries = [change.after["expires_at"] for change in history if "expires_at" in change.after]
-    if expiries and expiries[-1] is not None:
-        return None  # The store forgets such a record by itself.
+    if kind not in LASTING and expiries and expiries[-1] is not None:
+        if forgotten_until is None or expiries[-1] <= forgotten_until:
+            return None
+        return Difference(
+            record=id, kind="deleted", text=f"{id} was deleted: the store would have forgotten it later, by itself"
+        )
     return Difference(
         record=id, kind="deleted", text=f"{id} was deleted: the trail ends with its version {last.version}"
     )
