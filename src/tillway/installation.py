@@ -86,10 +86,15 @@ async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
 async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> None:
     """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
     if not await bind_or_compare(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
-        place = place_of(settings.keys, key_file(settings))
-        if settings.keys != "file":
-            raise KeyFileUnfit(f"{place} has the keys of another installation. {OWN_SECRET}")
-        raise KeyFileUnfit(f"{place} is the key file of another installation. {OWN_KEY_FILE}")
+        raise foreign_keys(settings)
+
+
+def foreign_keys(settings: Settings) -> KeyFileUnfit:
+    """What is wrong, and the remedy, where the keys are not those of this store."""
+    place = place_of(settings.keys, key_file(settings))
+    if settings.keys != "file":
+        return KeyFileUnfit(f"{place} has the keys of another installation. {OWN_SECRET}")
+    return KeyFileUnfit(f"{place} is the key file of another installation. {OWN_KEY_FILE}")
 
 
 def head_signer(keyring: Keys) -> Ed25519HeadSigner:

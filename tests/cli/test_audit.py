@@ -25,10 +25,11 @@ from tillway.domain.account import Scope
 from tillway.domain.cards import Secret
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
-from tillway.installation import DATABASE
+from tillway.installation import DATABASE, KEY_FILE, check_key_file, open_keys
 from tillway.settings import Settings
 from tillway.store.sqlite import SqliteStore
 from tillway.vault.head_signer import Ed25519HeadSigner
+from tillway.vault.keyring import Keyring
 from tillway.wiring import assemble
 
 PAYMENT = b"amount=2000&currency=eur&payment_method=pm_card_visa&confirm=true&return_url=https://example.com"
@@ -434,6 +435,27 @@ def test_heads_are_checked_with_the_public_key(trail: Trail, tmp_path: Path) -> 
     assert wrong.returncode == 1 and "is signed with another key" in wrong.stderr
     none = invoked("audit", "heads", "--data-dir", elsewhere, "--public-key", "ed25519:abc")
     assert none.returncode == 2 and "32 bytes in base64" in none.stderr
+
+
+@pytest.mark.parametrize("command", ["heads", "verify"])
+def test_a_key_file_of_another_installation_is_no_damage(trail: Trail, command: str, tmp_path: Path) -> None:
+    copy = _changed(trail, tmp_path, lambda db, trail: None)
+    settings = Settings(data_dir=copy)
+
+    async def bind() -> None:
+        store = await SqliteStore.open(copy / DATABASE)
+        await check_key_file(settings, store, open_keys(settings))
+        await store.close()
+
+    asyncio.run(bind())
+    public = re.search(r"ed25519:\S{44}", invoked("audit", "heads", "--data-dir", copy).stderr)
+    assert public is not None
+    (copy / KEY_FILE).unlink()
+    Keyring.create(copy / KEY_FILE)
+    refused = invoked("audit", command, "--data-dir", copy)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "is the key file of another installation" in refused.stderr and "damaged" not in refused.stderr
+    assert invoked("audit", command, "--data-dir", copy, "--public-key", public[0]).returncode == 0
 
 
 @pytest.mark.parametrize("form", ["lines", "list", "address"])

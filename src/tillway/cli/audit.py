@@ -174,7 +174,7 @@ def heads(
     if verifier is not None:
         say(f"The public key is {verifier.public}. Keep it with the heads.")
     named = [(fault.scope, fault.text) for fault in faults] + [(scope, text) for scope, text in wrong.items() if text]
-    for scope, text in named:
+    for scope, text in dict.fromkeys(named):
         say(f"{_name_of_scope(scope)}: {text}")
     if named:
         raise fail(f"The audit trail is damaged: {_name_of_scope(named[0][0])}: {named[0][1]}.")
@@ -293,8 +293,13 @@ def _name_of_scope(scope: str) -> str:
 
 
 def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | None":
-    """The check of signatures: with the key that was named, or the one of this installation's key file."""
-    from tillway.installation import head_signer, open_keys
+    """The check of signatures: with the key that was named, or the one of this installation's key file. Another
+    installation's fits no signature, which does not tell of damage."""
+    from tillway.domain.account import SYSTEM
+    from tillway.domain.key_binding import BINDING_ID, KeyBinding
+    from tillway.engine.audit.chain import readable
+    from tillway.engine.key_binding import BINDING_PURPOSE, is_of
+    from tillway.installation import foreign_keys, head_signer, open_keys
     from tillway.vault.head_signer import Ed25519HeadVerifier, PublicKeyUnfit
     from tillway.vault.keyring import KeyFileUnfit
 
@@ -304,10 +309,18 @@ def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | N
         except PublicKeyUnfit as unfit:
             raise WrongUsage(f"--public-key {public_key!r} is none: {unfit}") from None
     try:
-        return head_signer(open_keys(settings))
+        keys = open_keys(settings)
     except KeyFileUnfit as unfit:
         say(f"Signatures are not checked, since {unfit} Name the public key with --public-key.")
         return None
+
+    async def binding(store: "Store") -> KeyBinding | None:
+        return readable(await store.get(f"{SYSTEM}/{BINDING_ID}"), KeyBinding)
+
+    held = with_store(settings, binding)
+    if held is not None and not is_of(held, keys.derive(BINDING_PURPOSE)):
+        raise fail(f"Signatures cannot be checked: {foreign_keys(settings)} Or name the public key with --public-key.")
+    return head_signer(keys)
 
 
 def _read_heads(place: str) -> "Iterator[Head]":

@@ -37,6 +37,11 @@ async def is_bound(store: Store, key: Secret[bytes]) -> bool | None:
         return None
     held = decode(BINDING_ID, row.body)
     assert isinstance(held, KeyBinding)
+    return is_of(held, key)
+
+
+def is_of(held: KeyBinding, key: Secret[bytes]) -> bool:
+    """Whether the binding is to the key file of `key`."""
     return held.digest == _digest(key)
 
 
