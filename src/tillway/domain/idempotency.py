@@ -37,5 +37,13 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
     and the audit entry of the commit that settled the attempt has the payment as the answer shows it."""
 
 
-def record_id(key: str) -> str:
-    return "idem_" + hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+GIVEN_AWAY: frozenset[str] = frozenset(("publishable", "ephemeral"))
+"""The kinds of credentials that a merchant gives away. Their holders choose keys in a space of their own for each kind,
+so that nobody takes the name of a key from the merchant's server. An operator's key shares the space of secret keys:
+the same request under the same key is not performed again by the other of them."""
+
+
+def record_id(key: str, kind: str = "secret") -> str:
+    """The id of the record of a key that a credential of that kind sends."""
+    space = kind.encode() if kind in GIVEN_AWAY else b""
+    return "idem_" + hashlib.blake2b(key.encode(), digest_size=16, person=space).hexdigest()

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tillway.domain.cards import without_card_numbers
-from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
+from tillway.domain.idempotency import GIVEN_AWAY, KEY_LENGTH_MAX, IdempotencyRecord, record_id
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import IdempotencyRace
@@ -34,7 +34,9 @@ async def answer_once(
     if len(key) > KEY_LENGTH_MAX:
         raise Refused("idempotency_key_too_long")
     caller = call.caller
-    id = record_id(key)
+    id = name = record_id(key)
+    if caller.kind in GIVEN_AWAY and not await _has_older(platform, caller, id):
+        id = record_id(key, caller.kind)
     # A keyed digest: the parameters may hold a card number, which an attacker who knows the others could find by trial.
     asked = encode_sorted([request.method, request.path, _without_codes(raw)])
     digest = platform.cards.vault.digest(caller.scope_key, asked)
@@ -42,6 +44,7 @@ async def answer_once(
     caller.lasting = digest if lasting == asked else platform.cards.vault.digest(caller.scope_key, lasting)
     # The key is copied into events and headers, which must not hold a card number.
     caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
+    caller.key_name = name
     try:
         return await route.handler(call)
     except (IdempotencyRace, Refused) as stopped:
@@ -72,6 +75,12 @@ def _without_ids(asked: bytes, request: Request, route: Route, raw: dict[str, An
         kept = {name: value for name, value in raw.items() if name not in route.dialect.made_ids}
         asked = encode_sorted([request.method, request.path, _without_codes(kept)])
     return _OUR_IDS.sub(b"", asked)
+
+
+async def _has_older(platform: Platform, caller: Caller, id: str) -> bool:
+    """Whether an earlier version, which had one space of keys, has answered this kind of credential there."""
+    held, _ = await _load_record(platform, caller, id)
+    return held is not None and held.credential == caller.kind
 
 
 async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
