@@ -22,7 +22,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
         hop = _without_port(entry.strip())
         if _parse(hop) is None:
             return address
-        address = hop
+        address = plain_address(hop)
         if not is_within(hop, trusted):
             return address
     return address
