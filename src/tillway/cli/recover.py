@@ -178,10 +178,14 @@ def _lines(document: Document) -> Iterator[str]:
     for report in document["connectors"]:
         yield from _connector_lines(report, document["since"])
     yield from map(_payout_line, document["payouts"])
-    if document["ended"]:
+    lists = any(report["lists"] for report in document["connectors"])
+    if document["ended"] and not lists:
+        yield "Nothing waits any more: clients may repeat their requests."
+    elif document["ended"]:
         yield "Booked; operations that nothing explains are open items (/ops/v1/open_items). Nothing waits any more."
     else:
-        yield "Nothing was changed. `tillway recover --yes` books this and ends the recovery."
+        follows = "books this and ends" if lists else "ends"
+        yield f"Nothing was changed. `tillway recover --yes` {follows} the recovery."
 
 
 def _payout_line(payout: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from tillway.engine.batched_log import Batch, Place, Written, WrittenLog, began_
 from tillway.http.params import LIMIT_DEFAULT, Span
 from tillway.http.routes import Call, Page
 
+REMEDY = "Bound `created`, or ask for fewer with `limit`."
+
 
 async def log_page(
     call: Call,
@@ -31,7 +33,7 @@ async def log_page(
     )
     found: list[Written] = []
     span = params.get("created") or Span()
-    async with call.platform.scans.begin(call.caller.scope_key) as scan:
+    async with call.platform.scans.begin(call.caller.scope_key, REMEDY) as scan:
         async for some in lines_within(
             call.platform.store,
             call.caller.scope_key,

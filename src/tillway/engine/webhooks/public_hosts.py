@@ -116,7 +116,8 @@ async def check_host(host: str, port: int, resolver: "AbstractResolver", reach: 
             return
     for address in addresses:
         if not reach.allows(address):
-            raise HostRefused(f"{host} is {address}, which is not a public address")
+            told = host if address == name else f"{host} is {address}, which"
+            raise HostRefused(f"{told} is not a public address")
 
 
 def _is_local(name: str) -> bool:
