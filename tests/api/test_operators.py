@@ -260,3 +260,12 @@ async def test_an_answer_is_replayed_to_its_own_kind_of_key_only(objects: Mercha
     assert operator.status == 403 and "metadata" not in operator.json
     again = await objects.app.call(objects.merchant, "POST", path, params, idempotency_key="one")
     assert again.body == first.body and again.headers["idempotent-replayed"] == "true"
+
+
+async def test_a_merchants_key_names_no_other_merchant(objects: MerchantObjects) -> None:
+    """A script that sent a secret key in place of the operator's was answered about the wrong merchant."""
+    other = await objects.app.merchant()
+    refused = await objects.app.call(objects.merchant, "GET", "/v1/balance", tillway_account=other.account)
+    assert (refused.status, refused.json["error"]["param"]) == (403, "Tillway-Account")
+    own = await objects.app.call(objects.merchant, "GET", "/v1/balance", tillway_account=objects.merchant.account)
+    assert own.status == 200

@@ -448,6 +448,8 @@ def _admit(
     # The caller means another account's money, so the call must not act on this one.
     if request.headers.get("stripe-account", scope.account) != scope.account:
         raise Refused("account_invalid", param="Stripe-Account")
+    if key.kind != "operator" and request.headers.get("tillway-account", scope.account) != scope.account:
+        raise Refused("account_invalid", param="Tillway-Account")
 
 
 async def check_named(authenticator: Authenticator, dialect: Dialect, caller: Caller, raw: dict[str, Any]) -> None:
