@@ -111,7 +111,9 @@ async def test_edits_by_hand_are_named_on_each_store(any_store: Store) -> None:
         PaymentIntent(id=f"pi_{number}", created=1, amount_minor=100, currency="eur", status="succeeded")
         for number in range(7)
     ]
-    waiting = PaymentIntent(id="pi_7", created=1, amount_minor=100, currency="eur", attempt="att_7")
+    waiting = PaymentIntent(
+        id="pi_7", created=1, amount_minor=100, currency="eur", capture_method="manual", attempt="att_7"
+    )
     attempt = _attempt("att_7", "pi_7")
     await any_store.commit(build_writes(SYSTEM, BY, clock.moment(), (ABSENT, None, account), (ABSENT, None, key)))
     made: list[tuple[int, Record | None, Record | None]] = [
@@ -157,9 +159,16 @@ async def test_an_attempt_under_way_that_was_edited_is_named() -> None:
     """A process would perform it as it stands there: pay out ten times as much."""
     store, clock = EditedStore(), Clock()
     payment = PaymentIntent(
-        id="pi_1", created=1, amount_minor=100, currency="eur", attempt="att_1", references=("a" * 18, "b" * 18)
+        id="pi_1",
+        created=1,
+        amount_minor=100,
+        currency="eur",
+        capture_method="manual",
+        method="pm_1",
+        attempt="att_1",
+        references=("a" * 18, "b" * 18),
     )
-    attempt = msgspec.structs.replace(_attempt("att_1", "pi_1"), reference="b" * 18)
+    attempt = msgspec.structs.replace(_attempt("att_1", "pi_1"), method="pm_1", reference="b" * 18)
     account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
     await store.commit(build_writes(SYSTEM, BY, clock.moment(), (ABSENT, None, account)))
     await store.commit(build_writes(SCOPE, BY, clock.moment(), (ABSENT, None, payment), (ABSENT, None, attempt)))
@@ -167,6 +176,8 @@ async def test_an_attempt_under_way_that_was_edited_is_named() -> None:
     for edit, text in (
         ({"amount_minor": 1000}, "its amount_minor is 1000, and pi_1 has 100"),
         ({"currency": "usd"}, 'its currency is "usd", and pi_1 has "eur"'),
+        ({"capture": True}, "its capture is true, and pi_1 has false"),
+        ({"method": "pm_2"}, 'its method is "pm_2", and pi_1 has "pm_1"'),
         ({"reference": "c" * 18}, f'its reference is "{"c" * 18}", and pi_1 has ""'),
     ):
         store.edit(SCOPE, msgspec.structs.replace(attempt, **edit))

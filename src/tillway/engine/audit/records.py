@@ -450,21 +450,29 @@ def _find_edit(
     )
 
 
-def _find_edit_of_attempt(attempt: Attempt, subject: Fields) -> Difference | None:
+def _find_edit_of_attempt(attempt: Attempt, led_to: Fields) -> Difference | None:
     """The difference between an attempt and its payment, refund or payout, whose fields the trail leads to."""
+    try:
+        subject = decode_unchecked(attempt.subject, msgspec.json.encode(led_to))
+    except (msgspec.MsgspecError, AssertionError):
+        return None  # The trail does not tell of all of it, or it cannot be read, which its own comparison names.
     told: Fields = {}
-    if attempt.kind != "verify":
-        told["currency"] = subject.get("currency")
-    if attempt.kind in ("authorize", "refund", "payout"):
-        told["amount_minor"] = subject.get("amount_minor")
-    if attempt.kind in ("refund", "payout"):
-        told["reference"] = subject.get("reference") or ""
-    elif subject.get("references"):
-        told["reference"] = attempt.reference if attempt.reference in subject["references"] else ""
+    match subject:
+        case PaymentIntent():
+            told["currency"] = subject.currency
+            if attempt.kind == "authorize":
+                told["amount_minor"], told["method"] = subject.amount_minor, subject.method
+                told["capture"] = subject.captures_at_once
+            if subject.references and attempt.reference not in subject.references:
+                told["reference"] = ""
+        case Refund() | Payout():
+            told["kind"] = "refund" if isinstance(subject, Refund) else "payout"
+            told["amount_minor"], told["currency"] = subject.amount_minor, subject.currency
+            told["reference"] = subject.reference
     for name, value in told.items():
         found = getattr(attempt, name)
-        if value is not None and found != value:
-            text = f"{attempt.id} was edited: its {name} is {_brief(found)}, and {attempt.subject} has {_brief(value)}"
+        if found != value:
+            text = f"{attempt.id} was edited: its {name} is {_brief(found)}, and {subject.id} has {_brief(value)}"
             return Difference(record=attempt.id, kind="edited", text=text)
     return None
 
