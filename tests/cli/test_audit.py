@@ -302,7 +302,8 @@ def test_each_edited_record_is_named(trail: Trail, edit: Edit, tmp_path: Path) -
     assert done.returncode == 1, done.stdout
     found = [line for line in done.stderr.splitlines() if re.search(edit.says, line)]
     assert len(found) == edit.times, done.stderr
-    assert f"{counted(edit.times, 'record')} differ from the audit trail" in done.stderr
+    differ = "differs" if edit.times == 1 else "differ"
+    assert f"{counted(edit.times, 'record')} {differ} from the audit trail" in done.stderr
     assert "is damaged" not in done.stderr
 
 

@@ -101,8 +101,9 @@ def verify(
     if torn:
         raise fail(f"The audit trail is damaged: {_name_of_scope(torn[0][0])}: {torn[0][1]}.")
     if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
         raise fail(
-            f"{counted(len(differing), 'record')} differ from the audit trail, {differing[0][1].record} first. "
+            f"{counted(len(differing), 'record')} {verb} from the audit trail, {differing[0][1].record} first. "
             "Keep the database as evidence; a backup from before the change has the records as they were."
         )
 

@@ -180,7 +180,7 @@ def _lines(document: Document) -> Iterator[str]:
     yield from map(_payout_line, document["payouts"])
     lists = any(report["lists"] for report in document["connectors"])
     if document["ended"] and not lists:
-        yield "Nothing waits any more: clients may repeat their requests."
+        yield "No request waits any more: clients may repeat theirs."
     elif document["ended"]:
         yield "Booked; operations that nothing explains are open items (/ops/v1/open_items). Nothing waits any more."
     else:
