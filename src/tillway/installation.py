@@ -90,7 +90,7 @@ async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> Non
 
 
 def foreign_keys(settings: Settings) -> KeyFileUnfit:
-    """What is wrong, and the remedy, where the keys are not those of this store."""
+    """The error, with its remedy, for keys that are not those of this store."""
     place = place_of(settings.keys, key_file(settings))
     if settings.keys != "file":
         return KeyFileUnfit(f"{place} has the keys of another installation. {OWN_SECRET}")

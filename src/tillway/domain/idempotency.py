@@ -38,9 +38,9 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
 
 
 GIVEN_AWAY: frozenset[str] = frozenset(("publishable", "ephemeral"))
-"""The kinds of credentials that a merchant gives away. Their holders choose keys in a space of their own for each kind,
-so that nobody takes the name of a key from the merchant's server. An operator's key shares the space of secret keys:
-the same request under the same key is not performed again by the other of them."""
+"""The kinds of credentials that a merchant gives away. Their holders choose keys in a space of their own for each kind:
+they take no name from the merchant's server. An operator's key shares the space of secret keys, so that the same
+request under the same key is not performed by both."""
 
 
 def record_id(key: str, kind: str = "secret") -> str:

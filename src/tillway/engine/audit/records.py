@@ -451,7 +451,7 @@ def _find_edit(
 
 
 def _find_edit_of_attempt(attempt: Attempt, led_to: Fields) -> Difference | None:
-    """The difference between an attempt and its payment, refund or payout, whose fields the trail leads to."""
+    """The difference between an attempt and its payment, refund or payout, of which `led_to` are the fields."""
     try:
         subject = decode_unchecked(attempt.subject, msgspec.json.encode(led_to))
     except (msgspec.MsgspecError, AssertionError):
