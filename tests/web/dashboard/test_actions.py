@@ -448,7 +448,7 @@ async def test_links_that_are_named_are_read_at_once(shop: DashboardShop, monkey
     assert reads[1] == set(known)
     for path, name in (("payment_links", "plink_none"), ("customers", "cus_none"), ("payment_links", "evt_1")):
         missing = await shop.app.call(shop.merchant, "GET", f"/ops/v1/{path}", {"ids": [name]})
-        assert (missing.status, missing.json["error"]["param"]) == (404, "ids"), name
+        assert (missing.json["error"]["code"], missing.json["error"]["param"]) == ("resource_missing", "ids"), name
 
 
 async def test_a_link_is_edited(shop: DashboardShop) -> None:
