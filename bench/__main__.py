@@ -41,6 +41,8 @@ from bench.table import (
 
 ROOT = Path(__file__).parents[1]
 
+LOCALSTRIPE_AT, STATEFUL_MOCK_AT = ROOT / "build" / "bench-venv", ROOT / "build" / "bench-npm"
+
 SHORT_STORED = 100_000
 
 
@@ -62,6 +64,9 @@ def main() -> None:
     )
     peers = () if given.without_peers else PEERS
     bench = Bench(directory, given.connections, given.seconds, given.warm_up, report, peers)
+    if peers:
+        servers.install_localstripe(LOCALSTRIPE_AT)
+        servers.install_stateful_mock(STATEFUL_MOCK_AT)
     with ExitStack() as stack:
         stock = None
         if given.stored:
@@ -216,12 +221,12 @@ class Bench:
         """A peer from nothing: localstripe gets slower with every payment that it holds."""
         log = self._directory / f"{name}.log"
         if name == LOCALSTRIPE:
-            with servers.localstripe(ROOT / "build" / "bench-venv", log) as server:
+            with servers.localstripe(LOCALSTRIPE_AT, log) as server:
                 request = payment(PEERS_KEY, test_card(server.port))
                 self._cell(round, connections, server, name, request, b'"status": "succeeded"')
         else:
             assert name == STATEFUL_MOCK
-            with servers.stateful_mock(ROOT / "build" / "bench-npm", log) as server:
+            with servers.stateful_mock(STATEFUL_MOCK_AT, log) as server:
                 self._cell(round, connections, server, name, charge())
         log.unlink()
 

@@ -142,14 +142,30 @@ def bare(constant: Constant, directory: Path) -> Iterator[Server]:
         yield server
 
 
-@contextmanager
-def localstripe(environment: Path, log: Path) -> Iterator[Server]:
-    """localstripe with nothing in it, from a virtual environment of its own at `environment`, made if need be."""
+def install_localstripe(environment: Path) -> Path:
+    """The program, from PyPI if it is not there yet."""
     program = environment / "bin" / "localstripe"
     if not program.exists():
         venv.create(environment, with_pip=True)
         pip = (environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", LOCALSTRIPE)
         subprocess.run(pip, check=True)
+    return program
+
+
+def install_stateful_mock(directory: Path) -> Path:
+    """The program, from npm if it is not there yet."""
+    program = directory / "node_modules" / ".bin" / "stripe-stateful-mock"
+    if not program.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        npm = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory, STATEFUL_MOCK)
+        subprocess.run(npm, check=True)
+    return program
+
+
+@contextmanager
+def localstripe(environment: Path, log: Path) -> Iterator[Server]:
+    """localstripe with nothing in it, from a virtual environment of its own at `environment`, made if need be."""
+    program = install_localstripe(environment)
     port = free_port()
     with running("localstripe", port, program, "--from-scratch", "--port", str(port), log=log) as server:
         yield server
@@ -157,12 +173,8 @@ def localstripe(environment: Path, log: Path) -> Iterator[Server]:
 
 @contextmanager
 def stateful_mock(directory: Path, log: Path) -> Iterator[Server]:
-    """stripe-stateful-mock with nothing in it, from npm, installed into `directory` if need be. It needs Node.js."""
-    program = directory / "node_modules" / ".bin" / "stripe-stateful-mock"
-    if not program.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        npm = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory, STATEFUL_MOCK)
-        subprocess.run(npm, check=True)
+    """stripe-stateful-mock with nothing in it, installed into `directory` if need be. It needs Node.js."""
+    program = install_stateful_mock(directory)
     port = free_port()
     command = ("env", f"PORT={port}", "LOG_LEVEL=silent", "node", program)
     with running("stripe-stateful-mock", port, *command, log=log) as server:
