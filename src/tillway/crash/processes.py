@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-READY_SECONDS = 20.0
-"""How long a started process may take until its port answers."""
+READY_SECONDS = 60.0
+"""How long a started process may take until its port answers. One that has ended is noticed at once. The emulator of
+DynamoDB answers one request after the other, and some take it seconds."""
 
 GONE_SECONDS = 2.0
 """How long to wait until killed workers are gone: longer than init needs to reap orphans."""
