@@ -107,6 +107,10 @@ async def test_an_endpoint_is_made_rolled_and_switched_off(world: World) -> None
     again = await admin.submit(shown, f"{place}/roll")
     assert rolled[1] in again.body.decode(), "two presses roll it once"
     assert "Call us" not in text(await admin.get("/dashboard/webhooks?replayed=Call+us"))
+    assert "There are more" not in text(await admin.get("/dashboard/webhooks?replayed=500"))
+    assert "500 events are sent again. There are more" in text(
+        await admin.get("/dashboard/webhooks?replayed=500&more=1")
+    )
     assert (await admin.submit(shown, f"{place}/switch", {"disabled": "true"})).status == 303
     assert "Switch on" in text(await admin.get("/dashboard/webhooks"))
     world.ahead_seconds += 301

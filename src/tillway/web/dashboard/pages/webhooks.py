@@ -52,6 +52,7 @@ async def _list(
         "answers": ANSWERS,
         "since": min((one["created"] for one in failed if one["attempt"] > 1), default=visit.now - REPLAYED_SECONDS),
         "replayed": replayed if REPLAYED.fullmatch(replayed := visit.asked("replayed")) else "",
+        "more_failed": bool(visit.asked("more")),
         "tested": visit.asked("tested"),
         "tried": tried,
         "sent": words.document((tried["request"] or {}).get("body")) if tried else "",
@@ -184,13 +185,14 @@ async def replay_all(visit: Visit) -> Reply:
     """Send every endpoint that is on each event again that it did not take since the time in the form."""
     endpoints = (await visit.door.get(ENDPOINTS, limit=100))["data"]
     await visit.check_role("settle", "/ops/v1/webhook_endpoints/we_any/replay")
-    sent = 0
+    sent, more = 0, False
     for one in endpoints:
         if one["status"] == "enabled":
             path = f"/ops/v1/webhook_endpoints/{one['id']}/replay"
             told = await visit.door.post(path, {"since": visit.sent("since")}, reason="Sent again at the dashboard")
             sent += len(told["events"])
-    return Redirect(visit.url("/webhooks", replayed=sent))
+            more = more or told["has_more"]
+    return Redirect(visit.url("/webhooks", replayed=sent, more="1" if more else None))
 
 
 def _answer(tried: dict[str, Any]) -> str:
