@@ -1,13 +1,16 @@
 """The space of a key: keys that a merchant gives away take no name from its server."""
 
+import copy
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from good_calls import CARD, MerchantObjects
 
 from tillway.domain.idempotency import record_id
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, Write
 from tillway.testing.in_process import InProcessApp
@@ -31,6 +34,39 @@ async def test_a_key_that_is_given_away_takes_no_name_from_the_merchant(objects:
     made = await app.ok(merchant, "POST", "/v1/payment_methods", METHOD, idempotency_key="order-1")
     assert made["id"] != by_payer.json["id"]
     again = await app.ok(merchant, "POST", "/v1/payment_methods", METHOD, idempotency_key="order-1")
+    assert again["id"] == made["id"]
+
+
+async def test_a_name_that_a_payer_used_changes_no_reference(objects: MerchantObjects) -> None:
+    """After a restore, the server's repeat would have the payer's reference if it came first: the same request, but for
+    the ids."""
+    app, merchant = objects.app, objects.merchant
+    by_payer, by_server = await objects.payment(), await objects.payment()
+
+    async def confirm(payment: dict[str, Any], key: str) -> str:
+        params = {"payment_method": "pm_card_visa", "client_secret": payment["client_secret"]}
+        path = f"/v1/payment_intents/{payment['id']}/confirm"
+        await app.ok(key, "POST", path, params, idempotency_key="order-1")
+        row = await app.store.get(f"{merchant.account.removeprefix('acct_')}t/{payment['id']}")
+        assert row is not None
+        confirmed = decode(payment["id"], row.body)
+        assert isinstance(confirmed, PaymentIntent)
+        return confirmed.references[0]
+
+    backup = copy.deepcopy(vars(app.store))
+    alone = await confirm(by_server, merchant.key)
+    vars(app.store).update(backup)
+    assert await confirm(by_payer, merchant.public_key) != alone
+    assert await confirm(by_server, merchant.key) == alone
+
+
+async def test_while_the_version_before_runs_there_is_one_space(objects: MerchantObjects) -> None:
+    app, merchant = objects.app, objects.merchant
+    app.running.platform.engine.restores.writes_as_before = True
+    made = await app.ok(merchant.public_key, "POST", "/v1/payment_methods", METHOD, idempotency_key="order-1")
+    row = await app.store.get(f"{merchant.account.removeprefix('acct_')}t/{record_id('order-1')}")
+    assert row is not None, "the version before finds the answer"
+    again = await app.ok(merchant.public_key, "POST", "/v1/payment_methods", METHOD, idempotency_key="order-1")
     assert again["id"] == made["id"]
 
 

@@ -59,8 +59,6 @@ class Caller(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     idempotency: tuple[str, str] | None = None
     idempotency_key: str | None = None
-    key_name: str = ""
-    """Stands for that key in references, which are the same for every kind of credential."""
     lasting: str = ""
     """The fingerprint of that request without the ids of objects in it: after a restore, the client repeats it about an
     object that has been made anew."""
@@ -118,7 +116,7 @@ class Caller(msgspec.Struct, kw_only=True):
         if self.named:
             key, lasting = self.named, ""
         elif self.idempotency is not None:
-            key, lasting = self.key_name or self.idempotency[0], self.lasting
+            key, lasting = self.idempotency[0], self.lasting
         else:
             return None
         numbers = count(self.attempts_begun + after)

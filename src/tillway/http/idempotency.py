@@ -34,7 +34,7 @@ async def answer_once(
     if len(key) > KEY_LENGTH_MAX:
         raise Refused("idempotency_key_too_long")
     caller = call.caller
-    id = name = record_id(key)
+    id = record_id(key)
     if caller.kind in GIVEN_AWAY and not await _has_older(platform, caller, id):
         id = record_id(key, caller.kind)
     # A keyed digest: the parameters may hold a card number, which an attacker who knows the others could find by trial.
@@ -44,7 +44,6 @@ async def answer_once(
     caller.lasting = digest if lasting == asked else platform.cards.vault.digest(caller.scope_key, lasting)
     # The key is copied into events and headers, which must not hold a card number.
     caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
-    caller.key_name = name
     try:
         return await route.handler(call)
     except (IdempotencyRace, Refused) as stopped:
@@ -78,7 +77,10 @@ def _without_ids(asked: bytes, request: Request, route: Route, raw: dict[str, An
 
 
 async def _has_older(platform: Platform, caller: Caller, id: str) -> bool:
-    """Whether an earlier version, which had one space of keys, has answered this kind of credential there."""
+    """Whether an earlier version, which had one space of keys, has answered this kind of credential there, or may still
+    run."""
+    if platform.engine.restores.writes_as_before:
+        return True
     held, _ = await _load_record(platform, caller, id)
     return held is not None and held.credential == caller.kind
 
