@@ -49,7 +49,11 @@ def events_of(entry: AuditEntry) -> list[Event]:
 def event_ids(entry_id: str, count: int) -> list[str]:
     """The ids of the events of a commit, in their order: the last ones below the id of its entry."""
     head = entry_id[len("aud_") : -len(ENTRY_ENDS)]
-    return [f"evt_{head}{ends}" for ends in PAIRS[-1 - count : -1]]
+    return [f"evt_{head}{ends}" for ends in _event_ends(count)]
+
+
+def _event_ends(count: int) -> list[str]:
+    return PAIRS[-1 - count : -1]
 
 
 Written = Mapping[str, tuple[Record, bytes, int | None]]
@@ -112,9 +116,10 @@ async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event]
     row = rows.get(f"{scope_key}/{entry_id}")
     if row is not None:
         entry = _entry(row)
-        ids = event_ids(entry.id, len(entry.events))
-        if id in ids:
-            return 0, _event(entry, entry.events[ids.index(id)], id)
+        # The id begins as that of the entry does, so its end alone tells the place.
+        ends = _event_ends(len(entry.events))
+        if id[-len(ENTRY_ENDS) :] in ends:
+            return 0, _event(entry, entry.events[ends.index(id[-len(ENTRY_ENDS) :])], id)
     return None
 
 

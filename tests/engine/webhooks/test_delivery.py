@@ -578,9 +578,12 @@ async def test_waiting_for_a_place_ends() -> None:
 
 
 def test_lanes_are_forgotten_when_nothing_is_known_of_them() -> None:
-    limiters = EndpointLimiters()
+    limiters = EndpointLimiters(idle_max=1)
     limiter = limiters.of("we_1")
     limiter.average_seconds = 0.01
+    limiters.discard_idle("we_1")
+    assert limiters.of("we_1") is limiter, "there is room for it"
+    limiters.of("we_3")
     limiters.discard_idle("we_1")
     assert limiters.of("we_1") is not limiter
     silent = limiters.of("we_2")

@@ -22,6 +22,9 @@ AVERAGE_START_SECONDS = 0.25
 
 RETRY_AFTER_MAX_SECONDS = 600.0
 
+IDLE_MAX = 1_000
+"""Limiters that are kept while they are idle: to make one costs more than all that it does for a quick request."""
+
 
 class EndpointLimiter:
     def __init__(self, now: Callable[[], float] = time.monotonic, limit_max: int = LIMIT_MAX) -> None:
@@ -81,10 +84,12 @@ class EndpointLimiter:
 
 
 class EndpointLimiters:
-    """Limiters by endpoint id, or by merchant. An idle one is dropped, and made again when it is needed."""
+    """Limiters by endpoint id, or by merchant. Beyond `idle_max`, an idle one is dropped, and made again when it is
+    needed."""
 
-    def __init__(self, limit_max: int = LIMIT_MAX) -> None:
+    def __init__(self, limit_max: int = LIMIT_MAX, idle_max: int = IDLE_MAX) -> None:
         self._limit_max = limit_max
+        self._idle_max = idle_max
         self._limiters: dict[str, EndpointLimiter] = {}
 
     def of(self, endpoint: str) -> EndpointLimiter:
@@ -94,7 +99,9 @@ class EndpointLimiters:
         return limiter
 
     def discard_idle(self, endpoint: str, *, gone: bool = False) -> None:
-        """Drop an idle limiter, if its endpoint answers quickly or is `gone`."""
+        """Drop an idle limiter, if its endpoint is `gone`, or answers quickly and there are too many."""
+        if not gone and len(self._limiters) <= self._idle_max:
+            return
         limiter = self._limiters.get(endpoint)
         if (
             limiter is not None
