@@ -192,10 +192,14 @@ class Router:
     def __init__(self, routes: list[Route]) -> None:
         self._root = _Node()
         self._plain: dict[str, dict[str, Route]] = {}
+        self._before_id: dict[str, _Node] = {}
+        """The node before an id that is the only one in its path, and ends it, by the path up to there."""
         for entry in routes:
             node, parts = self._root, entry.path.strip("/").split("/")
             for part in parts:
                 if part.startswith("{"):
+                    if entry.path.count("{") == 1 and part == parts[-1]:
+                        self._before_id[entry.path.rpartition("/")[0]] = node
                     node.id_below = node.id_below or _Node()
                     node = node.id_below
                 else:
@@ -213,6 +217,11 @@ class Router:
         methods = self._plain.get(path)
         if methods is not None:
             return methods, ()
+        head, _, last = path.rpartition("/")
+        before = self._before_id.get(head)
+        if before is not None and last and last != "*":
+            assert before.id_below is not None and before.id_below.methods is not None
+            return before.id_below.methods, (last,)
         parts, node = path.strip("/").split("/"), self._root
         for part in parts:
             below = node.below.get(part) or (node.id_below if part != "*" else None)  # No id is a `*`.

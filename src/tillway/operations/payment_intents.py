@@ -3,6 +3,7 @@
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from msgspec import UNSET
@@ -123,11 +124,11 @@ async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: s
     return payment
 
 
-async def listed(load: Load, id: str) -> PaymentIntent:
+def listed(load: Load, id: str) -> Awaitable[PaymentIntent]:
     """The payment of that id, unless it is the unlisted one behind a direct charge."""
     if not id.startswith("pi_"):
         raise Refused("resource_missing", f"No such payment_intent: '{id[:100]}'", param="intent")
-    return await load.get(PaymentIntent, id, "intent")
+    return load.get(PaymentIntent, id, "intent")
 
 
 async def update(platform: Platform, caller: Caller, id: str, command: UpdatePayment) -> Done[Record | None]:
