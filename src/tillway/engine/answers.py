@@ -46,7 +46,7 @@ def _id_of_answer(records: Iterable[Record | None], held: IdempotencyRecord) -> 
     """The audit entry of the commit in which a charge among the records took the money of a key's attempt at once."""
     charge_id = charge_id_of(held.begun)
     for record in records:
-        if isinstance(record, Charge) and record.id == charge_id and record.entry is not None:
+        if record is not None and record.id == charge_id and isinstance(record, Charge) and record.entry is not None:
             return entry_id_of(record.entry)
     return None
 

@@ -677,7 +677,7 @@ class Attempts:
         With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
         carries. A provider's outcome of an attempt that has settled otherwise is kept as a notice.
         """
-        if isinstance(outcome, Declined) and outcome.alert is not None:
+        if type(outcome) is Declined and outcome.alert is not None:
             log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
         for _ in _KEYS:
             try:
@@ -747,7 +747,7 @@ class Attempts:
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 told = announced(outcome, attempt.connector, at, lease_ms=self.engine.settings.lease_ms)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *told))
-            if isinstance(outcome, Pending) and connection is not None and connection.connector.capabilities.by_file:
+            if type(outcome) is Pending and connection is not None and connection.connector.capabilities.by_file:
                 changes = await file_operation(load, current, changes, at)
             if self.engine.restores.unexplained:
                 changes = await self.engine.restores.explain(load, current, word_of(outcome), changes, at)

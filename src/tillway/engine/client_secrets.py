@@ -135,8 +135,8 @@ class ClientSecrets:
         return _marked.sub(self._write, body) if _MARK in body else body
 
     def _part(self, subject: Secretive) -> str:
-        # Objects made before secrets were derived have their own.
-        own = None if isinstance(subject, PaymentMethod) else subject.secret
+        # Objects made before secrets were derived have their own; a payment method never has.
+        own: str | None = getattr(subject, "secret", None)
         return own or self._derive(subject.id.encode())
 
     def text_secret(self, text: str) -> str:

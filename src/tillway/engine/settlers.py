@@ -113,7 +113,8 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     if method is None and attempt.method is not None:
         method = gone(attempt.method, attempt.created)
     tries = await _tries_of(load, attempt, method) if is_live(load.scope_key) else None
-    if method is not None and isinstance(outcome, Declined):
+    kind = type(outcome)  # Every payment comes here, and `isinstance` costs ten times as much where it is false.
+    if method is not None and kind is Declined:
         method = card_tries.with_history(method, tries)
     terms = Terms(
         connector=attempt.connector,
@@ -132,7 +133,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         method=method,
         connectors=given.connectors,
     )
-    if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
+    if method is not None and type(outcome) is Succeeded and payment.attempt == attempt.id:
         customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
         refusal = changes.refusal
         changes = changes.then(payment_intent.keep_method(payment, method, customer, outcome))
@@ -140,7 +141,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
             changes = msgspec.structs.replace(changes, refusal=refusal)
     changes = _count_try(given, method, tries, changes)
     over = changes.records and not _goes_on(changes)
-    if over and isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY:
+    if over and type(outcome) is Declined and failure(outcome).code in REVOKED_BY:
         changes = (await revoke_mandate(load, charge)).then(changes)
     if payment.order is not None and attempt.id in changes.deletes and not _goes_on(changes):
         waiting = await load.maybe(OrderTask, task_id(payment.order))
@@ -150,7 +151,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         changes = await _follow_checkout(given, changes)
     # The payment forgets a further reference after some more, and then its charge would not be found by it.
     further = attempt.reference and attempt.reference not in payment.references[:1]
-    if further or attempt.kind != "authorize" or attempt.withdrawn is not None or isinstance(outcome, NotSent):
+    if further or attempt.kind != "authorize" or attempt.withdrawn is not None or kind is NotSent:
         subject = charge.id if charge is not None else payment.id
         changes = _keep_outcome(given, changes, payment.attempt, subject=subject, further=bool(further))
     if attempt.shows == "refund":
@@ -188,9 +189,9 @@ def _count_try(
     given: Settling, method: PaymentMethod | None, tries: CardTries | None, changes: Changes[R]
 ) -> Changes[R]:
     """The changes, with the history of the card number: a decline adds to it, a success ends it."""
-    if isinstance(given.outcome, Succeeded) and tries is not None and given.attempt.id in changes.deletes:
+    if tries is not None and isinstance(given.outcome, Succeeded) and given.attempt.id in changes.deletes:
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, tries.id))
-    if not isinstance(given.outcome, Declined) or method is None:
+    if type(given.outcome) is not Declined or method is None:
         return changes
     id = card_tries.tries_id(method, livemode=is_live(given.load.scope_key))
     if id is None:

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Self, cast
@@ -331,7 +330,6 @@ class SqliteStore:
 
     async def commit(self, writes: Sequence[Write]) -> None:
         assert 1 <= len(writes) <= WRITES_MAX
-        assert len(set(map(_key, writes))) == len(writes), "a key stands twice in one commit"
         if self._closed:
             raise Unavailable("the store is closed")
         await self._enqueue(partial(self._apply, _statements(writes)))
@@ -870,19 +868,18 @@ def _unavailable(what: str, error: Exception, writer: apsw.Connection | None) ->
     return _full(what, error, writer) or Unavailable(f"{what}: {error}")
 
 
-_key = attrgetter("key")
-
-
 def _statements(writes: Sequence[Write]) -> list[_Statement]:
     """The statements that make `writes`, in their order, if the versions are right. Otherwise they change fewer rows.
     New records that follow each other are one."""
     statements: list[_Statement] = []
     inserted: list[Any] | None = None
+    keys: set[str] = set()
     for write in writes:
-        version, body, index = write.version, write.body, write.index
+        key, version, body, index = write.key, write.version, write.body, write.index
+        keys.add(key)
         if body is None:
             assert version > ABSENT, "only what exists can be deleted"
-            statements.append((_DELETE, (write.key, version)))
+            statements.append((_DELETE, (key, version)))
             inserted = None
             continue
         queue, due_at_ms = write.queue, write.due_at_ms
@@ -892,12 +889,13 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
             if inserted is None:
                 inserted = []
                 statements.append((None, inserted))
-            inserted += (write.key, body, queue, due_at_ms, write.expires_at, customer, parent, kind, terms)
+            inserted += (key, body, queue, due_at_ms, write.expires_at, customer, parent, kind, terms)
         else:
             sql = _REWRITE if queue is None else _UPDATE
             entries = (customer, parent, kind, terms)
-            statements.append((sql, (write.key, version, body, queue, due_at_ms, write.expires_at, *entries)))
+            statements.append((sql, (key, version, body, queue, due_at_ms, write.expires_at, *entries)))
             inserted = None
+    assert len(keys) == len(writes), "a key stands twice in one commit"
     return statements
 
 
