@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
 import timeit
@@ -16,7 +15,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from bench import latency, servers
+from bench import latency, load, servers
 from bench.document import BENCHMARKS, write_between
 from bench.flush import WHERES, flush_rate
 from bench.honesty import check, next_second
@@ -206,16 +205,18 @@ class Bench:
 
     def _press(self, port: int, connections: int, request: bytes, expect: bytes) -> Pressed:
         self._runs += 1
-        file = self._directory / "request"
-        file.write_bytes(request)
-        command = (sys.executable, "-m", "bench.load", "--port", port, "--request", file, "--connections", connections)
-        options = ("--warm-up", self._warm_up, "--seconds", self._seconds, "--expect", expect.decode())
         name = f"{os.getpid()}-{self._runs}-{time.time_ns()}"
         with servers.pinned(servers.LOAD_CORE):
-            done = subprocess.run(
-                [str(part) for part in (*command, *options, "--name", name)], check=True, stdout=subprocess.PIPE
+            return load.run(
+                self._directory,
+                request,
+                port=port,
+                connections=connections,
+                warm_up=self._warm_up,
+                seconds=self._seconds,
+                expect=expect.decode(),
+                name=name,
             )
-        return msgspec.json.decode(done.stdout, type=Pressed)
 
     def _peer(self, round: int, connections: int, name: str) -> None:
         """A peer from nothing: localstripe gets slower with every payment that it holds."""

@@ -8,6 +8,7 @@ request when it has the answer to the last (a closed loop). The result goes to s
 import argparse
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -217,6 +218,19 @@ def percentile(ordered: list[float], percent: int) -> float:
     if not ordered:
         return 0.0
     return ordered[-(-percent * len(ordered) // 100) - 1]
+
+
+def run(directory: Path, request: bytes, **options: object) -> Pressed:
+    """Press from a process of its own; its files are in `directory`. `options` are those of `main`, by name.
+
+    Its answer comes by a file: of more than 128 KiB through a pipe, the end was lost on a busy machine.
+    """
+    file, told = directory / "request", directory / "pressed"
+    file.write_bytes(request)
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    with told.open("wb") as out:
+        subprocess.run((sys.executable, "-m", "bench.load", "--request", file, *words), check=True, stdout=out)
+    return msgspec.json.decode(told.read_bytes(), type=Pressed)
 
 
 def main() -> None:

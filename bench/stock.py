@@ -91,6 +91,8 @@ def stocked(directory: Path, stored: int, *, keep: bool, settled: bool = True) -
     stock = msgspec.json.decode(note.read_bytes(), type=Stock) if keep and note.exists() else None
     try:
         if stock is None or stock.stored != stored or time.time() > stock.made_at + SPREAD_SECONDS:
+            if keep and not note.exists() and directory.exists() and any(directory.iterdir()):
+                sys.exit(f"{directory} holds something else than a stock, or one being made: it stays.")
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             stock = _make(directory, stored, settled=settled)

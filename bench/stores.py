@@ -20,7 +20,7 @@ from statistics import median
 
 import msgspec
 
-from bench import servers, units
+from bench import load, servers, units
 from bench.document import STORES, write_between
 from bench.honesty import check, next_second
 from bench.load import Pressed
@@ -154,11 +154,9 @@ def _stat(process: int) -> tuple[int, list[str]]:
 
 def _pressed(server: Serving, connections: int, seconds: float, pause: float = 0.0) -> Pressed:
     """Payments, each of which succeeded and is then looked for in the database."""
-    since, file = next_second(), server.data_dir.with_suffix(".request")
-    file.write_bytes(payment(server.merchant.secret_key, "pm_card_visa"))
-    load = [sys.executable, "-m", "bench.load", "--port", str(server.port), "--request", str(file)]
-    load += ["--connections", str(connections), "--seconds", str(seconds), "--warm-up", "1", "--pause", str(pause)]
-    pressed = msgspec.json.decode(subprocess.run(load, check=True, capture_output=True).stdout, type=Pressed)
+    since, request = next_second(), payment(server.merchant.secret_key, "pm_card_visa")
+    place = server.data_dir.parent
+    pressed = load.run(place, request, port=server.port, connections=connections, seconds=seconds, pause=pause)
     if pressed.wrong:
         raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
     check(server.data_dir, server.merchant.account, since=since, acknowledged=pressed.ids, store=server.store)
