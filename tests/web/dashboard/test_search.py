@@ -50,6 +50,11 @@ async def find_by_each_word(app: InProcessApp) -> None:
     for wanted in ("barbara@example.com", "Liskov", "20.50", "4444", "TEA-4139", "pot", banks, ours):
         shown = await visitor.get(f"/dashboard/search?q={wanted}")
         assert re.findall(r"/payments/(pi_\w+)\"", shown.body.decode()) == [id], wanted
+    operator = await app.operator("admin")
+    users = (await app.ok(operator, "GET", "/ops/v1/operators"))["data"]
+    mara = next(one["id"] for one in users if one["name"] == "Mara Brandt")
+    for wanted, place in ((shop.merchant.account, "/settings"), (mara, f"/settings/users/{mara}")):
+        assert (await visitor.get(f"/dashboard/search?q={wanted}")).headers["location"] == f"/dashboard{place}"
     for filters in ({"bank_reference": banks}, {"bank_reference": ours}, {"text": "Liskov"}, {"text": banks}):
         found = (await shop.get("/ops/v1/payments", **filters))["data"]
         assert [one["id"] for one in found] == [id], filters

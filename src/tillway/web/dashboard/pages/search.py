@@ -18,6 +18,7 @@ PLACES = {
     "wha": ("/ops/v1/webhook_deliveries/{id}", "/webhooks/{id}"),
     "req": ("/ops/v1/requests/{id}", "/requests/{id}"),
     "aud": ("/ops/v1/audit/{id}", "/audit/{id}"),
+    "opr": ("/ops/v1/operators/{id}", "/settings/users/{id}"),
 }
 """The call that knows an object of each prefix, and the page of it."""
 
@@ -60,6 +61,8 @@ async def search(visit: Visit) -> Reply:
 async def _place(visit: Visit, id: str) -> str | None:
     """The page of the object with that id; None if this mode has none."""
     prefix = id.partition("_")[0]
+    if id == visit.account.id:
+        return "/settings"
     try:
         if prefix in OF_PAYMENTS:
             found = await visit.door.get(OF_PAYMENTS[prefix].format(id=id))
