@@ -226,6 +226,8 @@ async def test_an_account_is_made_the_default_and_another_deleted(shop: Dashboar
     second, first = (await shop.get("/v1/account"))["external_accounts"]["data"]
     here, there = (f"/dashboard/balance/accounts/{one['id']}" for one in (first, second))
     assert f'href="{here}"' in (await visitor.get("/dashboard/balance")).body.decode()
+    found = await visitor.get(f"/dashboard/search?q={first['id']}")
+    assert (found.status, found.headers.get("location")) == (303, here)
     old, new = await visitor.get(here), await visitor.get(there)
     assert "make another account the default first" in text(old) and "Make default of EUR" not in text(old)
     assert "and no longer to DE ···· 3000" in text(new) and "None yet." in text(new)

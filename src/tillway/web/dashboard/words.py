@@ -142,6 +142,7 @@ NOUNS = {
     "po": "payout",
     "evt": "event",
     "plink": "payment link",
+    "ba": "account for payouts",
     "req": "request",
 }
 

@@ -112,7 +112,7 @@ def _about(visit: Visit, entry: dict[str, Any]) -> tuple[str, str] | None:
 
 PLACES = (
     *(("pi_", "/payments/"), ("po_", "/payouts/"), ("du_", "/disputes/"), ("cus_", "/customers/")),
-    ("plink_", "/links/"),
+    *(("plink_", "/links/"), ("ba_", "/balance/accounts/")),
 )
 
 

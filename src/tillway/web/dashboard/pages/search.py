@@ -14,6 +14,7 @@ PLACES = {
     "po": ("/v1/payouts/{id}", "/payouts/{id}"),
     "evt": ("/v1/events/{id}", "/events/{id}"),
     "plink": ("/v1/payment_links/{id}", "/links/{id}"),
+    "ba": ("/v1/accounts/{account}/external_accounts/{id}", "/balance/accounts/{id}"),
     "att": ("/ops/v1/doubts/{id}", "/doubts/{id}"),
     "wha": ("/ops/v1/webhook_deliveries/{id}", "/webhooks/{id}"),
     "req": ("/ops/v1/requests/{id}", "/requests/{id}"),
@@ -69,7 +70,7 @@ async def _place(visit: Visit, id: str) -> str | None:
             return f"/payments/{found['payment_intent']}" if found["payment_intent"] else None
         if prefix in PLACES:
             call, place = PLACES[prefix]
-            await visit.door.get(call.format(id=id))
+            await visit.door.get(call.format(id=id, account=visit.account.id))
             return place.format(id=id)
     except CallRefused as refused:
         if refused.status not in (400, 404):
