@@ -177,6 +177,8 @@ def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequenc
         browsers = [Asking(server, {"cookie": cookie}) for server, cookie in zip(running, signed_in, strict=True)]
         for browser in browsers:
             _wait_until_counted(browser)
+        for browser in browsers:
+            browser.connect_anew()  # Idle for as long as the other one's payments were counted.
         timed.append(_reads("the dashboard's home", browsers, ["/dashboard"] * 2))
     if "payments" in parts:
         rates = _in_turns(RATES, list(zip(both, running, strict=True)), lambda pair: _rate(*pair))
