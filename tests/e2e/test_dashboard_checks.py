@@ -888,7 +888,10 @@ async def test_the_refund_of_a_payment_is_a_dialog_where_there_is_javascript(
         await here.choose("a[data-open=refund]")
         await here.page.until("document.activeElement.name === 'amount'")
         assert await here.page.look("location.pathname") == f"/dashboard/payments/{id}", "the page stays"
-        await here.page.fill("Amount", "20.50")
+        for written, told in (("1,250", "true"), ("1.250", "true"), ("20,50", "false"), ("20.50", "false")):
+            await here.page.fill("Amount", written)
+            invalid = "document.querySelector('dialog [name=amount]').getAttribute('aria-invalid')"
+            assert await here.page.look(invalid) == told, written
         await here.page.until("document.querySelector('dialog [data-p=left]').textContent === '78.50 EUR'")
         await here.send("Refund 20.50 EUR")
         await here.has("Refunded 20.50 EUR")

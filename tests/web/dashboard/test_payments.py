@@ -23,6 +23,7 @@ from tillway.settings import Settings
 from tillway.testing.in_process import Answer, InProcessApp, MovedClock, ReadableStore
 from tillway.vault.keyring import Keyring
 from tillway.web.dashboard.pages import home as home_page
+from tillway.web.dashboard.pages.refunds import read_amount
 from tillway.web.dashboard.words import day
 from tillway.wiring import assemble
 
@@ -248,6 +249,18 @@ async def test_presses_at_the_same_moment_wait_for_the_first(shop: DashboardShop
     for done in await asyncio.gather(*presses):
         assert (done.status, done.headers.get("location")) == (303, f"/dashboard/payments/{id}"), text(done)
     assert [refund["amount"] for refund in (await shop.get("/v1/refunds"))["data"]] == [2050]
+
+
+@pytest.mark.parametrize(
+    ("currency", "written", "read"),
+    [
+        *(("jpy", "2,000", 2000), ("jpy", "1,234,567", 1234567), ("jpy", "2,00", 0), ("jpy", "2.000", 0)),
+        *(("eur", "1,250.00", 125000), ("eur", "1,250", 125000), ("eur", "20,50", 2050), ("eur", "1.250", 0)),
+        *(("kwd", "1,250", 0), ("kwd", "1,250.500", 1250500), ("kwd", "1,250,000", 1250000000), ("kwd", "1,25", 1250)),
+    ],
+)
+def test_an_amount_is_read_with_thousands_as_pages_write_them(currency: str, written: str, read: int) -> None:
+    assert read_amount(written, currency, 10**12, "")[0] == read
 
 
 @pytest.mark.parametrize(

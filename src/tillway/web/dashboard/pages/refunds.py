@@ -72,12 +72,8 @@ def versions_of(payment: dict[str, Any]) -> str:
 
 def read_amount(text: str, currency: str, left: int, most: str) -> tuple[int, str]:
     """The amount that a person wrote, in minor units, and the reason why it is none; `left` is the largest."""
-    written = text.replace(" ", "")
-    if re.fullmatch(r"[0-9,]+\.[0-9]+", written, re.ASCII):
-        written = written.replace(",", "")
-    written = written.replace(",", ".")
     try:
-        minor = major_to_minor(written, currency)
+        minor = major_to_minor(_without_separators(text, currency), currency)
     except Refused:
         minor = 0
     if minor <= 0:
@@ -85,6 +81,17 @@ def read_amount(text: str, currency: str, left: int, most: str) -> tuple[int, st
     if minor > left:
         return minor, f"At most {words.money(left, currency)} {most}"
     return minor, ""
+
+
+def _without_separators(text: str, currency: str) -> str:
+    """The amount with a point alone: of 1,250.00 and 12,500 the commas set off thousands, of 20,50 decimals. Empty for
+    1,250 in a currency of three decimals, which may mean either."""
+    written = text.replace(" ", "")
+    grouped = re.fullmatch(r"[0-9]{1,3}((?:,[0-9]{3})+)(\.[0-9]+)?", written, re.ASCII)
+    if grouped is None:
+        return written.replace(",", ".")
+    is_clear = grouped[2] or len(grouped[1]) > len(",000") or MINOR_UNITS[currency] != 3
+    return written.replace(",", "") if is_clear else ""
 
 
 async def refund_dialog(visit: Visit, payment: dict[str, Any]) -> dict[str, Any]:

@@ -121,9 +121,11 @@ for (const form of $$("[data-money]")) {
   const input = form.elements.amount;
   const put = (k, v) => $$(`[data-p=${k}]`, form).forEach((n) => (n.textContent = v));
   const button = $("button[type=submit]", form);
+  // as the server reads it: 1,250.00 and 12,500 have thousands, 20,50 decimals, and 1,250 KWD may mean either
+  const plain = (text) => (!/^\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replace(",", ".") : digits() === 3 && /^\d+,\d+$/.test(text) ? "" : text.replaceAll(",", ""));
   const changed = () => {
-    const m = input.value.trim().replace(",", ".").match(/^(\d{1,12})(?:\.(\d{1,3}))?$/);
-    const tooFine = (m?.[2] ?? "").replace(/0+$/, "").length > digits();
+    const m = plain(input.value.replaceAll(" ", "")).match(/^(\d{1,12})(?:\.(\d{1,3}))?$/);
+    const tooFine = (m?.[2] ?? "").length > digits();
     const minor = m && !tooFine ? Number(m[1]) * 10 ** digits() + Number((m[2] ?? "").slice(0, digits()).padEnd(digits(), "0")) : 0;
     const wrong = !m || tooFine || minor === 0 ? `Write an amount such as ${fmt(own ? 2000 : +left)}` : minor > +left ? `At most ${fmt(+left)} ${code()} ${most}` : "";
     const err = $(".err", form);
