@@ -53,7 +53,6 @@ from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modif
 from tillway.crash.violation import Violation
 from tillway.domain.account import Scope
 from tillway.domain.attempt import ACTION_ASK_SECONDS_MAX
-from tillway.domain.event import DELIVERY_DELAYS_SECONDS
 from tillway.engine.balance import StoredLedger
 from tillway.engine.clock import Clock
 from tillway.engine.references import ids_by_reference
@@ -72,9 +71,9 @@ SETTLE_SECONDS = 20.0
 SETTLE_SECONDS_WITH_REDIRECTS = SETTLE_SECONDS + ACTION_ASK_SECONDS_MAX
 """The same where a shopper has not returned from the bank's page, and the bank's notice was lost: it is asked then."""
 
-DELIVERY_SECONDS = float(DELIVERY_DELAYS_SECONDS[2])
-"""How much longer the delivery of a webhook may take. The endpoint is in this process, so that a busy machine can let
-some tries time out, and a delivery waits this long after the third."""
+DELIVERY_SECONDS = 30.0
+"""How much longer webhooks may take that were not taken. Their endpoint is in this process, which a busy machine holds
+up for seconds, and the fifth try comes after ten minutes: they are sent again as by a merchant."""
 
 REPLIES_SECONDS = 120.0
 """How long replies to disputes may take to reach the bank at rest: one that failed is sent again after 5, 10, 20 …
@@ -717,8 +716,9 @@ async def _come_to_rest(stage: Stage, report: Report) -> None:
 
 
 async def _wait_until_settled(stage: Stage, report: Report, since: float, within_seconds: float) -> None:
-    """Measure how long it takes until nothing is under way; operations under way at the end of the time are
-    violations, and deliveries DELIVERY_SECONDS later."""
+    """Measure how long it takes until nothing is under way. Operations under way at the end of the time are violations.
+    Webhooks that wait for their next try then are sent again at once, and are violations DELIVERY_SECONDS later."""
+    sent_again = False
     while True:
         work, deliveries = await _list_in_flight(stage)
         late, within = (work, within_seconds) if work else (deliveries, within_seconds + DELIVERY_SECONDS)
@@ -728,6 +728,9 @@ async def _wait_until_settled(stage: Stage, report: Report, since: float, within
             return
         if spent >= within:
             break
+        if spent >= within_seconds and not sent_again:
+            await _send_webhooks_again(stage)
+            sent_again = True
         await asyncio.sleep(0.5)
     for what in late[:20]:
         report.violations.append(
@@ -737,6 +740,14 @@ async def _wait_until_settled(stage: Stage, report: Report, since: float, within
                 (what.split()[0],),
             )
         )
+
+
+async def _send_webhooks_again(stage: Stage) -> None:
+    """Send the merchant's endpoint all that it did not take."""
+    (endpoint,) = (await _get(stage, "/v1/webhook_endpoints"))["data"]
+    path = f"/ops/v1/webhook_endpoints/{endpoint['id']}/replay"
+    async with stage.session.post(next(stage.urls_in_turn) + path, data={"since": "0"}) as answer:
+        assert answer.status == 200, await answer.text()
 
 
 async def _search(stage: Stage, status: str, what: str) -> list[str]:
