@@ -9,7 +9,10 @@ from tillway.http.params import Enum, Integer, Open, Params, Text
 from tillway.http.render import encode
 from tillway.http.routes import Answer, Call, route
 
-LISTS: Final = ("balance_transactions", "customers", "disputes", "payments", "payout_transactions")
+LISTS: Final = (
+    *("balance_transactions", "customers", "disputes", "doubts", "events", "payment_links", "payments"),
+    *("payout_transactions", "requests", "webhook_deliveries"),
+)
 ROWS_MAX: Final = 10**12
 
 EXPORT = Params(

@@ -149,12 +149,19 @@ async def test_every_csv_is_an_entry_with_who_what_filters_and_rows(shop: Dashbo
     payment, payout = await shop.pay(9900), await objects.payout()
     await objects.dispute()
     await shop.post("/v1/customers", name="Anna Thal", email="anna@shop.example")
+    doubt, delivery, link = await objects.doubt(), await objects.delivery(), (await objects.link())["id"]
+    events = {"type": "payment_intent.*", "delivery_success": "false"}
     queries = {
         "/payments.csv": ("payments", "?min=50&status=succeeded", {"amount_min": "50", "state": ["succeeded"]}),
         "/customers.csv": ("customers", "?q=anna@shop.example", {"text": "a***@shop.example"}),
         "/balance.csv": ("balance_transactions", "", {}),
         "/disputes.csv": ("disputes", "?status=need", {"status": ["needs_response", "warning_needs_response"]}),
         "/payouts/{id}/contents.csv": ("payout_transactions", "", {"payout": payout}),
+        "/doubts.csv": ("doubts", "", {}),
+        "/events.csv": ("events", "?type=payment_intent.*&delivery=waiting", events),
+        "/links.csv": ("payment_links", "", {}),
+        "/requests.csv": ("requests", "?status=2xx&path=/v1/", {"status": "2xx", "path": "/v1/"}),
+        "/webhooks.csv": ("webhook_deliveries", "?status=pending", {"status": "pending"}),
     }
     assert queries.keys() == {page.path for page in PAGES if page.path.endswith(".csv")}
     viewer, admin = await shop.visitor("viewer", name="Tax office"), await shop.visitor()
@@ -165,6 +172,8 @@ async def test_every_csv_is_an_entry_with_who_what_filters_and_rows(shop: Dashbo
         assert (newest["operation"], newest["hint"]) == ("POST /ops/v1/exports", "Tax office")
         assert newest["detail"]["export"] == {"list": kind, "filters": filters, "rows": len(rows)}
         assert newest["detail"]["reason"] == "Exported at the dashboard" and rows, table.body
+        shown = {"doubts": doubt, "payment_links": link, "webhook_deliveries": delivery}.get(kind, "")
+        assert shown in rows[-1], f"{path} has {shown}: {rows}"
     assert "Exported 1 dispute" in text(await admin.get(PAGE))
     await admin.get(f"/dashboard/payments.csv?id={payment}")
     (newest, *_) = (await shop.get("/ops/v1/audit"))["data"]

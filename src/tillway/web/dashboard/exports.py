@@ -8,10 +8,21 @@ from typing import Any, Literal
 
 from tillway.web.dashboard.visit import File, Visit
 
-PAGE_ROWS = 100
+EXPORT_ROWS = 100
 REASON = "Exported at the dashboard"
 
-List = Literal["balance_transactions", "customers", "disputes", "payments", "payout_transactions"]
+List = Literal[
+    "balance_transactions",
+    "customers",
+    "disputes",
+    "doubts",
+    "events",
+    "payment_links",
+    "payments",
+    "payout_transactions",
+    "requests",
+    "webhook_deliveries",
+]
 
 
 async def every_row(page_after: Callable[[str | None], Awaitable[Any]]) -> list[dict[str, Any]]:
@@ -25,9 +36,9 @@ async def every_row(page_after: Callable[[str | None], Awaitable[Any]]) -> list[
         after = found["data"][-1]["id"]
 
 
-async def rows_of(visit: Visit, path: str, **params: Any) -> list[dict[str, Any]]:
-    """All objects of the API's list at `path`."""
-    return await every_row(lambda after: visit.door.get(path, **params, limit=PAGE_ROWS, starting_after=after))
+async def rows_of(visit: Visit, at: str, /, **params: Any) -> list[dict[str, Any]]:
+    """All objects of the API's list of that path."""
+    return await every_row(lambda after: visit.door.get(at, **params, limit=EXPORT_ROWS, starting_after=after))
 
 
 async def export_csv(

@@ -187,8 +187,13 @@ EXPORTED: dict[exports.List, tuple[str, str]] = {
     "balance_transactions": ("movement of the balance", "movements of the balance"),
     "customers": ("customer", "customers"),
     "disputes": ("dispute", "disputes"),
+    "doubts": ("doubt", "doubts"),
+    "events": ("event", "events"),
+    "payment_links": ("payment link", "payment links"),
     "payments": ("payment", "payments"),
     "payout_transactions": ("movement of a payout", "movements of a payout"),
+    "requests": ("request", "requests"),
+    "webhook_deliveries": ("delivery of a webhook", "deliveries of webhooks"),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from tillway.domain.credentials import SCOPES
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.exports import export_csv, rows_of
 from tillway.web.dashboard.pages.payments import by_day
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
@@ -98,14 +99,41 @@ async def revoke_key(visit: Visit) -> Reply:
 async def list_events(visit: Visit) -> Reply:
     fields = {name: visit.asked(name) for name in ("type", "object", "delivery", "after")}
     found = await visit.door.get(
-        "/v1/events",
-        limit=PAGE_ROWS,
-        starting_after=fields["after"] or None,
-        type=fields["type"] or None,
-        object_id=fields["object"] or None,
-        delivery_success=False if fields["delivery"] else None,
+        "/v1/events", limit=PAGE_ROWS, starting_after=fields["after"] or None, **_event_filters(visit)
     )
     return Shown("events.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
+
+
+def _event_filters(visit: Visit) -> dict[str, Any]:
+    return {
+        "type": visit.asked("type") or None,
+        "object_id": visit.asked("object") or None,
+        "delivery_success": False if visit.asked("delivery") else None,
+    }
+
+
+EVENT_COLUMNS = ("id", "created", "type", "object", "request", "idempotency_key", "waiting_deliveries")
+
+
+@page("GET", "/events.csv", place="/developers")
+async def events_csv(visit: Visit) -> Reply:
+    """The events that the filters show, without their objects."""
+    filters = _event_filters(visit)
+    rows = [_event_row(one) for one in await rows_of(visit, "/v1/events", **filters)]
+    return await export_csv(visit, "events", "events.csv", EVENT_COLUMNS, rows, **_given(filters))
+
+
+def _event_row(one: dict[str, Any]) -> list[str]:
+    asked = one["request"] or {}
+    return [
+        *(one["id"], words.iso(one["created"]), one["type"], one["data"]["object"].get("id") or ""),
+        *(asked.get("id") or "", asked.get("idempotency_key") or "", str(one["pending_webhooks"])),
+    ]
+
+
+def _given(filters: dict[str, Any]) -> dict[str, Any]:
+    """The filters that choose something."""
+    return {name: value for name, value in filters.items() if value is not None}
 
 
 @page("GET", "/events/{id}", place="/developers")
@@ -140,14 +168,9 @@ STATUSES = (("4xx", "4xx"), ("5xx", "5xx"), ("2xx", "2xx"))
 async def _requests(visit: Visit, asked: Any = None) -> Shown:
     """The list beside one of its requests."""
     fields: dict[str, Any] = {name: visit.asked(name) for name in ("key", "path", "after")}
-    fields["status"] = [one for one in visit.query.get("status", []) if one.strip()]
+    fields["status"] = _statuses(visit)
     found = await visit.door.get(
-        "/ops/v1/requests",
-        limit=PAGE_ROWS,
-        status=",".join(fields["status"]) or None,
-        key=fields["key"] or None,
-        path=fields["path"] or None,
-        starting_after=fields["after"] or None,
+        "/ops/v1/requests", limit=PAGE_ROWS, starting_after=fields["after"] or None, **_request_filters(visit)
     )
     keys = (await visit.door.get("/ops/v1/keys"))["data"]
     values = {
@@ -163,6 +186,40 @@ async def _requests(visit: Visit, asked: Any = None) -> Shown:
         "documentation": _documentation(asked) if asked else "",
     }
     return Shown("requests.html", values)
+
+
+def _statuses(visit: Visit) -> list[str]:
+    return [one for one in visit.query.get("status", []) if one.strip()]
+
+
+def _request_filters(visit: Visit) -> dict[str, Any]:
+    return {
+        "status": ",".join(_statuses(visit)) or None,
+        "key": visit.asked("key") or None,
+        "path": visit.asked("path") or None,
+    }
+
+
+REQUEST_COLUMNS = (
+    *("id", "created", "method", "path", "status", "duration_ms", "key", "idempotency_key"),
+    *("code", "decline_code", "param", "message"),
+)
+
+
+@page("GET", "/requests.csv", place="/developers")
+async def requests_csv(visit: Visit) -> Reply:
+    """The requests that the filters show, without their bodies."""
+    filters = _request_filters(visit)
+    rows = [_request_row(one) for one in await rows_of(visit, "/ops/v1/requests", **filters)]
+    return await export_csv(visit, "requests", "requests.csv", REQUEST_COLUMNS, rows, **_given(filters))
+
+
+def _request_row(one: dict[str, Any]) -> list[str]:
+    return [
+        *(one["id"], words.iso(one["created"]), one["method"], one["path"], str(one["status"])),
+        *(str(one["duration_ms"]), one["key"]["id"] or "", one["idempotency_key"] or ""),
+        *(one[name] or "" for name in ("code", "decline_code", "param", "message")),
+    ]
 
 
 def _documentation(asked: Any) -> str:

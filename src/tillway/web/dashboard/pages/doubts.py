@@ -4,6 +4,7 @@ from typing import Any
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.exports import export_csv, rows_of
 from tillway.web.dashboard.pages.payments import overview
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
@@ -49,6 +50,30 @@ async def _list(visit: Visit, said: str = "", status: int = 200) -> Shown:
         "given": {},
     }
     return Shown("doubts.html", values, status)
+
+
+CSV_COLUMNS = (
+    *("id", "created", "kind", "subject", "amount", "currency", "connector", "reference", "state", "answer", "asked"),
+    *("next_question", "needs_you"),
+)
+
+
+@page("GET", "/doubts.csv", place="/doubts")
+async def doubts_csv(visit: Visit) -> Reply:
+    """The open doubts of a tab."""
+    need = visit.asked("view") == "need"
+    doubts = [one for one in await rows_of(visit, "/ops/v1/doubts") if one["needs_attention"] or not need]
+    filters = {"needs_attention": True} if need else {}
+    return await export_csv(visit, "doubts", "doubts.csv", CSV_COLUMNS, [_csv_row(one) for one in doubts], **filters)
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    currency = one["currency"]
+    return [
+        *(one["id"], words.iso(one["created"]), one["kind"], one["subject"], words.plain(one["amount"], currency)),
+        *(currency.upper(), one["connector"], one["reference"], one["state"], one["reason"] or "", str(one["asked"])),
+        *(words.iso(one["next_question"]), "yes" if one["needs_attention"] else "no"),
+    ]
 
 
 async def _settled(visit: Visit) -> list[dict[str, Any]]:

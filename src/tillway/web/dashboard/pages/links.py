@@ -6,6 +6,7 @@ from typing import Any
 from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.exports import EXPORT_ROWS, every_row, export_csv
 from tillway.web.dashboard.pages.refunds import read_amount, versions_of
 from tillway.web.dashboard.qr_code import qr_path
 from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
@@ -21,19 +22,45 @@ EDITED = ("limit", "ends", "url", "message", "inactive_message")
 
 @page("GET", "/links", place="/links")
 async def list_links(visit: Visit) -> Reply:
-    found = await visit.door.get(
-        "/v1/payment_links",
-        limit=PAGE_ROWS,
-        starting_after=visit.asked("after") or None,
-        expand=["data.line_items"],
+    found = await _found(visit, visit.asked("after") or None, PAGE_ROWS)
+    return Shown("links.html", {"list": found, "rows": found["data"], "fields": {"after": visit.asked("after")}})
+
+
+async def _found(visit: Visit, after: str | None, limit: int) -> dict[str, Any]:
+    """A page of the links after that of an id, each with its visits and its status."""
+    found: dict[str, Any] = await visit.door.get(
+        "/v1/payment_links", limit=limit, starting_after=after, expand=["data.line_items"]
     )
     ids = [one["id"] for one in found["data"]]
-    known = (await visit.door.get("/ops/v1/payment_links", ids=ids, limit=PAGE_ROWS))["data"] if ids else []
+    known = (await visit.door.get("/ops/v1/payment_links", ids=ids, limit=limit))["data"] if ids else []
     rows = [
         {**one, "visits": told["visits"], "status": told["status"]}
         for one, told in zip(found["data"], known, strict=True)
     ]
-    return Shown("links.html", {"list": found, "rows": rows, "fields": {"after": visit.asked("after")}})
+    return found | {"data": rows}
+
+
+CSV_COLUMNS = (*("id", "for", "amount", "currency", "status", "url", "opened", "paid", "limit", "ends"),)
+
+
+@page("GET", "/links.csv", place="/links")
+async def links_csv(visit: Visit) -> Reply:
+    """Every payment link."""
+    rows = [_csv_row(one) for one in await every_row(lambda after: _found(visit, after, EXPORT_ROWS))]
+    return await export_csv(visit, "payment_links", "links.csv", CSV_COLUMNS, rows)
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    lines, limit, visits = one["line_items"]["data"], one["restrictions"], one["visits"]
+    asked = limit["completed_sessions"] if limit else None
+    more = "+" if visits["has_more"] else ""
+    return [
+        *(one["id"], ", ".join(line["description"] or "" for line in lines)),
+        words.plain(sum(line["amount_total"] for line in lines), one["currency"]) if lines else "",
+        *(one["currency"].upper(), one["status"], one["url"], f"{visits['opened']}{more}"),
+        *(str(asked["count"]) if asked else f"{visits['paid']}{more}", str(asked["limit"]) if asked else ""),
+        words.iso(one["expires_at"]) if one["expires_at"] is not None else "",
+    ]
 
 
 async def _overview(visit: Visit, link: str) -> dict[str, Any]:

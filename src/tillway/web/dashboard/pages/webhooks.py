@@ -5,6 +5,7 @@ from typing import Any
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.exports import EXPORT_ROWS, every_row, export_csv
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
 
@@ -37,16 +38,13 @@ async def _list(
     visit: Visit, made: dict[str, Any] | None = None, refused: CallRefused | None = None, tried: Any = None
 ) -> Shown:
     """The page; `made` is an endpoint whose secret is shown this once, `tried` the delivery beside the list."""
-    fields: dict[str, Any] = {
-        name: visit.asked(name) for name in ("status", "type", "object", "endpoint", "event", "after")
-    }
-    fields["answer"] = [one for one, _ in ANSWERS if one in visit.query.get("answer", [])]
+    fields = _fields(visit)
     endpoints = (await visit.door.get(ENDPOINTS, limit=100))["data"]
     failed = (await visit.door.get(LOG, status="pending", limit=100))["data"]
     values = {
         "endpoints": [{**one, **await _today(visit, one["id"])} for one in endpoints[:SUMMED_MAX]],
         "more": endpoints[SUMMED_MAX:],
-        "list": await _log(visit, fields),
+        "list": await _log(visit, fields, fields["after"] or None, PAGE_ROWS),
         "fields": fields,
         "statuses": STATUSES,
         "answers": ANSWERS,
@@ -109,12 +107,44 @@ async def switch_endpoint(visit: Visit) -> Reply:
     return Redirect(visit.url("/webhooks"))
 
 
-async def _log(visit: Visit, fields: dict[str, Any]) -> Any:
-    """The page of the log that the filters ask for."""
+def _fields(visit: Visit) -> dict[str, Any]:
+    """The filters in the address."""
+    asked: dict[str, Any] = {
+        name: visit.asked(name) for name in ("status", "type", "object", "endpoint", "event", "after")
+    }
+    return asked | {"answer": [one for one, _ in ANSWERS if one in visit.query.get("answer", [])]}
+
+
+CSV_COLUMNS = (
+    *("id", "created", "event", "event_type", "webhook_endpoint", "url", "try", "status", "answer", "duration_ms"),
+    *("error", "next_try"),
+)
+
+
+@page("GET", "/webhooks.csv", place="/developers")
+async def deliveries_csv(visit: Visit) -> Reply:
+    """The deliveries that the filters show, without bodies and answers."""
+    fields = _fields(visit)
+    rows = [_csv_row(one) for one in await every_row(lambda after: _log(visit, fields, after, EXPORT_ROWS))]
+    filters = {name: value for name, value in fields.items() if value and name != "after"}
+    return await export_csv(visit, "webhook_deliveries", "webhooks.csv", CSV_COLUMNS, rows, **filters)
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    answer, later = one["response"], one["next_attempt_at"]
+    return [
+        *(one["id"], words.iso(one["created"]), one["event"], one["event_type"] or "", one["webhook_endpoint"]),
+        *(one["url"] or "", str(one["attempt"]), one["status"], str(answer["status"]) if answer else ""),
+        *(str(one["duration_ms"] or ""), one["error"] or "", words.iso(later) if later else ""),
+    ]
+
+
+async def _log(visit: Visit, fields: dict[str, Any], after: str | None, limit: int) -> Any:
+    """The page of the log that the filters ask for, after the delivery of that id."""
     asked: dict[str, Any] = {
         "webhook_endpoint": fields["endpoint"] or None,
         "event": fields["event"] or None,
-        "starting_after": fields["after"] or None,
+        "starting_after": after,
     }
     if fields["object"]:
         about = (await visit.door.get("/v1/events", object_id=fields["object"], limit=100))["data"]
@@ -127,7 +157,7 @@ async def _log(visit: Visit, fields: dict[str, Any]) -> Any:
         asked["status"] = fields["status"]
     if fields["type"] and asked.get("status") != "pending":
         asked["type"] = fields["type"]
-    return await visit.door.get(LOG, limit=PAGE_ROWS, **asked)
+    return await visit.door.get(LOG, limit=limit, **asked)
 
 
 async def _today(visit: Visit, endpoint: str) -> dict[str, Any]:
