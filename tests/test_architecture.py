@@ -77,6 +77,8 @@ async def test_a_payment_takes_the_steps_in_this_order(tmp_path: Path) -> None:
     merchant = await app.merchant()
     payment = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
     payment["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
+    # Names that no other test has sent: from the second request with the same ones on, a function is made for them.
+    payment["metadata"] = {"the_way_of_a_payment": "once"}
     called: dict[tuple[str, str], int] = {}
 
     def note(frame: FrameType, event: str, argument: object) -> None:
