@@ -315,6 +315,7 @@ async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> N
     for _ in range(2):  # A second press does nothing more.
         done = await visitor.submit(page, action, {"outcome": "failed", "reason": "The bank says so."})
         assert done.headers["location"] == "/dashboard/doubts"
+        assert "Money in doubt 1" not in text(await visitor.get("/dashboard/doubts")), "the frame is of now"
     late = await visitor.submit(other, action, {"outcome": "succeeded", "reason": "The bank says so."})
     assert late.status == 404 and "it was settled meanwhile" in text(late), "another form does nothing"
     assert (await shop.get("/ops/v1/doubts"))["data"] == []

@@ -210,6 +210,8 @@ class Dashboard:
             if refused.code in STORE_CODES:
                 raise Refused(refused.code) from refused
             reply = await self._refused(visit, refused, chosen.place if chosen is not None else "")
+        if request.method == "POST":
+            self._badges.forget(visit)
         if isinstance(reply, Shown):
             visit.frame = await self._badges.of(visit)
         response = self._reply(visit, chosen, reply)

@@ -22,7 +22,7 @@ class Badges:
     async def of(self, visit: Visit) -> Frame:
         """The numbers above 0 by path, and the readiness. A count that cannot be had now is left out: it must
         not take a page away."""
-        key = (visit.account.id, visit.mode)
+        key = _place(visit)
         until, frame = self._kept.get(key, (0, Frame()))
         if until > visit.now:
             return frame
@@ -32,6 +32,14 @@ class Badges:
         frame = Frame(counts, await _is_ready(visit))
         self._kept[key] = (visit.now + KEPT_SECONDS, frame)
         return frame
+
+    def forget(self, visit: Visit) -> None:
+        """Count anew for the next page: somebody has done something."""
+        self._kept.pop(_place(visit), None)
+
+
+def _place(visit: Visit) -> tuple[str, str]:
+    return visit.account.id, visit.mode
 
 
 async def _counted(visit: Visit) -> dict[str, int]:

@@ -2,9 +2,8 @@
 
 import csv
 import io
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tillway.web.dashboard.visit import File, Visit
 
@@ -50,13 +49,15 @@ async def export_csv(
     text = io.StringIO()
     lines = csv.writer(text)
     lines.writerow(columns)
-    lines.writerows([safe_cell(cell) for cell in row] for row in rows)
+    lines.writerows([safe_cell(cell, name) for cell, name in zip(row, columns, strict=True)] for row in rows)
     return File(text.getvalue().encode(), "text/csv; charset=utf-8", name)
 
 
-def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands before = + - @ and controls. A plain
-    negative number stays one."""
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"-\d+(\.\d+)?", text, re.ASCII):
-        return f"'{text}"
-    return text
+AMOUNTS: Final = frozenset(("amount", "balance", "captured", "credit", "fee", "gross", "net", "refunded"))
+"""The columns in which a cell that begins with - is a negative number."""
+
+
+def safe_cell(text: str, column: str) -> str:
+    """A cell of that column that no spreadsheet takes for a formula: an apostrophe stands before = + - @ and controls,
+    but not before a negative amount."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and column not in AMOUNTS else text

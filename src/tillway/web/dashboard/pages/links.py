@@ -40,7 +40,7 @@ async def _found(visit: Visit, after: str | None, limit: int) -> dict[str, Any]:
     return found | {"data": rows}
 
 
-CSV_COLUMNS = (*("id", "for", "amount", "currency", "status", "url", "opened", "paid", "limit", "ends"),)
+CSV_COLUMNS = ("id", "for", "amount", "currency", "status", "url", "opened", "paid", "limit", "ends")
 
 
 @page("GET", "/links.csv", place="/links")
