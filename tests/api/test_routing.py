@@ -73,7 +73,7 @@ async def test_the_first_rule_that_fits_chooses(shop: RoutedShop) -> None:
     assert await shop.went_to(metadata={"shop": "y", "tier": "gold"}) == "b"
     assert await shop.went_to(metadata={"shop": "y", "tier": "silver"}) == "c"
     route = await shop.route((await shop.pay(5000)).json["id"])
-    assert (route["rule"], route["routing_version"]) == ("large", 1)
+    assert (route["rule"], route["rule_number"], route["routing_version"]) == ("large", 1, 1)
     assert (route["candidates"], route["attempts"]) == (["b"], [{"connector": "b", "outcome": "succeeded"}])
 
 

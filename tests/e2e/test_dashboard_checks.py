@@ -377,7 +377,7 @@ async def test_16_a_rule_moves_its_payments_while_a_bank_is_stopped_and_draining
         moved = pay(server, 2000)
         route = server.call("GET", f"/ops/v1/payments/{moved}/route")[1]
         assert [step["connector"] for step in route["attempts"]] == ["b"], "an open breaker is not tried first"
-        assert "Rule Euros" in await here.open(f"/payments/{moved}")
+        assert "Rule 1, Euros" in await here.open(f"/payments/{moved}")
         await here.open("/connectors")
         await here.has("Out of reach")
         await here.has("a: opened by itself")

@@ -447,7 +447,12 @@ def _choose_connector(payment: PaymentIntent, method: PaymentMethod, terms: Term
         redirects=abilities.authenticates,
         steps=abilities.steps,
         route=Route(
-            candidates=candidates, rule=rule, version=routes.routing.version, reference=reference, began=at.now
+            candidates=candidates,
+            rule=rule,
+            place=routes.routing.place_of(rule),
+            version=routes.routing.version,
+            reference=reference,
+            began=at.now,
         ),
     )
 

@@ -87,6 +87,10 @@ class Routing(Record, frozen=True, kw_only=True):
         """Every connector that it names."""
         return {use.connector for rule in self.rules for use in rule.use}.union(self.otherwise)
 
+    def place_of(self, name: str | None) -> int:
+        """The place of the rule of that name, from 1; 0 if there is none."""
+        return next((place for place, rule in enumerate(self.rules, 1) if rule.name == name), 0)
+
 
 def routing_id(mode: Mode, account: str | None) -> str:
     return f"rtg_{mode}_{account}" if account is not None else f"rtg_{mode}"
@@ -118,11 +122,13 @@ class Step(Value, frozen=True, kw_only=True):
 
 
 class Route(Value, frozen=True, kw_only=True):
-    """The way of one payment: the rule that chose its candidates (None: the order for the rest), and the attempts that
-    others followed. `reference` is the tail of the first attempt's reference, `began` its time (epoch seconds)."""
+    """The way of one payment: the rule that chose its candidates (None: the order for the rest) with its `place` among
+    the rules, from 1 (0: not known), and the attempts that others followed. `reference` is the tail of the first
+    attempt's reference, `began` its time (epoch seconds)."""
 
     candidates: tuple[str, ...]
     rule: str | None = None
+    place: int = 0
     version: int = 0
     reference: str = ""
     began: int = 0

@@ -523,7 +523,8 @@ class Attempts:
         self.engine.telemetry.exchange(connection.name, operation, outcome, seconds)
         # One that was cancelled says nothing of the provider.
         if operation != "look_up" and outcome != "raised":
-            connection.health.tell(outcome, seconds, partial(_answers, connection))
+            is_payment = operation == "authorize"
+            connection.health.tell(outcome, seconds, partial(_answers, connection), is_payment=is_payment)
         elif outcome not in ("unknown", "raised"):
             connection.health.answered()
 

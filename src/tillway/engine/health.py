@@ -54,7 +54,8 @@ class ConnectorHealth:
     def __init__(self, name: str, marks: Marks | None = None) -> None:
         self.name = name
         self._marks = own_marks() if marks is None else marks
-        self._recent: deque[tuple[str, float]] = deque(maxlen=RECENT_MAX)
+        self._recent: deque[tuple[str, float, bool]] = deque(maxlen=RECENT_MAX)
+        """Outcome and seconds of the last exchanges, and whether each was to take a payment."""
         self._minutes: deque[list[int]] = deque(maxlen=MINUTES)
         """The minutes with exchanges, each with how many were answered, and how many were not."""
         self._changed: deque[tuple[BreakerState, float]] = deque(maxlen=CHANGES_MAX)
@@ -70,9 +71,10 @@ class ConnectorHealth:
     def open(self) -> bool:
         return self.state == "open"
 
-    def tell(self, outcome: str, seconds: float, probe: Probe) -> None:
-        """Count an exchange that moves money. `probe` is used if the breaker opens."""
-        self._recent.append((outcome, seconds))
+    def tell(self, outcome: str, seconds: float, probe: Probe, *, is_payment: bool = False) -> None:
+        """Count an exchange that moves money, or `is_payment`, one to take a payment. `probe` is used if the breaker
+        opens."""
+        self._recent.append((outcome, seconds, is_payment))
         minute = int(time.monotonic() // 60)
         if not self._minutes or self._minutes[-1][0] != minute:
             self._minutes.append([minute, 0, 0])
@@ -100,14 +102,15 @@ class ConnectorHealth:
     def describe(self) -> dict[str, Any]:
         """The state of the breaker, and rates over the last RECENT_MAX exchanges; None where there were none."""
         told = list(self._recent)
-        seconds = sorted(each for outcome, each in told if outcome not in ("not_sent", "unknown"))
-        succeeded = sum(outcome in ("succeeded", "pending", "action_required") for outcome, _ in told)
-        sent = sum(outcome not in ("not_sent", "unknown") for outcome, _ in told)
+        seconds = sorted(each for outcome, each, _ in told if outcome not in ("not_sent", "unknown"))
+        succeeded = sum(outcome in ("succeeded", "pending", "action_required") for outcome, _, _ in told)
+        sent = sum(outcome not in ("not_sent", "unknown") for outcome, _, _ in told)
         return {
             "breaker": self.state,
             "breaker_seconds": self._seconds_in_state(),
             "breaker_changes": self._last_changes(),
             "exchanges": len(told),
+            "payments": sum(is_payment for _, _, is_payment in told),
             "success_rate": round(succeeded / len(told), 4) if told else None,
             "answer_rate": round(sent / len(told), 4) if told else None,
             "latency_ms": _percentile(seconds, 0.5),

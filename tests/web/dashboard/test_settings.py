@@ -39,6 +39,8 @@ async def test_a_connector_is_added_changed_and_its_secret_is_never_shown(tmp_pa
         assert (await admin.submit(page, "/dashboard/connectors", FORM)).status == 303
         shown = await admin.get("/dashboard/connectors?of=nordbank")
         assert "Settings of nordbank" in text(shown) and "http://127.0.0.1:9" in text(shown)
+        assert "Time-out 15 s Breaker opens after 3 failures in a row, probes after 5 s" in text(shown)
+        assert "nordbank Healthy HTTP bank" in text(shown)
         assert "nordbank: Added a connector" in text(shown) and "Their contract began" in text(shown)
         place = "/dashboard/connectors/nordbank"
         settings = await admin.get(place)
@@ -46,6 +48,7 @@ async def test_a_connector_is_added_changed_and_its_secret_is_never_shown(tmp_pa
         same = {"set.base_url": "http://127.0.0.1:9", "secret.api_key": ""}
         changed = await admin.submit(settings, place, same | {"set.timeout_seconds": "3"})
         assert changed.status == 303 and "3" in text(await admin.get(place))
+        assert "Time-out 3 s Breaker" in text(await admin.get("/dashboard/connectors?of=nordbank"))
         moved = await admin.submit(settings, place, same | {"set.base_url": "http://127.0.0.1:10"})
         assert moved.status == 400 and "Give this secret again" in text(moved)
         shop.app.clock.ahead_seconds += 301
@@ -146,7 +149,10 @@ async def test_a_connector_tells_its_exchanges_minute_by_minute(tmp_path: Path) 
             one for one in (await shop.app.ok(shop.merchant, "GET", "/ops/v1/connectors"))["data"] if one["default"]
         ]
         assert len(told["minutes"]) == 60 and sum(one["answered"] for one in told["minutes"][-2:]) == 1
+        paid = await shop.pay(capture_method="manual")
+        await shop.app.ok(shop.merchant, "POST", f"/v1/payment_intents/{paid.json['id']}/capture")
         visitor = await Visitor.signed_in(shop.app, "viewer", shop.merchant.account, name="Viewer")
+        assert "2 payments" in text(await visitor.get("/dashboard/connectors")), "a capture takes no other payment"
         assert (
-            "the last hour: 0 of 1 exchanges not answered" in (await visitor.get("/dashboard/connectors")).body.decode()
+            "the last hour: 0 of 3 exchanges not answered" in (await visitor.get("/dashboard/connectors")).body.decode()
         )

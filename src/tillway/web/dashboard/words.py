@@ -251,6 +251,22 @@ def size(count: int) -> str:
 SHORT = {"url": "URL", "api": "API", "id": "ID", "hmac": "HMAC", "tls": "TLS", "sqlite": "SQLite"}
 
 
+CONNECTOR_KINDS: Final[dict[str, str]] = {
+    "adyen": "Adyen Checkout 71",
+    "http_bank": "HTTP bank",
+    "nacha": "Nacha files",
+    "pain001": "pain.001 files",
+    "paypal": "PayPal",
+    "simulator": "Simulated bank, test mode only",
+    "stripe": "Stripe",
+}
+
+
+def connector_kind(kind: str) -> str:
+    """The kind of a connector as people call it."""
+    return CONNECTOR_KINDS.get(kind, kind)
+
+
 def setting(name: str) -> str:
     """The name of a connector's setting as a label: Base URL."""
     parts = [SHORT.get(part, part) for part in name.split("_")]

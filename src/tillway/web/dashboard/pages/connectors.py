@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.engine.health import OPEN_AFTER, PROBE_SECONDS
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.audit import told as told_of
 from tillway.web.dashboard.proving import SECRET, ask_proof
@@ -31,14 +32,19 @@ async def _list(visit: Visit, said: tuple[str, str] | None = None) -> Shown:
     configures = everyone and visit.may("configure")
     names = [one["name"] for one in found]
     chosen = visit.asked("of") if visit.asked("of") in names else _first(found)
+    shown = await visit.door.get(f"{PATH}/{chosen}") if configures and chosen else None
+    kinds = await _kinds(visit) if configures else []
     values = {
         "connectors": found,
         "breakers": BREAKERS,
         "can_drain": everyone and visit.may("settle"),
         "can_add": configures,
-        "kinds": [one["kind"] for one in await _kinds(visit)] if configures else [],
+        "kinds": [one["kind"] for one in kinds],
         "doubts": await _doubts(visit),
-        "chosen": await visit.door.get(f"{PATH}/{chosen}") if configures and chosen else None,
+        "chosen": shown,
+        "timeout": _timeout(shown, kinds) if shown is not None else "",
+        "breaker_opens_after": OPEN_AFTER,
+        "breaker_probes_after": f"{PROBE_SECONDS:g}",
         "story": _told(visit, found, await _story(visit) if everyone and visit.may("export_audit") else []),
         "public_url": visit.platform.engine.settings.public_url,
         "said": said,
@@ -49,6 +55,15 @@ async def _list(visit: Visit, said: tuple[str, str] | None = None) -> Shown:
 async def _kinds(visit: Visit) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = (await visit.door.get("/ops/v1/connector_kinds"))["data"]
     return found
+
+
+def _timeout(connector: dict[str, Any], kinds: list[dict[str, Any]]) -> str:
+    """The seconds that an answer may take, as set or else as its kind has it; empty for a kind without."""
+    own: list[Any] = next((one["settings"] for one in kinds if one["kind"] == connector["kind"]), [])
+    defaults = {row["name"]: row["default"] for row in own}
+    given = {row["name"]: row["value"] for row in connector["settings"]}
+    told = given.get("timeout_seconds") or defaults.get("timeout_seconds")
+    return f"{float(told):g}" if told else ""
 
 
 def _first(found: list[dict[str, Any]]) -> str:
