@@ -22,7 +22,8 @@ class _Everything:
 
 async def audit_damage(store: Store, scope_key: str, clock: Clock, signer: HeadSigner) -> str:
     """Name the first fault in a scope's audit trail; empty where there is none. `clock` must be so far ahead that the
-    chain task links every entry, and `signer` is that of the installation."""
+    chain task links every entry, and further than the clock of any process that has forgotten records; `signer` is that
+    of the installation."""
     chain = AuditChain(store, clock, _Everything(clock), signer)
     await chain.ensure()
     while True:
@@ -34,5 +35,5 @@ async def audit_damage(store: Store, scope_key: str, clock: Clock, signer: HeadS
             return walked.damage.text
         if not walked.waiting:
             break
-    compared = await compare(store, scope_key)
+    compared = await compare(store, scope_key, clock=clock)
     return compared.differences[0].text if compared.differences else ""
