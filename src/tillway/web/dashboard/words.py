@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta, tzinfo
+from http import HTTPStatus
 from typing import Any, Final
 
 from tillway.domain.money import MINOR_UNITS
@@ -120,6 +121,22 @@ def forbidden(place: str, capability: Capability | None) -> str:
         return "This is not for your role"
     roles = ["support" if role == "support" else f"{role}s" for role in ROLES if capability in MAY[role]]
     return f"{doing} is for " + (f"{', '.join(roles[:-1])} and " if roles[1:] else "") + roles[-1]
+
+
+def http_status(code: int) -> str:
+    """A status of HTTP with its words: 500 Internal Server Error."""
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)
+
+
+NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def number(count: int) -> str:
+    """A number in a sentence: in words up to ten."""
+    return NUMBERS[count] if 0 <= count < len(NUMBERS) else str(count)
 
 
 def decline(code: str | None) -> str:

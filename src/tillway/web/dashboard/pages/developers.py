@@ -7,6 +7,7 @@ from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.exports import export_csv, rows_of
 from tillway.web.dashboard.pages.payments import by_day
+from tillway.web.dashboard.pages.webhooks import undelivered
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
 
@@ -28,6 +29,7 @@ async def _keys(visit: Visit, made: dict[str, Any] | None = None, wrong: str = "
         "scopes": SCOPES,
         "given": {"name": visit.sent("name") if made is None else "", "scopes": visit.form.get("scopes", [])},
         "public_url": visit.platform.engine.settings.public_url,
+        "not_delivered": (await undelivered(visit))[1],
     }
     return Shown("developers.html", values, status)
 
@@ -101,7 +103,8 @@ async def list_events(visit: Visit) -> Reply:
     found = await visit.door.get(
         "/v1/events", limit=PAGE_ROWS, starting_after=fields["after"] or None, **_event_filters(visit)
     )
-    return Shown("events.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
+    values = {"list": found, "fields": fields, "days": by_day(found["data"], visit)}
+    return Shown("events.html", values | {"not_delivered": (await undelivered(visit))[1]})
 
 
 def _event_filters(visit: Visit) -> dict[str, Any]:
@@ -175,6 +178,7 @@ async def _requests(visit: Visit, asked: Any = None) -> Shown:
     keys = (await visit.door.get("/ops/v1/keys"))["data"]
     values = {
         "list": found,
+        "not_delivered": (await undelivered(visit))[1],
         "fields": fields,
         "statuses": STATUSES,
         "keys": keys,

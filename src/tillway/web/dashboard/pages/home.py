@@ -13,14 +13,12 @@ from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import charts, words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.live_checklist import show_checklist
+from tillway.web.dashboard.pages.webhooks import undelivered
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 DAYS = 30
 NEEDS_MAX = 8
 PAYOUTS_MAX = 20
-WEBHOOKS_MAX = 100
-"""The most waiting webhooks that are looked at; where there are as many, there may be more."""
-
 
 PART_PAYMENTS_MAX = 200
 """The most payments of an hour that has begun which are read one by one to compare days to the second; where a compared
@@ -310,12 +308,10 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
 
 async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
     """The webhooks that an endpoint has not taken and that are tried again, as one entry; none while all go through."""
-    waiting = await _list(visit, "/ops/v1/webhook_deliveries", status="pending", limit=WEBHOOKS_MAX)
-    failed = [one for one in waiting if one["error"]]
+    failed, count = await undelivered(visit)
     if not failed:
         return []
     first = min(failed, key=lambda one: one["created"])
-    count = f"{len(failed)} or more" if len(waiting) == WEBHOOKS_MAX else str(len(failed))
     host = urlsplit(first["url"] or "").netloc or first["webhook_endpoint"]
     return [
         {

@@ -49,7 +49,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The fields of each filter, by its name in a sentence."""
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DROPPED_MAX = 4
 """The most filters that are tried without where all together find nothing."""
 
@@ -167,7 +166,6 @@ async def list_payments(visit: Visit) -> Reply:
         "reasons": [words.decline(code) for code in asked.fields["reason"]],
         "days": by_day(found["data"], visit),
         "dropped": await _without_each(visit, asked) if not found["data"] else [],
-        "number_words": NUMBERS,
     }
     return Shown("payments.html", values)
 

@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
@@ -22,11 +23,27 @@ STATUSES = {
 REPLAYED_SECONDS = 24 * 60 * 60
 REPLAYED = re.compile(r"[0-9]{1,6}")
 ANSWERS = (("5xx", "5xx"), ("4xx", "4xx"), ("none", "No answer"))
+WAITING_MAX = 100
+"""The most waiting webhooks that are looked at; where there are as many, there may be more."""
+
 SUMMED_MAX, TRIES_MAX = 6, 100
 """How many endpoints are shown with their tries of today, and how many tries of each."""
 
 
 ENDPOINTS = "/v1/webhook_endpoints"
+
+
+async def undelivered(visit: Visit) -> tuple[list[dict[str, Any]], str]:
+    """The webhooks that an endpoint has not taken and that are tried again, and how many they are in words; none where
+    the log cannot be read now."""
+    try:
+        waiting = (await visit.door.get(LOG, status="pending", limit=WAITING_MAX))["data"]
+    except CallRefused as refused:
+        if refused.code not in ("search_too_broad", "rate_limit"):
+            raise
+        return [], ""
+    failed = [one for one in waiting if one["error"]]
+    return failed, f"{len(failed)} or more" if failed and len(waiting) == WAITING_MAX else str(len(failed) or "")
 
 
 @page("GET", "/webhooks", place="/developers")
@@ -53,6 +70,8 @@ async def _list(
         "more_failed": bool(visit.asked("more")),
         "tested": visit.asked("tested"),
         "tried": tried,
+        "not_delivered": (await undelivered(visit))[1],
+        "path": _path_of(tried) if tried else "",
         "sent": words.document((tried["request"] or {}).get("body")) if tried else "",
         "answer": _answer(tried) if tried else "",
         "about": await _about(visit, tried) if tried else None,
@@ -223,6 +242,12 @@ async def replay_all(visit: Visit) -> Reply:
             sent += len(told["events"])
             more = more or told["has_more"]
     return Redirect(visit.url("/webhooks", replayed=sent, more="1" if more else None))
+
+
+def _path_of(tried: dict[str, Any]) -> str:
+    """The path that a try was sent to, with its query; empty where nothing was sent."""
+    parts = urlsplit((tried["request"] and tried["url"]) or "")
+    return urlunsplit(("", "", parts.path or "/", parts.query, "")) if parts.netloc else ""
 
 
 def _answer(tried: dict[str, Any]) -> str:
