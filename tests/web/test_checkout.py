@@ -55,7 +55,10 @@ class Shop:
         """Press a button of the challenge page to which the form led; returns the page that the payer comes back to."""
         address = urlsplit(pressed.headers["location"])
         shown = await self.app.send("GET", address.path, query=address.query)
-        assert f"value={outcome}" in text(shown)
+        asked = text(shown)
+        words = ("Is it you?", "<dt>Amount</dt>", "Visa ending in 3155", "Confirm</button>", "Fail it</button>")
+        assert all(word in asked for word in words), asked
+        assert f"value={outcome}" in asked
         body = f"outcome={outcome}".encode()
         decided = await self.app.send("POST", address.path, query=address.query, body=body)
         assert decided.status == 303, decided.body

@@ -1,7 +1,8 @@
 """The calls of a payer's browser: the challenge page of test mode, and the way back from a provider's page."""
 
-from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, Account, Scope, scope_of
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import SetupIntent
 from tillway.http.params import Boolean, Enum, KnownParams, Params, ProviderText, Text
@@ -17,7 +18,7 @@ HTML = "text/html; charset=utf-8"
 @route("GET", "/3ds/{scope}/{id}", LOOK, returns="page", access="anyone")
 async def look(call: Call) -> Answer:
     """Show the challenge of a payment or setup in test mode."""
-    return Plain(200, page(await _subject(call, None)), HTML, HEADERS)
+    return await _page(call, await _subject(call, None))
 
 
 @route("POST", "/3ds/{scope}/{id}", DECIDE, returns="page", access="anyone")
@@ -26,7 +27,7 @@ async def decide(call: Call) -> Answer:
     subject = await _subject(call, call.params["outcome"] == "pass")
     target = back_to(subject, call.platform.engine.client_secrets)
     if target is None:
-        return Plain(200, page(subject), HTML, HEADERS)
+        return await _page(call, subject)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
 
 
@@ -49,8 +50,16 @@ async def come_back(call: Call) -> Answer:
     )
     target = back_to(subject, call.platform.engine.client_secrets)
     if target is None:
-        return Plain(200, page(subject), HTML, HEADERS)
+        return await _page(call, subject)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
+
+
+async def _page(call: Call, subject: PaymentIntent | SetupIntent) -> Plain:
+    scope, load = scope_in_address(call.ids[0]), call.platform.engine.load
+    account = await load(SYSTEM).maybe(Account, scope.account)
+    method = await load(scope.key).maybe(PaymentMethod, subject.method) if subject.method is not None else None
+    shown = page(subject, account.name if account is not None else "", method.card if method is not None else None)
+    return Plain(200, shown, HTML, HEADERS)
 
 
 async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupIntent:

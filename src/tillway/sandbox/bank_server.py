@@ -43,9 +43,9 @@ NOTICE_WAIT_MAX_SECONDS = 60.0
 
 PAGES = "/_3ds/"
 _PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>3-D Secure of the test bank</title>
-<h1>Confirm it is you</h1><p>This is the page of <code>tillway bank</code>, a bank for tests.</p><form method=post>
-<button name=outcome value=pass>Complete authentication</button>
-<button name=outcome value=fail>Fail authentication</button></form></html>
+<h1>Is it you?</h1><p>This is the page of <code>tillway bank</code>, a bank for tests.</p><form method=post>
+<button name=outcome value=pass>Confirm</button>
+<button name=outcome value=fail>Fail it</button></form></html>
 """
 _PAGE_HEADERS = {"content-security-policy": "default-src 'none'", "cache-control": "no-store"}
 

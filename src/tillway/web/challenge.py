@@ -5,10 +5,13 @@ from typing import assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tillway.domain import payment_intent, setup_intent
+from tillway.domain.languages import TEXTS
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import CardFacts
 from tillway.domain.setup_intent import SetupIntent
 from tillway.engine.client_secrets import ClientSecrets
+from tillway.web.checkout import style
 
 HEADERS = (
     ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *"),
@@ -19,35 +22,37 @@ HEADERS = (
 target of its form is not restricted, because browsers apply `form-action` to redirects too, and the customer may return
 to an app's own scheme."""
 
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;display:grid;min-height:100vh;
-place-items:center}
-main{background:#fff;border:1px solid #d8dee8;border-radius:12px;padding:2rem;max-width:26rem;width:calc(100% - 6rem)}
-h1{font-size:1.25rem;margin:0 0 .5rem}p{margin:.5rem 0}.amount{font-size:2rem;font-weight:600;margin:1rem 0}
-.note{color:#5a6478;font-size:.875rem}form{display:grid;gap:.75rem;margin-top:1.5rem}
-button{font:inherit;font-weight:600;padding:.75rem;border-radius:8px;border:1px solid #1f5fd0;cursor:pointer}
-.pass{background:#1f5fd0;color:#fff}.fail{background:#fff;color:#1f5fd0}
-"""
+_BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
+_ABOUT = "M8 14.2A6.2 6.2 0 1 0 8 1.8a6.2 6.2 0 0 0 0 12.4M8 7.4v3.6M8 5v.1"
+_BANK = "M2 6 8 2.6 14 6zM3.4 6.2v5.4M6.4 6.2v5.4M9.6 6.2v5.4M12.6 6.2v5.4M2 13.4h12"
+_TICK = "M3 8.6l3.2 3.2L13 4.6"
 
 
-def page(subject: PaymentIntent | SetupIntent) -> bytes:
-    """Return the page: the question while the challenge of test mode is open, else the outcome."""
+def page(subject: PaymentIntent | SetupIntent, merchant: str, card: CardFacts | None) -> bytes:
+    """Return the page: the question while the challenge of test mode is open, else the outcome. `merchant` is the name
+    of the one who asks for the money, `card` the card at hand."""
     if subject.status != "requires_action" or (isinstance(subject, PaymentIntent) and subject.acting):
         said = escape(_message_for(subject.status))
-        return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{said}</p>")
-    what = (
-        f"<p class=amount>{escape(amount_text(subject.amount_minor, subject.currency))}</p>"
-        if isinstance(subject, PaymentIntent)
-        else "<p>A merchant wants to keep your card for later payments.</p>"
-    )
+        # A provider's page of live mode leads here too.
+        return _document("Nothing to do", f"<div><h1>This authentication is over</h1><p class=dim>{said}</p></div>")
+    is_payment = isinstance(subject, PaymentIntent)
+    asks = "Your bank asks before it pays." if is_payment else "A merchant wants to keep your card for later payments."
+    rows = [
+        ("To", merchant),
+        ("Amount", amount_text(subject.amount_minor, subject.currency) if isinstance(subject, PaymentIntent) else ""),
+        ("Card", f"{brand_name(card.brand)} ending in {card.last4}" if card is not None else ""),
+    ]
+    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in rows if text)
     return _document(
-        "3-D Secure test page",
-        f"""<h1>Confirm it is you</h1>{what}
-<p class=note>This is Tillway's stand-in for the page of a card's bank. In test mode you decide how it ends.</p>
-<form method=post>
-<button class=pass name=outcome value=pass>Complete authentication</button>
-<button class=fail name=outcome value=fail>Fail authentication</button>
-</form>""",
+        "Confirm with your bank",
+        f"""<header><span>{_icon(_BANK)} Simulated bank</span></header><div><h1>Is it you?</h1>
+<p class=dim>{asks} At a real bank you would confirm in its app.</p>
+<dl class="pv mt">{listed}</dl>
+<form class=mt method=post><p class=btn-row><button class="btn main grow" name=outcome value=pass>
+{_icon(_TICK)}Confirm</button>
+<button class="btn grow" name=outcome value=fail>Fail it</button></p></form>
+<p class=hint>Closing the window charges nothing.</p></div>""",
+        f"<aside class=band aria-label=Mode>{_icon(_ABOUT)}<span>{TEXTS['en']['test_mode']}</span></aside>",
     )
 
 
@@ -65,6 +70,11 @@ def back_to(subject: PaymentIntent | SetupIntent, client_secrets: ClientSecrets)
     return urlunsplit(
         parts._replace(query=urlencode([*parse_qsl(parts.query, keep_blank_values=True), *added.items()]))
     )
+
+
+def brand_name(brand: str) -> str:
+    """The name of a card's brand, as payers read it."""
+    return _BRANDS.get(brand, brand.capitalize())
 
 
 def amount_text(amount_minor: int, currency: str) -> str:
@@ -91,8 +101,13 @@ def _message_for(status: payment_intent.Status | setup_intent.Status) -> str:
             assert_never(status)
 
 
-def _document(title: str, body: str) -> bytes:
+def _icon(path: str) -> str:
+    return f'<svg class=i viewBox="0 0 16 16" aria-hidden=true><path d="{path}"/></svg>'
+
+
+def _document(title: str, body: str, band: str = "<span></span>") -> bytes:
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style><main>{body}</main></html>"
+        f"<title>{escape(title)}</title><style>{style()}</style><body class=bare><div class=center>{band}"
+        f"<main class=mid><div class=bankbox>{body}</div></main></div></html>"
     ).encode()

@@ -227,9 +227,9 @@ def _page(payer: Payer, session: CheckoutSession | None, **given: Any) -> Shown:
             "cancel_url": session.cancel_url,
             "lines": _lines(session, payer.language),
         }
-    style = _style() + _brand(payer.account)
-    body = _template().render(page=page | given, style=style)
-    return Shown(body.encode(), _headers(style, session))
+    own = style() + _brand(payer.account)
+    body = _template().render(page=page | given, style=own)
+    return Shown(body.encode(), _headers(own, session))
 
 
 def _lines(session: CheckoutSession, language: str) -> list[dict[str, Any]]:
@@ -256,7 +256,8 @@ def _template() -> "Template":
 
 
 @cache
-def _style() -> str:
+def style() -> str:
+    """The style of a payer's pages."""
     return (_HERE / "tokens.css").read_text() + (_HERE / "checkout.css").read_text()
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, tzinfo
 from html import escape
 
 from tillway.domain.charge import Charge
-from tillway.web.challenge import amount_text
+from tillway.web.challenge import amount_text, brand_name
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;padding:2rem 1rem}
@@ -28,7 +28,6 @@ HEADERS = (
 )
 """It runs no script, loads nothing and stands in no frame."""
 
-_BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
 _TYPES = {"sepa_debit": "SEPA account", "us_bank_account": "Bank account", "paypal": "PayPal"}
 
 
@@ -54,7 +53,7 @@ def page(charge: Charge, merchant: str, zone: tzinfo = UTC) -> bytes:
 
 def _means(charge: Charge) -> str:
     if charge.card is not None:
-        return f"{_BRANDS.get(charge.card.brand, charge.card.brand.capitalize())} ending in {charge.card.last4}"
+        return f"{brand_name(charge.card.brand)} ending in {charge.card.last4}"
     if charge.bank is not None:
         return f"{_TYPES.get(charge.method_type, 'Account')} ending in {charge.bank.last4}"
     return _TYPES.get(charge.method_type, "Stored credit")
