@@ -110,9 +110,11 @@ async def test_a_card_pays_and_the_payer_is_sent_on(shop: Shop) -> None:
 
 
 async def test_without_a_success_url_it_says_thank_you(shop: Shop) -> None:
-    session = await shop.session()
+    session = await shop.session(payment_intent_data={"statement_descriptor_suffix": "Kettle Leaf"})
     pressed = await shop.press(session["url"])
-    assert pressed.status == 200 and "Thank you, Barbara" in text(pressed) and "119.00 EUR paid" in text(pressed)
+    assert pressed.status == 200 and "Thank you, Barbara" in text(pressed)
+    assert "119.00 EUR paid with Visa ending in 4242 on " in text(pressed)
+    assert "<dt>On your statement</dt><dd>KETTLE LEAF</dd>" in text(pressed)
     assert "<button" not in text(pressed)
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from tillway.api.method_types import METHOD_DATA, parse_new_method
 from tillway.domain.account import Account, Scope, scope_of
+from tillway.domain.charge import Charge
 from tillway.domain.checkout import CheckoutSession, PaymentLink
 from tillway.domain.commands import PayCheckout
 from tillway.domain.customer import Customer
@@ -159,11 +160,11 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
     payer, session, payment = visit.payer, visit.session, visit.payment
     if session.status == "complete":
         target = pages.success_address(session)
-        return (
-            _redirect(pages.done(payer, session, payment), target)
-            if target
-            else _plain(pages.done(payer, session, payment))
-        )
+        if target is not None:
+            return _redirect(pages.done(payer, session, payment), target)
+        load = visit.call.platform.engine.load(visit.scope.key)
+        charge = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
+        return _plain(pages.done(payer, session, payment, charge))
     if session.status == "expired":
         # The merchant may have ended it before its time.
         early = session.expires_at > visit.call.platform.engine.clock.now_ms() // 1000

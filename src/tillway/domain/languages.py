@@ -110,6 +110,14 @@ def money(amount_minor: int, currency: str, language: str) -> str:
     return f"{amount(amount_minor, currency, language)} {currency.upper()}"
 
 
+_BRANDS: Final = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
+
+
+def brand_name(brand: str) -> str:
+    """The name of a card's brand, as payers read it."""
+    return _BRANDS.get(brand, brand.capitalize())
+
+
 def moment(epoch_seconds: int, language: str) -> str:
     """A day and time in UTC."""
     at = datetime.fromtimestamp(epoch_seconds, UTC)
@@ -160,6 +168,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "thanks": "Thank you",
         "thanks_name": "Thank you, {name}",
         "paid_on": "{money} paid on {moment}.",
+        "paid_by_card": "{money} paid with {brand} ending in {last4} on {moment}.",
+        "statement": "On your statement",
         "paid_soon": "Your bank is asked for {money}. {shop} hears when it has paid.",
         "receipt_to": "The receipt goes to {email}.",
         "reference": "Reference",
@@ -237,6 +247,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "thanks": "Vielen Dank",
         "thanks_name": "Vielen Dank, {name}",
         "paid_on": "{money} bezahlt am {moment}.",
+        "paid_by_card": "{money} bezahlt mit {brand} mit den Endziffern {last4} am {moment}.",
+        "statement": "Auf Ihrem Kontoauszug",
         "paid_soon": "Ihre Bank wird um {money} gebeten. {shop} erfährt, wenn sie gezahlt hat.",
         "receipt_to": "Der Beleg geht an {email}.",
         "reference": "Referenz",
@@ -316,6 +328,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "thanks": "Merci",
         "thanks_name": "Merci, {name}",
         "paid_on": "{money} payés le {moment}.",
+        "paid_by_card": "{money} payés par {brand} se terminant par {last4} le {moment}.",
+        "statement": "Sur votre relevé",
         "paid_soon": "{money} sont demandés à votre banque. {shop} saura quand elle aura payé.",
         "receipt_to": "Le reçu est envoyé à {email}.",
         "reference": "Référence",
@@ -393,6 +407,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "thanks": "Gracias",
         "thanks_name": "Gracias, {name}",
         "paid_on": "{money} pagados el {moment}.",
+        "paid_by_card": "{money} pagados con {brand} terminada en {last4} el {moment}.",
+        "statement": "En su extracto",
         "paid_soon": "Se han pedido {money} a su banco. {shop} sabrá cuándo ha pagado.",
         "receipt_to": "El recibo se envía a {email}.",
         "reference": "Referencia",

@@ -56,6 +56,12 @@ async def count_try(engine: Engine, *, email: str, source: str) -> CountedTry | 
     return counted[-1]
 
 
+async def tries_left(engine: Engine, email: str) -> int:
+    """How many more wrong tries make the account with that e-mail address wait, whether there is one or not."""
+    tries = await engine.load(SYSTEM).maybe(SignInTries, account_tries_id(email))
+    return ACCOUNT_TRIES_MAX - (len(tries.failures) if tries is not None else 0)
+
+
 async def take_back(engine: Engine, counted: CountedTry, *, forgets: bool) -> None:
     """The try was right: its address, and the account, have one less. `forgets`: it was the whole proof, so that the
     account's wrong ones are forgotten. A password beside which a code is needed is none: the wrong codes count on."""

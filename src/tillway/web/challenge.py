@@ -5,7 +5,7 @@ from typing import assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tillway.domain import payment_intent, setup_intent
-from tillway.domain.languages import TEXTS
+from tillway.domain.languages import TEXTS, brand_name
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import CardFacts
@@ -22,7 +22,6 @@ HEADERS = (
 target of its form is not restricted, because browsers apply `form-action` to redirects too, and the customer may return
 to an app's own scheme."""
 
-_BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
 _ABOUT = "M8 14.2A6.2 6.2 0 1 0 8 1.8a6.2 6.2 0 0 0 0 12.4M8 7.4v3.6M8 5v.1"
 _BANK = "M2 6 8 2.6 14 6zM3.4 6.2v5.4M6.4 6.2v5.4M9.6 6.2v5.4M12.6 6.2v5.4M2 13.4h12"
 _TICK = "M3 8.6l3.2 3.2L13 4.6"
@@ -70,11 +69,6 @@ def back_to(subject: PaymentIntent | SetupIntent, client_secrets: ClientSecrets)
     return urlunsplit(
         parts._replace(query=urlencode([*parse_qsl(parts.query, keep_blank_values=True), *added.items()]))
     )
-
-
-def brand_name(brand: str) -> str:
-    """The name of a card's brand, as payers read it."""
-    return _BRANDS.get(brand, brand.capitalize())
 
 
 def amount_text(amount_minor: int, currency: str) -> str:

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tillway.domain.account import Account, is_colour
+from tillway.domain.charge import Charge, shown_descriptor
 from tillway.domain.checkout import CheckoutSession
-from tillway.domain.languages import TEXTS, amount, moment, money, problem
+from tillway.domain.languages import TEXTS, amount, brand_name, moment, money, problem
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 
@@ -113,19 +114,29 @@ def form(
     )
 
 
-def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None) -> Shown:
-    """The page of a completed session."""
+def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, charge: Charge | None = None) -> Shown:
+    """The page of a completed session. `charge` is the one that the payment was paid with."""
     sum_of = money(session.amount_minor, session.currency, payer.language)
     first = (session.name or "").split(" ")[0]
     paid = session.payment_status == "paid"
-    said = [payer.say("paid_on", money=sum_of, moment=moment(payment.created, payer.language)) if payment else ""]
+    said = []
     if not paid:
-        said = [payer.say("paid_soon", money=sum_of)]
+        said.append(payer.say("paid_soon", money=sum_of))
+    elif payment is not None:
+        at, card = moment(payment.created, payer.language), charge.card if charge is not None else None
+        if card is not None:
+            brand = brand_name(card.brand)
+            said.append(payer.say("paid_by_card", money=sum_of, brand=brand, last4=card.last4, moment=at))
+        else:
+            said.append(payer.say("paid_on", money=sum_of, moment=at))
     if session.email is not None:
         said.append(payer.say("receipt_to", email=session.email))
     facts = []
     if session.client_reference_id is not None:
         facts.append((payer.say("order"), session.client_reference_id))
+    descriptor = shown_descriptor(charge) if charge is not None else None
+    if descriptor is not None:
+        facts.append((payer.say("statement"), descriptor))
     if payment is not None:
         facts.append((payer.say("reference"), payment.id))
     return _page(
@@ -134,7 +145,7 @@ def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None) 
         kind="paid",
         title=payer.say("paid"),
         heading=payer.say("thanks_name", name=first) if first else payer.say("thanks"),
-        sentence=" ".join(filter(None, said)),
+        sentence=" ".join(said),
         facts=facts,
     )
 
@@ -202,7 +213,7 @@ def success_address(session: CheckoutSession) -> str | None:
 def _choices(payer: Payer, session: CheckoutSession, stored: list[PaymentMethod]) -> list[Choice]:
     labels = {"card": "card", "sepa_debit": "bank", "us_bank_account": "bank", "customer_balance": "credit"}
     choices = [
-        Choice(method.id, "stored", f"{method.card.brand.capitalize()} …{method.card.last4}")
+        Choice(method.id, "stored", f"{brand_name(method.card.brand)} …{method.card.last4}")
         for method in stored
         if method.card is not None and "card" in session.method_types
     ]

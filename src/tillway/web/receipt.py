@@ -6,7 +6,8 @@ from datetime import UTC, datetime, tzinfo
 from html import escape
 
 from tillway.domain.charge import Charge
-from tillway.web.challenge import amount_text, brand_name
+from tillway.domain.languages import brand_name
+from tillway.web.challenge import amount_text
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;padding:2rem 1rem}

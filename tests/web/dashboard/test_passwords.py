@@ -148,6 +148,8 @@ async def test_wrong_tries_make_an_account_wait_whether_it_is_known_or_not(app: 
         assert wrong.status == unknown.status == (401 if number < ACCOUNT_TRIES_MAX else 429)
         assert text(wrong) == text(unknown)
         assert ("E-mail or password is wrong." in text(wrong)) is (number < ACCOUNT_TRIES_MAX)
+        if number == 1:
+            assert "After 3 more tries this waits 15 minutes." in text(wrong)
     waits = await enter(Visitor(app))
     assert waits.status == 429 and "Wait 15 minutes" in text(waits), "not even the right one"
     app.clock.ahead_seconds += WINDOW_SECONDS

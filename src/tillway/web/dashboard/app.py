@@ -20,6 +20,7 @@ from tillway.http.multipart import is_multipart, parse_multipart
 from tillway.operations import password_sign_ins, sign_ins
 from tillway.operations.identities import sign_in_by_identity
 from tillway.operations.passkeys import Passkeys
+from tillway.operations.sign_in_tries import tries_left
 from tillway.operations.sign_ins import TOKEN_LENGTH, SignedIn
 from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
@@ -328,12 +329,15 @@ class Dashboard:
             self._platform.engine, email[:300], password, browser_of(request)
         )
         values = {"email": email[:200], "passkeys": await self._passkeys.are_there(), "sso": self._provider is not None}
-        return await self._proven(request, answer, "sign-in.html", values, onward)
+        if answer == "wrong":
+            values["left"] = await tries_left(self._platform.engine, email[:300])
+        return await self._proven(request, answer, "sign-in.html", values | {"host": self._public.netloc}, onward)
 
     async def _sign_in_form(self, status: int = 200, **values: Any) -> Shown:
         """The page with e-mail and password, and with a passkey where there are any."""
         there = await self._passkeys.are_there()
-        return _try_page("sign-in.html", status, passkeys=there, sso=self._provider is not None, **values)
+        values |= {"passkeys": there, "sso": self._provider is not None, "host": self._public.netloc}
+        return _try_page("sign-in.html", status, **values)
 
     async def _single_sign_on(self, request: Request, provider: IdentityProvider, *, begins: bool) -> Response:
         """Send the browser to the identity provider, or sign the person in who comes back from there."""
@@ -654,6 +658,8 @@ def _with_files(parts: dict[str, Any]) -> tuple[dict[str, list[str]], dict[str, 
 
 
 TRY: Final[dict[str, Any]] = {
+    "host": "",
+    "left": 0,
     "email": "",
     "ticket": "",
     "wrong": False,
