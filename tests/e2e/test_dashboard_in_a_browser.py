@@ -90,6 +90,7 @@ STATIC_PAGES = (
         "/customers",
         "/customers/new",
         "/balance",
+        "/payouts",
         "/balance/payout",
         "/balance/accounts/new",
         "/disputes",

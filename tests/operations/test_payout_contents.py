@@ -66,6 +66,9 @@ async def test_the_lines_of_each_payout_add_up_to_its_amount(tmp_path: Path) -> 
         assert [(one["payout"], one["contents"]) for one in listed] == [
             (id, (await contents(shop, id))["contents"]) for id in (second, first)
         ]
+        after = {"limit": 1, "starting_after": second}
+        older = await shop.app.ok(shop.merchant, "GET", "/ops/v1/payouts/contents", after)
+        assert ([one["payout"] for one in older["data"]], older["has_more"]) == ([first], False)
 
 
 async def test_a_statement_lower_by_040_is_flagged_and_booked(tmp_path: Path) -> None:

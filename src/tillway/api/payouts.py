@@ -6,7 +6,7 @@ from tillway.api.amounts import in_minor
 from tillway.domain.amount_limits import AMOUNT_LARGEST, check_payout
 from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.payout import Payout
-from tillway.http.lists import list_page
+from tillway.http.lists import asked_page, collect_asked, list_page
 from tillway.http.params import (
     Amount,
     Created,
@@ -26,7 +26,7 @@ from tillway.http.params import (
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 from tillway.operations import payout_contents, payouts
-from tillway.store.codec import by_customer, by_parent, decode
+from tillway.store.codec import by_customer, by_parent
 
 CREATE = Params(
     amount=Amount(maximum=AMOUNT_LARGEST, required=True),
@@ -46,7 +46,7 @@ REVERSE = Params(expand=Expand(), metadata=Metadata())
 TRANSACTIONS_MAX = 1000
 """Most movements of one payout in an answer, the newest of them."""
 
-RECENT = Params(limit=Integer(minimum=1, maximum=50))
+RECENT = Params(limit=Integer(minimum=1, maximum=50), starting_after=Id())
 LIST = list_params(
     arrival_date=Created(),
     created=Created(),
@@ -74,15 +74,15 @@ async def create(call: Call) -> Answer:
 async def list_contents(call: Call) -> Answer:
     """List the newest payouts with the number of movements that each took, and its line in a statement."""
     load = call.platform.engine.load(call.caller.scope_key)
-    rows = await load.store.query(None, f"{load.scope_key}/po_", limit=call.params.get("limit", 10))
-    records = [decode(row.key.partition("/")[2], row.body) for row in rows]
-    found = [record for record in records if isinstance(record, Payout)]
+    asked = await asked_page(call, "po", "payout")
+    read = await collect_asked(call, "po", asked)
+    found: list[Payout] = read[: asked.limit]
     contents = await payout_contents.contents_of(load.store, load.scope_key, found)
     stated = await payout_contents.stated_of(load, found)
     return {
         "object": "list",
         "data": [_contents_row(payout, contents.get(payout.id), stated[payout.id]) for payout in found],
-        "has_more": False,
+        "has_more": len(read) > len(found),
         "url": "/ops/v1/payouts/contents",
     }
 

@@ -20,6 +20,7 @@ from tillway.domain.operator import MAY, ROLES, Capability, Role
 from tillway.store.port import Row
 from tillway.testing.in_process import LEASE_MS, InProcessApp
 from tillway.web.dashboard.pages import LOADED
+from tillway.web.dashboard.pages import balance as balance_pages
 from tillway.web.dashboard.visit import PAGES
 from tillway.web.dashboard.words import iso
 
@@ -76,6 +77,21 @@ async def test_available_money_is_paid_out_once(shop: DashboardShop) -> None:
     (place,) = places
     assert "100.00" in text(await visitor.get(place))
     assert [one["amount"] for one in (await shop.get("/v1/payouts"))["data"]] == [10_000]
+
+
+async def test_every_payout_is_listed_page_by_page(shop: DashboardShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance_pages, "PAYOUTS", 2)
+    visitor = await shop.visitor("viewer")
+    assert "No payouts yet" in text(await visitor.get("/dashboard/payouts"))
+    await shop.pay(50_000, card="pm_card_bypassPending")
+    made = [(await shop.post("/v1/payouts", amount=1000 + n, currency="eur"))["id"] for n in range(3)]
+    balance = (await visitor.get("/dashboard/balance")).body.decode()
+    assert '<h2>Payouts</h2><a href="/dashboard/payouts"' in balance and made[0] not in balance.partition("moved it")[0]
+    newest = await visitor.get("/dashboard/payouts")
+    assert re.findall(r'class="go" href="/dashboard/payouts/(\w+)"', newest.body.decode()) == made[:0:-1]
+    older = await visitor.get(f"/dashboard/payouts?after={made[1]}")
+    assert re.findall(r'class="go" href="/dashboard/payouts/(\w+)"', older.body.decode()) == made[:1]
+    assert "Older" in text(newest) and "Older" not in text(older) and "Newest" in text(older)
 
 
 GERMAN, CLOSED = "DE89370400440532013000", "DE35370400440532013002"

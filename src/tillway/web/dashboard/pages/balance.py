@@ -39,7 +39,7 @@ async def show_balance(visit: Visit) -> Reply:
         for one in balance["available"]
     ]
     accounts = await accounts_of(visit)
-    payouts = await _payouts(visit, accounts)
+    payouts, _ = await _payouts(visit, accounts)
     values = {
         "rows": rows,
         "payouts": payouts,
@@ -104,14 +104,30 @@ def _account_words(one: dict[str, Any]) -> str:
     return f"{one.get('bank_name') or one.get('brand') or one.get('country') or ''} ···· {one['last4']}".strip()
 
 
-async def _payouts(visit: Visit, accounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The newest payouts, with their contents and what statements show of them."""
+@page("GET", "/payouts", place="/balance")
+async def list_payouts(visit: Visit) -> Reply:
+    after = visit.asked("after")
+    payouts, has_more = await _payouts(visit, await accounts_of(visit), after or None)
+    values = {
+        "payouts": payouts,
+        "list": {"data": payouts, "has_more": has_more},
+        "fields": {"after": after},
+        "statuses": STATUSES,
+    }
+    return Shown("payouts.html", values)
+
+
+async def _payouts(
+    visit: Visit, accounts: list[dict[str, Any]], after: str | None = None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The newest payouts, or those before the payout of that id, with their contents and what statements show of them;
+    and whether there are older ones."""
     names = {one["id"]: one["told"] for one in accounts}
-    payouts = (await visit.door.get("/v1/payouts", limit=PAYOUTS))["data"]
-    rows = (await visit.door.get("/ops/v1/payouts/contents", limit=PAYOUTS))["data"]
+    listed = await visit.door.get("/v1/payouts", limit=PAYOUTS, starting_after=after)
+    rows = (await visit.door.get("/ops/v1/payouts/contents", limit=PAYOUTS, starting_after=after))["data"]
     contents = {row["payout"]: row for row in rows}
     found = []
-    for one in payouts:
+    for one in listed["data"]:
         row = contents.get(one["id"])
         failed = f"{words.readable(one['failure_code']).lower()}, money is back" if one["failure_code"] else ""
         found.append(
@@ -122,7 +138,7 @@ async def _payouts(visit: Visit, accounts: list[dict[str, Any]]) -> list[dict[st
                 "stated": stated_badge(row["statement"], one["currency"]) if row else None,
             }
         )
-    return found
+    return found, listed["has_more"]
 
 
 def _counted(contents: Any) -> str:
