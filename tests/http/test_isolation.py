@@ -242,7 +242,7 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return (await objects.external())[1]
         case "accounts", "accounts":
             return objects.merchant.account
-        case ("payouts", _):
+        case ("payouts", _) | (_, "contents"):
             return await objects.payout()
         case ("payment_intents", _):
             return (await objects.payment())["id"]

@@ -23,6 +23,7 @@ from tillway.web.dashboard.pages import LOADED
 from tillway.web.dashboard.pages import balance as balance_pages
 from tillway.web.dashboard.visit import PAGES
 from tillway.web.dashboard.words import iso
+from tillway.web.dashboard.words import number as number_in_words
 
 
 @pytest.fixture
@@ -367,6 +368,10 @@ async def test_a_doubt_tells_each_answer_and_whose_money_it_is(shop: DashboardSh
     assert took in shown and "It did not Marks the payment declined. Radia Perlman can pay again." in shown
     assert re.search(r"Answer not decided yet .* Asked once, last .* It says .*503", shown), shown
     assert re.search(r"All questions and answers .* sent not decided yet .* asked .*503", shown), shown
+    await shop.app.wait(20)
+    later = text(await visitor.get(f"/dashboard/doubts/{doubt['id']}"))
+    times = re.search(r"Asked (\d+) times", later)
+    assert times is not None and f"All {number_in_words(int(times[1]))} questions and answers" in later, later
 
 
 async def test_a_key_is_shown_once_and_revoked(shop: DashboardShop) -> None:
@@ -426,7 +431,9 @@ async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
     page = await visitor.get(made.headers["location"])
     link = re.search(r'href="(http[^"]*)"[^>]*rel="noreferrer"', page.body.decode())
     assert link is not None and "<b>Tea</b>" in text(page) and "<b>Tea" not in page.body.decode()
-    assert "At most 3 payments, 3 left" in text(page) and "Opened 0 Began to pay 0 Paid 0" in text(page)
+    assert "Asks for name, e-mail At most 3 payments, 3 left" in text(
+        page
+    ) and "Opened 0 Began to pay 0 Paid 0" in text(page)
     address = urlsplit(unescape(link[1])).path
     for _ in range(2):
         assert (await shop.app.send("GET", address)).status in (302, 303)

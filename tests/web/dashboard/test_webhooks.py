@@ -51,6 +51,7 @@ async def test_a_failed_delivery_is_shown_and_sent_again(world: World, receiver:
     shown = detail.body.decode()
     assert "<script>alert" not in shown and "<script>alert(1)</script>" in text(detail)
     assert "What came back 500 Internal Server Error " in text(detail) and f"sent POST {HOOK} " in text(detail)
+    assert re.search(r"stripe-signature: t=\d+,v1=\w+\n\n\{", shown), "headers and body are set apart"
     for tab in ("developers", "webhooks", "events", "requests"):
         assert "Webhooks 1 not delivered Events" in text(await visitor.get(f"/dashboard/{tab}")), tab
     assert event in text(detail) and receiver.requests[0][1]["Stripe-Signature"] in text(detail)
