@@ -234,6 +234,13 @@ async def test_an_expired_session_takes_nothing(shop: Shop) -> None:
     assert await shop.events() == ["checkout.session.expired"]
 
 
+async def test_its_times_are_in_the_zone_of_the_merchant(shop: Shop) -> None:
+    place = f"/ops/v1/accounts/{shop.merchant.account}"
+    await shop.app.ok(shop.merchant.admin_key, "POST", place, {"time_zone": "Asia/Tokyo"})
+    session = await shop.session()
+    assert re.search(r" on [^<]+, \d\d:\d\d JST\.", text(await shop.press(session["url"])))
+
+
 async def test_a_session_expires_by_itself(shop: Shop) -> None:
     now = shop.app.clock.now_ms() // 1000
     session = await shop.session(expires_at=now + 1800)

@@ -1,6 +1,6 @@
 """The languages of a payer's pages and mails: their words, and how each writes amounts and dates."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from tillway.domain.money import MINOR_UNITS, minor_to_major
@@ -71,10 +71,10 @@ _MONTHS: Final = {
     ],
 }
 _DATES: Final = {
-    "en": "{day} {month} {year}, {time} UTC",
-    "de": "{day}. {month} {year}, {time} Uhr UTC",
-    "fr": "{day} {month} {year} à {time} UTC",
-    "es": "{day} de {month} de {year}, {time} UTC",
+    "en": "{day} {month} {year}, {time} {zone}",
+    "de": "{day}. {month} {year}, {time} Uhr {zone}",
+    "fr": "{day} {month} {year} à {time} {zone}",
+    "es": "{day} de {month} de {year}, {time} {zone}",
 }
 
 
@@ -118,10 +118,11 @@ def brand_name(brand: str) -> str:
     return _BRANDS.get(brand, brand.capitalize())
 
 
-def moment(epoch_seconds: int, language: str) -> str:
-    """A day and time in UTC."""
-    at = datetime.fromtimestamp(epoch_seconds, UTC)
-    return _DATES[language].format(day=at.day, month=_MONTHS[language][at.month - 1], year=at.year, time=f"{at:%H:%M}")
+def moment(epoch_seconds: int, language: str, zone: tzinfo = UTC) -> str:
+    """A day and time in `zone`, with the zone's short name."""
+    at = datetime.fromtimestamp(epoch_seconds, zone)
+    month, time = _MONTHS[language][at.month - 1], f"{at:%H:%M}"
+    return _DATES[language].format(day=at.day, month=month, year=at.year, time=time, zone=f"{at:%Z}")
 
 
 TEXTS: Final[dict[str, dict[str, str]]] = {

@@ -6,6 +6,7 @@ They are complete without a script. Their one style sheet stands in the page, an
 import base64
 import hashlib
 import re
+from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from tillway.domain.checkout import CheckoutSession
 from tillway.domain.languages import TEXTS, amount, brand_name, moment, money, problem
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
+from tillway.operations.account_settings import zone_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -55,6 +57,10 @@ class Payer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shop(self) -> str:
         return (self.account.name if self.account is not None else "") or "Tillway"
+
+    def moment(self, epoch_seconds: int) -> str:
+        """A day and time in the merchant's time zone."""
+        return moment(epoch_seconds, self.language, zone_of(self.account) if self.account is not None else UTC)
 
     def say(self, name: str, /, **values: Any) -> str:
         return TEXTS[self.language][name].format(shop=self.shop, **values)
@@ -123,7 +129,7 @@ def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, 
     if not paid:
         said.append(payer.say("paid_soon", money=sum_of))
     elif payment is not None:
-        at, card = moment(payment.created, payer.language), charge.card if charge is not None else None
+        at, card = payer.moment(payment.created), charge.card if charge is not None else None
         if card is not None:
             brand = brand_name(card.brand)
             said.append(payer.say("paid_by_card", money=sum_of, brand=brand, last4=card.last4, moment=at))
@@ -195,8 +201,7 @@ def nothing(
         kind="nothing",
         title=payer.say(outcome),
         heading=payer.say(outcome),
-        sentence=message
-        or payer.say(f"{outcome}_is", moment=moment(until, payer.language) if until is not None else ""),
+        sentence=message or payer.say(f"{outcome}_is", moment=payer.moment(until) if until is not None else ""),
         link=back,
         link_text=payer.say("back"),
         alarms=outcome == "busy",

@@ -169,6 +169,8 @@ async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop
     disputes = (await shop.get("/v1/disputes"))["data"]
     dispute = next(one for one in disputes if one["reason"] == "product_not_received")
     visitor = await shop.visitor()
+    events = text(await visitor.get("/dashboard/events?type=charge.dispute.created"))
+    assert "by the bank" in events and "by itself" not in events
     listed = await visitor.get("/dashboard/disputes")
     heads = re.findall(r'<th scope="col"[^>]*>([^<]+)', listed.body.decode())
     assert heads == ["Answer by", "Amount", "Reason", "Customer", "Payment", "Evidence", "With fee"]

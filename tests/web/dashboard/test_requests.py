@@ -44,6 +44,17 @@ async def test_requests_are_filtered_by_status_key_and_route(shop: DashboardShop
     assert (wrong.status, wrong.json["error"]["param"]) == (400, "status")
 
 
+async def test_the_list_cuts_ids_and_the_request_has_them_whole(shop: DashboardShop) -> None:
+    payment = await shop.pay()
+    await shop.get(f"/v1/payment_intents/{payment}")
+    visitor = await shop.visitor()
+    page = await visitor.get(PAGE)
+    assert "GET /v1/payment_intents/pi_…" in text(page) and payment not in text(page)
+    newest = re.findall(rf'href="({PAGE}/req_[^"]*)"', page.body.decode())
+    shown = [text(await visitor.get(one)) for one in newest]
+    assert any(f"GET /v1/payment_intents/{payment}" in one for one in shown)
+
+
 async def test_a_request_is_shown_beside_the_list_with_its_error(shop: DashboardShop) -> None:
     refused = await shop.app.call(shop.merchant, "POST", "/v1/refunds", {"payment_intent": "pi_none"})
     visitor = await shop.visitor()

@@ -1,6 +1,7 @@
 """The words of the pages: money, times, states and reasons as people read them."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from http import HTTPStatus
 from typing import Any, Final
@@ -148,6 +149,13 @@ def readable(code: str) -> str:
     """A code as words: `some_new_code` is "Some new code"."""
     return code.replace("_", " ").replace(".", " ").capitalize()
 
+
+def short_path(path: str) -> str:
+    """An address of the API with its ids cut: `/v1/payment_intents/pi_…/confirm`."""
+    return _ID_IN_PATH.sub(r"\1…", path)
+
+
+_ID_IN_PATH = re.compile(r"(?<=/)([a-z]+_)(?:test_|live_)?[A-Za-z0-9]{12,}(?=/|$)")
 
 NO_NOUN = "such object"
 NOUNS = {
