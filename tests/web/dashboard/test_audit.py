@@ -1,6 +1,7 @@
 """The audit log at the dashboard: filters, an entry field by field, the state of the chain, and its export."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,6 +62,9 @@ async def test_entries_are_filtered_by_who_what_and_date(shop: DashboardShop) ->
     await refunded(shop)
     visitor = await shop.visitor("viewer", name="Tax office")
     assert "Refunded 1.01 EUR" in text(await visitor.get(PAGE))
+    await shop.pay(6000, capture_method="manual")
+    taken = text(await visitor.get(PAGE))
+    assert re.search(r"Reserved a payment of 60\.00 EUR .* Took a payment of [\d.]+ EUR", taken), taken[:2000]
     for query, there in (
         ("who=mara", True),
         ("who=nobody", False),

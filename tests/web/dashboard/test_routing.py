@@ -233,7 +233,7 @@ async def test_a_merchants_own_rules_are_removed_by_one_who_saw_them_last(tmp_pa
         assert (await operator.post(action, {"csrf": token})).status == 403
         everywhere = await Visitor.signed_in(shop.app, "admin", name="Everywhere")
         log = text(await everywhere.get("/dashboard/audit?owner=installation"))
-        assert "One for all" in log and "Removed the routing" in log
+        assert "One for all" in log and "Removed the routing" in log and "Routing version 4" in log
 
 
 async def test_an_admin_of_the_installation_chooses_whose_rules(tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ async def test_a_breaker_is_opened_and_closed_by_hand(tmp_path: Path) -> None:
         assert (await only.post(path, {"csrf": token, "state": "open"})).status == 403
         admin = await Visitor.signed_in(shop.app, "admin", name="Reader")
         log = text(await admin.get("/dashboard/audit?owner=installation"))
-        assert "Opened or closed a breaker" in log and "They rebuild" in log and "The installation" in log
+        assert "Opened the breaker of b" in log and "Closed the breaker of b" in log and "They rebuild" in log
+        assert "The installation" in log and "b: Opened the breaker By" in text(
+            await admin.get("/dashboard/connectors")
+        )
 
 
 async def test_checkout_has_a_tab_of_its_own(shop: DashboardShop) -> None:

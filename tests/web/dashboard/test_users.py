@@ -73,6 +73,8 @@ async def test_a_user_is_invited_sets_a_password_and_signs_in_with_it(shop: Dash
     again = await Visitor(shop.app).post("/dashboard/sign-in", {"email": "jonas@shop.example", "password": PASSWORD})
     assert again.status == 303
     assert "Jonas jonas@shop.example Support password" in text(await mara.get(PAGE))
+    everywhere = await Visitor.signed_in(shop.app, "admin", name="Everywhere")
+    assert "Invited Jonas as support" in text(await everywhere.get("/dashboard/audit?owner=installation"))
 
 
 async def test_a_wrong_invitation_comes_back_with_what_was_typed(shop: DashboardShop) -> None:

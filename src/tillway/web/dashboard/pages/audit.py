@@ -197,20 +197,41 @@ EXPORTED: dict[exports.List, tuple[str, str]] = {
 }
 
 
+def _made(record: str, after: dict[str, Any]) -> str:
+    """A record that an entry made, in words; empty where its operation says it as well."""
+    amount, currency, kind = after.get("amount_minor"), after.get("currency"), record.partition("_")[0]
+    if kind == "opr" and {"name", "role"} <= after.keys():
+        return f"Invited {after['name']} as {after['role']}"
+    if amount is None or not currency:
+        return ""
+    money = words.money(amount, currency)
+    if kind == "ch" and after.get("status") == "succeeded":
+        return f"{'Took' if after.get('captured') else 'Reserved'} a payment of {money}"
+    return {"re": f"Refunded {money}", "po": f"Paid out {money}"}.get(kind, "")
+
+
+def _switched(record: str, after: dict[str, Any], operation: str) -> str:
+    """A change of a connector's drain or breaker, or of the routing, in words; empty for others."""
+    name = record.split("_", 2)[-1]
+    if operation.endswith("/drain") and "drained" in after:
+        return f"{'Drained' if after['drained'] else 'Took up'} {name}"
+    if operation.endswith("/breaker") and "held_open" in after:
+        return f"{'Opened' if after['held_open'] else 'Closed'} the breaker of {name}"
+    if operation in ("PUT /ops/v1/routing", "tillway routing set") and record.startswith("rtg_") and "version" in after:
+        return f"Routing version {after['version']}"
+    return ""
+
+
 def told(entry: dict[str, Any]) -> str:
     """The action of an entry in words: Refunded 1.01 EUR."""
     for change in entry["changes"]:
         after = change["after"] or {}
-        amount, currency = after.get("amount_minor"), after.get("currency")
-        if change["what"] == "made" and amount is not None and currency:
-            if change["record"].startswith("re_"):
-                return f"Refunded {words.money(amount, currency)}"
-            if change["record"].startswith("po_"):
-                return f"Paid out {words.money(amount, currency)}"
+        if said := _made(change["record"], after) if change["what"] == "made" else "":
+            return said
         if "captured_minor" in after and change["what"] == "changed" and entry["operation"].endswith("/capture"):
             return "Captured a payment"
-        if entry["operation"].endswith("/drain") and "drained" in after:
-            return f"{'Drained' if after['drained'] else 'Took up'} {change['record'].split('_', 2)[-1]}"
+        if said := _switched(change["record"], after, entry["operation"]):
+            return said
     operation: str = entry["operation"]
     if operation == "POST /ops/v1/exports":
         taken = entry["detail"]["export"]

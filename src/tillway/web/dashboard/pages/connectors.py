@@ -118,10 +118,11 @@ async def _story(visit: Visit) -> list[dict[str, Any]]:
     trail = (await visit.door.get("/ops/v1/audit", owner="installation", limit=STORY_ROWS))["data"]
     prefix = f"con_{visit.mode}_"
     return [
-        {**entry, "what": told_of(entry), "name": change["record"].removeprefix(prefix)}
+        {**entry, "what": told_of(entry).removesuffix(f" {name}").removesuffix(" of"), "name": name}
         for entry in trail
         for change in entry["changes"]
         if change["record"].startswith(prefix)
+        for name in [change["record"].removeprefix(prefix)]
     ][:STORY_SHOWN]
 
 
