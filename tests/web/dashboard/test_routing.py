@@ -129,6 +129,9 @@ async def test_a_connector_says_since_when_it_is_out_of_reach(tmp_path: Path) ->
         assert "b: opened by itself Three requests in a row without an answer. Others go first." in words
         assert re.search(r"b is out of reach \d+ s", text(await visitor.get("/dashboard")))
         assert re.search(r"Out of reach .* Opened at [\d:]+ , after three requests in a row without an answer", words)
+        health.tell("succeeded", 0.1, silent)
+        words = text(await visitor.get("/dashboard/connectors"))
+        assert re.search("b: closed again .* b: opened by itself", words), "also within a second, the newest is first"
 
 
 async def test_home_says_when_no_connector_takes_payments_and_which_breaker_a_person_holds(tmp_path: Path) -> None:

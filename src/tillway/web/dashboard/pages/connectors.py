@@ -95,7 +95,7 @@ def _told(visit: Visit, found: list[dict[str, Any]], changed: list[dict[str, Any
             "entry": "",
         }
         for connector in found
-        for one in connector["breaker_changes"]
+        for one in reversed(connector["breaker_changes"])
     ]
     story += [
         {
