@@ -529,7 +529,7 @@ async def assemble(
     client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
     policy = await retention_of(store)
     chosen = msgspec.structs.replace(engine_settings(settings), answer_seconds=policy.answer_hours * 3600)
-    renderer = Renderer(base_url, client_secrets, chosen)
+    renderer = Renderer(base_url, client_secrets, chosen, clock=clock)
     engine = Engine(store, clock, chosen, renderer, client_secrets)
     if recorder is not None:
         engine.telemetry = recorder

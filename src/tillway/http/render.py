@@ -1,7 +1,6 @@
 """Renders a record or a refusal as the bytes of an answer. The engine does this before the commit, so that the answer
 and the change are stored together."""
 
-import time
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +11,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
+from tillway.engine.clock import Clock
 from tillway.engine.core import Load
 from tillway.engine.ids import random_text
 from tillway.http import late
@@ -37,10 +37,13 @@ class Renderer:
         client_secrets: ClientSecrets,
         settings: Settings | None = None,
         *,
+        clock: Clock | None = None,
         compares_stencils: bool = False,
     ) -> None:
-        """`compares_stencils`: each answer is also rendered without its stencil, and must be the same."""
+        """`clock` tells the time of an answer. `compares_stencils`: each answer is also rendered without its stencil,
+        and must be the same."""
         self.base_url = base_url
+        self._clock = clock or Clock()
         self._compares_stencils = compares_stencils
         self.settings = settings or Settings()
         self.client_secrets = client_secrets
@@ -54,7 +57,7 @@ class Renderer:
             self.base_url,
             self.client_secrets,
             caller.api_version,
-            int(time.time()),
+            self._clock.now_ms() // 1000,
             converts,
             scope.key,
         )
