@@ -373,6 +373,11 @@ async def test_a_doubt_tells_each_answer_and_whose_money_it_is(shop: DashboardSh
     await shop.app.wait(20)
     later = text(await visitor.get(f"/dashboard/doubts/{doubt['id']}"))
     times = re.search(r"Asked (\d+) times", later)
+    settled = {"outcome": "succeeded", "reason": "Their clerk said so."}
+    place = f"/dashboard/doubts/{doubt['id']}"
+    assert (await visitor.submit(page, place, settled)).status == 303
+    trail = text(await (await shop.visitor("admin", name="A")).get("/dashboard/audit"))
+    assert "Settled money in doubt" in trail and "Took a payment" not in trail, "the person settled it"
     assert times is not None and f"All {number_in_words(int(times[1]))} questions and answers" in later, later
 
 

@@ -197,6 +197,10 @@ EXPORTED: dict[exports.List, tuple[str, str]] = {
 }
 
 
+SETTLED_BY = ["POST /ops/v1/doubts/{id}/resolve", "tillway doubts resolve"]
+"""The operations of entries that settle a doubt by hand."""
+
+
 def _made(record: str, after: dict[str, Any]) -> str:
     """A record that an entry made, in words; empty where its operation says it as well."""
     amount, currency, kind = after.get("amount_minor"), after.get("currency"), record.partition("_")[0]
@@ -224,6 +228,8 @@ def _switched(record: str, after: dict[str, Any], operation: str) -> str:
 
 def told(entry: dict[str, Any]) -> str:
     """The action of an entry in words: Refunded 1.01 EUR."""
+    if entry["operation"] in SETTLED_BY:
+        return ACTIONS[entry["operation"]]
     for change in entry["changes"]:
         after = change["after"] or {}
         if said := _made(change["record"], after) if change["what"] == "made" else "":

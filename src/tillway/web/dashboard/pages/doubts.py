@@ -5,6 +5,7 @@ from typing import Any
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.exports import export_csv, rows_of
+from tillway.web.dashboard.pages.audit import SETTLED_BY
 from tillway.web.dashboard.pages.payments import overview
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
@@ -17,9 +18,6 @@ KINDS = {
     "payout": "Payout",
 }
 LISTED_MAX = 50
-SETTLED_BY = ["POST /ops/v1/doubts/{id}/resolve", "tillway doubts resolve"]
-"""The operations of entries that settle a doubt by hand."""
-
 LATEST, COUNTED_PAGES = 100, 5
 """The entries of a trail that is too long to look through which are looked at, and how often so many for a number."""
 
