@@ -74,12 +74,12 @@ async def test_a_declined_card_then_one_with_a_challenge(
         await fill(page, "4000 0025 0000 3155")
         await page.press("Pay 119.00 EUR")
         await page.until("location.pathname.startsWith('/3ds/')")
-        await page.press("Fail")
+        await page.press("Fail it")
         await page.until("document.querySelector('[role=alert]')?.textContent.includes('not been charged')")
         await fill(page, "4000 0025 0000 3155")
         await page.press("Pay 119.00 EUR")
         await page.until("location.pathname.startsWith('/3ds/')")
-        await page.press("Complete")
+        await page.press("Confirm")
         await page.until(f"location.href === {shop_address + '/thanks?session=' + session['id']!r}")
         assert not page.complaints, page.complaints
         assert await page.look("document.cookie") == ""

@@ -104,7 +104,7 @@ async def test_a_decline_then_a_challenge_that_fails_then_one_that_ends_well(
         assert error["message"] and error["payment_intent"]["status"] == "requires_payment_method"
 
         await fill(page, "4000 0025 0000 3155")
-        for button, ending in (("Fail", "error"), ("Complete", "paymentIntent")):
+        for button, ending in (("Fail it", "error"), ("Confirm", "paymentIntent")):
             await page.look("told = null")
             await page.press("Pay")
             await page.until("document.querySelector('dialog[open] iframe') !== null")
