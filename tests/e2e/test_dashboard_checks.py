@@ -2,6 +2,8 @@
 each. Those marked without JavaScript run with and without it."""
 
 import asyncio
+import csv
+import io
 import json
 import re
 import subprocess
@@ -18,6 +20,8 @@ import pytest
 from bank_process import BankProcess
 from browser import CHROMIUM, Page, browsing
 from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, invoked, invoked_json
+
+from tillway.web.dashboard.qr_code import qr_path
 
 pytestmark = [
     pytest.mark.soak,
@@ -359,8 +363,9 @@ def breaker_of(server: TillwayServer, name: str) -> str:
     return next(str(one["breaker"]) for one in found if one["name"] == name)
 
 
+@BOTH
 async def test_16_a_rule_moves_its_payments_while_a_bank_is_stopped_and_draining_ends_the_last(
-    banks: Banks, tmp_path: Path
+    banks: Banks, tmp_path: Path, scripts: bool
 ) -> None:
     server, a = banks.server, banks.banks["a"]
     rules = {"rules": [{"name": "Euros", "when": {"currency": ["eur"]}, "use": ["a", "b"]}], "otherwise": ["b"]}
@@ -369,7 +374,7 @@ async def test_16_a_rule_moves_its_payments_while_a_bank_is_stopped_and_draining
     await asyncio.to_thread(invoked_json, "routing", "set", rules_file, "--data-dir", banks.data_dir)
     wait(lambda: server.call("GET", f"/ops/v1/payments/{pay(server)}/route")[1]["rule"] == "Euros")
     assert connector_of(server, pay(server)) == "a" and connector_of(server, pay(server, currency="usd")) == "b"
-    async with desk(server, tmp_path) as here:
+    async with desk(server, tmp_path, scripts=scripts) as here:
         a.stop()
         assert [connector_of(server, pay(server, 1000 + n)) for n in range(3)] == ["b"] * 3
         await here.open("")
@@ -523,6 +528,153 @@ async def test_10_a_column_of_a_chart_leads_to_a_list_with_the_same_sum(
         assert "55.55" in label, label
         words = await here.open(fresh.base_url + await here.page.look(f"{column}.at(-1).href.baseVal"))
         assert "2 payments 55.55 EUR taken" in words, words[:800]
+
+
+NUMBERS = "[...document.querySelectorAll({selector})].map(one => one.innerText.trim())"
+
+
+async def numbers(here: Desk, selector: str) -> list[float]:
+    """The numbers in the elements of a selector, in their order; a dash is the sign of a negative one."""
+    told = await here.page.look(NUMBERS.format(selector=json.dumps(selector)))
+    found = [re.sub(r"[^0-9.\-]", "", text.replace("\N{MINUS SIGN}", "-")) for text in told]
+    return [float(text) for text in found if text]
+
+
+@BOTH
+async def test_11_decline_reasons_add_up_to_the_declined_tab(
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    pay(fresh)
+    for method in ("chargeDeclinedInsufficientFunds", "chargeDeclinedInsufficientFunds", "chargeDeclined"):
+        pay(fresh, payment_method=f"pm_card_visa_{method}")
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        panel = "[...document.querySelectorAll('.panel')].find(one => one.innerText.includes('Why payments'))"
+        await here.has("Why payments were declined")
+        told = await here.page.look(f"{panel}.innerText")
+        counts = await here.page.look(f"[...{panel}.querySelectorAll('a b')].map(one => Number(one.innerText))")
+        assert sorted(counts) == [1, 2] and "3 in 30 days" in told
+        assert "Declined 3" in await here.open("/payments?days=30")
+        await here.open("")
+        await here.page.look(f"{panel}.querySelector('a').click(), true")
+        await here.at("/payments")
+        assert f"{counts[0]} payments" in await here.words()
+
+
+@BOTH
+async def test_12_a_csv_has_the_rows_and_the_sum_of_its_list(
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    made = {"eur": (9900, 1250), "jpy": (500, 1200), "kwd": (12340, 5670)}
+    for currency, amounts in made.items():
+        for amount in amounts:
+            pay(fresh, amount, currency=currency, description="=1+1")
+    decimals = {"eur": 2, "jpy": 0, "kwd": 3}
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        for currency, amounts in made.items():
+            await here.open(f"/payments?currency={currency}")
+            ids = await here.page.look(
+                "[...document.querySelectorAll('td a.go')].map(one => one.pathname.split('/').pop())"
+            )
+            taken = next(sum for sum in await numbers(here, ".sums b") if sum != len(amounts))
+            address = await here.page.look("document.querySelector('a[download]').href")
+            answer = await here.page.tab.request.get(address)
+            assert answer.headers["content-type"].startswith("text/csv")
+            rows = list(csv.DictReader(io.StringIO(await answer.text())))
+            assert [row["id"] for row in rows] == ids and len(ids) == len(amounts)
+            written = {f"{amount / 10 ** decimals[currency]:.{decimals[currency]}f}" for amount in amounts}
+            assert {row["amount"] for row in rows} == written and {row["description"] for row in rows} == {"'=1+1"}
+            assert sum(float(row["captured"]) for row in rows) == pytest.approx(taken)
+
+
+@BOTH
+async def test_15_a_link_is_made_paid_and_closes_at_its_limit(
+    fresh: TillwayServer, tmp_path: Path, scripts: bool
+) -> None:
+    async with desk(fresh, tmp_path, scripts=scripts) as here:
+        await here.open("/links/new")
+        for label, value in {
+            "What it is for": "A pot",
+            "Amount": "20.50",
+            "Currency": "EUR",
+            "Closes after so many payments": "1",
+        }.items():
+            await here.page.fill(label, value)
+        await here.send("Make link")
+        address = await here.page.look("document.querySelector('svg.qr').getAttribute('aria-label')")
+        address = address.removeprefix("QR code for ")
+        drawn = qr_path(address)
+        assert drawn and await here.page.look("document.querySelector('svg.qr path').getAttribute('d')") == drawn[0]
+        made = await here.page.look("location.pathname")
+        await here.page.open(address)
+        fields = {
+            "E-mail, for the receipt": "b@shop.example",
+            "Card number": "4242 4242 4242 4242",
+            "Expiry": "12 / 34",
+        }
+        for label, value in {**fields, "Security code": "123", "Name on the card": "Barbara B"}.items():
+            await here.page.fill(label, value)
+        await here.page.press("Pay 20.50 EUR")
+        await here.has("Paid")
+        await here.page.open(address)
+        assert "Pay 20.50" not in await here.words()
+        await here.page.open(fresh.base_url + made)
+        await here.has("Closed")
+        assert fresh.call("GET", "/v1/payment_intents")[1]["data"][0]["amount_received"] == 2050
+
+
+@BOTH
+async def test_17_a_route_names_rule_and_version_and_the_dry_run_adds_up(
+    banks: Banks, tmp_path: Path, scripts: bool
+) -> None:
+    server = banks.server
+    before = [pay(server, 1000 + n) for n in range(3)]
+    rules = {"rules": [{"name": "Euros", "when": {"currency": ["eur"]}, "use": ["b"]}], "otherwise": ["a"]}
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    await asyncio.to_thread(invoked_json, "routing", "set", tmp_path / "rules.json", "--data-dir", banks.data_dir)
+    ruled = ""
+
+    def is_ruled() -> bool:
+        nonlocal ruled
+        ruled = pay(server, 2000)
+        before.append(ruled)
+        return server.call("GET", f"/ops/v1/payments/{ruled}/route")[1]["rule"] == "Euros"
+
+    wait(is_ruled)
+    version = server.call("GET", "/ops/v1/routing")[1]["version"]
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        words = await here.open(f"/payments/{ruled}")
+        assert "Rule 1, Euros" in words and f"Rules, version {version}" in words
+        await here.open("/routing")
+        await here.has("Dry run of the rules in force")
+        table = "table:has(caption):has(tfoot) "
+        rows, together = await numbers(here, f"{table}tbody td.num"), await numbers(here, f"{table}tfoot td.num")
+        width = len(together)
+        assert together[-1] == sum(together[:-1]) == len(before)
+        for place in range(0, len(rows), width):
+            assert rows[place + width - 1] == sum(rows[place : place + width - 1])
+        assert [sum(rows[place::width]) for place in range(width)] == together
+        moved = sum(connector_of(server, payment) == "a" for payment in before)
+        assert f"{moved} of {len(before)}" in await here.words()
+
+
+@BOTH
+async def test_20_the_lines_of_a_payout_add_up_and_the_ledger_sums_to_nothing(
+    start_server: StartServer, made: dict[str, str], tmp_path: Path, scripts: bool
+) -> None:
+    server = start_server(tmp_path / "data", made, ("--settlement-days", "0"))
+    first, _ = pay(server, 9900), pay(server, 3000)
+    assert server.call("POST", "/v1/refunds", {"payment_intent": first, "amount": 2050})[0] == 200
+    status, payout = server.call("POST", "/v1/payouts", {"amount": 5000, "currency": "eur"})
+    assert status == 200, payout
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        await here.open(f"/payouts/{payout['id']}")
+        await here.has("What is in it")
+        *lines, together = await numbers(here, "table:has(th) tbody tr td.num.m2")
+        assert together == 50.00 == pytest.approx(sum(lines)) and len(lines) >= 3
+        await here.open("/balance")
+        sums = await numbers(here, "table.tight tfoot td.num")
+        accounts = await numbers(here, "table.tight tbody td.num")
+        assert sums and set(sums) == {0.0} and sum(accounts) == pytest.approx(0.0) and any(accounts)
 
 
 async def test_13_copy_gives_the_id_and_json_is_the_answer_of_the_api(
@@ -842,13 +994,14 @@ async def test_27_a_form_of_another_session_or_site_changes_nothing(
     assert tillway_server.call("GET", f"/v1/refunds?payment_intent={payment}")[1]["data"] == []
 
 
+@BOTH
 async def test_28_and_29_no_page_complains_or_asks_elsewhere_and_texts_are_texts(
-    tillway_server: TillwayServer, tmp_path: Path
+    tillway_server: TillwayServer, tmp_path: Path, scripts: bool
 ) -> None:
     script = "<script>document.title = 'taken'</script>"
     customer = tillway_server.call("POST", "/v1/customers", {"name": script, "email": "x@shop.example"})[1]
     payment = pay(tillway_server, 1111, description=script, metadata={"note": script}, customer=customer["id"])
-    async with desk(tillway_server, tmp_path) as here:
+    async with desk(tillway_server, tmp_path, scripts=scripts) as here:
         asked = "performance.getEntriesByType('resource').every(one => one.name.startsWith(location.origin))"
         paths = ("", "/payments", f"/payments/{payment}", f"/customers/{customer['id']}", "/events", "/search?q=script")
         for path in paths:
