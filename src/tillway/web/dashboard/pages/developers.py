@@ -123,7 +123,7 @@ async def events_csv(visit: Visit) -> Reply:
     """The events that the filters show, without their objects."""
     filters = _event_filters(visit)
     rows = [_event_row(one) for one in await rows_of(visit, "/v1/events", **filters)]
-    return await export_csv(visit, "events", "events.csv", EVENT_COLUMNS, rows, **_given(filters))
+    return await export_csv(visit, "events", "events.csv", EVENT_COLUMNS, rows, **filters)
 
 
 def _event_row(one: dict[str, Any]) -> list[str]:
@@ -132,11 +132,6 @@ def _event_row(one: dict[str, Any]) -> list[str]:
         *(one["id"], words.iso(one["created"]), one["type"], one["data"]["object"].get("id") or ""),
         *(asked.get("id") or "", asked.get("idempotency_key") or "", str(one["pending_webhooks"])),
     ]
-
-
-def _given(filters: dict[str, Any]) -> dict[str, Any]:
-    """The filters that choose something."""
-    return {name: value for name, value in filters.items() if value is not None}
 
 
 @page("GET", "/events/{id}", place="/developers")
@@ -215,7 +210,7 @@ async def requests_csv(visit: Visit) -> Reply:
     """The requests that the filters show, without their bodies."""
     filters = _request_filters(visit)
     rows = [_request_row(one) for one in await rows_of(visit, "/ops/v1/requests", **filters)]
-    return await export_csv(visit, "requests", "requests.csv", REQUEST_COLUMNS, rows, **_given(filters))
+    return await export_csv(visit, "requests", "requests.csv", REQUEST_COLUMNS, rows, **filters)
 
 
 def _request_row(one: dict[str, Any]) -> list[str]:
