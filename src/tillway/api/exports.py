@@ -6,7 +6,7 @@ from tillway.domain.operator import REASON_MAX
 from tillway.engine.caller import Caller
 from tillway.http.masking import mask_personal
 from tillway.http.params import Enum, Integer, Open, Params, Text
-from tillway.http.render import encode
+from tillway.http.render import kept
 from tillway.http.routes import Answer, Call, route
 
 LISTS: Final = (
@@ -41,6 +41,4 @@ async def enter_export(call: Call, asked: Caller, kind: str, detail: dict[str, A
     engine = call.platform.engine
     call.caller.reason = call.params.get("reason") or call.caller.reason
     await engine.note(call.caller, detail)
-    shown = {"object": kind, "created": engine.clock.now_ms() // 1000, **told}
-    await engine.keep_body(asked, encode(shown))
-    return shown
+    return await kept(engine, asked, {"object": kind, "created": engine.clock.now_ms() // 1000, **told})

@@ -15,7 +15,7 @@ from tillway.engine.attempts import Connection
 from tillway.engine.connections import SIMULATOR
 from tillway.engine.references import reference_of_record
 from tillway.http.params import Amount, Array, Enum, Id, Integer, Object, Parameter, Params, Text
-from tillway.http.render import encode
+from tillway.http.render import kept
 from tillway.http.routes import Answer, Call, route
 from tillway.http.wire import quote
 from tillway.operations import notices
@@ -81,9 +81,7 @@ async def set_simulator(call: Call) -> Answer:
     await call.platform.engine.note(call.caller, {"before": before, "after": after})
     if not await found.set_faults(_place(call), given):
         raise Refused("busy")
-    shown = {"object": "simulator", "faults": after}
-    await call.platform.engine.keep_body(call.caller, encode(shown))
-    return shown
+    return await kept(call.platform.engine, call.caller, {"object": "simulator", "faults": after})
 
 
 def _place(call: Call) -> str:

@@ -11,7 +11,7 @@ from tillway.domain.operator import REASON_MAX
 from tillway.domain.refusal import Refused
 from tillway.engine.platform import BackupMade, CommandFailed, Commands
 from tillway.http.params import Params, Text
-from tillway.http.render import encode
+from tillway.http.render import kept
 from tillway.http.routes import Answer, Call, route
 from tillway.store.codec import QUEUES, STORED_QUEUES
 from tillway.store.port import PAGE_MAX
@@ -58,8 +58,10 @@ async def examine(call: Call) -> Answer:
     states = [one["state"] for one in found["findings"]]
     told = {"failed": states.count("fail"), "warned": states.count("warn")}
     await _note(call, {"doctor": told})
-    return await _kept(
-        call, {"object": "doctor", "findings": found["findings"], "ok": found["ok"], "ran_at": _now(call)}
+    return await kept(
+        call.platform.engine,
+        call.caller,
+        {"object": "doctor", "findings": found["findings"], "ok": found["ok"], "ran_at": _now(call)},
     )
 
 
@@ -74,13 +76,7 @@ async def back_up(call: Call) -> Answer:
         await _note(call, {"backup": {"failed": str(failed)}})
         return {"object": "backup", "bytes": None, "directory": None, "made_at": None, "ok": False, "why": str(failed)}
     await _note(call, {"backup": {"directory": made.directory, "bytes": made.bytes}})
-    return await _kept(call, {**_backup(made), "ok": True, "why": None})
-
-
-async def _kept(call: Call, shown: dict[str, Any]) -> dict[str, Any]:
-    """Keep the answer of a command that was run, so that a repeat under the request's key does not run it again."""
-    await call.platform.engine.keep_body(call.caller, encode(shown))
-    return shown
+    return await kept(call.platform.engine, call.caller, {**_backup(made), "ok": True, "why": None})
 
 
 async def _note(call: Call, detail: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from tillway.domain.refusal import RULES, Refused
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.core import Load
+from tillway.engine.core import Engine, Load
 from tillway.engine.ids import random_text
 from tillway.http import late
 from tillway.http.errors import render_refusal
@@ -28,6 +28,12 @@ FLOODED: Final = frozenset((401, 403, 429))
 
 KEPT_MAX: Final = 256
 """Refusals that are kept as bytes: an attacker decides how many there are."""
+
+
+async def kept(engine: Engine, asked: Caller, shown: dict[str, Any]) -> dict[str, Any]:
+    """Keep the answer of what was done under the key of who `asked`, so that a repeat does not do it again."""
+    await engine.keep_body(asked, encode(shown))
+    return shown
 
 
 class Renderer:
