@@ -16,6 +16,7 @@ from tillway.store.codec import decode
 from tillway.store.port import Store
 from tillway.testing.in_process import InProcessApp, MovedClock
 from tillway.vault.keyring import Keyring
+from tillway.web.dashboard.pages.search import FINGERPRINT
 from tillway.wiring import assemble
 
 
@@ -100,6 +101,7 @@ async def test_kept_cards_and_requests_are_groups_of_their_own(tmp_path: Path) -
     asked = r"Requests 2 GET /ops/v1/kept_cards .* 200, last4 is 4444 POST /v1/refunds .* 400, key order- 4444"
     assert re.search(asked, shown), shown
     assert "order-<mark>4444</mark>" in page.body.decode() and f"/customers/{customer}" in page.body.decode()
+    assert re.fullmatch(FINGERPRINT, "LGJSuNCNOInyrPad"), "one without a digit"
     assert f"fingerprint {fingerprint}" in text(await visitor.get(f"/dashboard/search?q={fingerprint}"))
     assert "No such" in text(await visitor.get("/dashboard/search?q=no such payment")), "by the error's words"
     await shop.post("/v1/payment_intents", amount=700, currency="eur", metadata={"order": "<b>TEA-5555"})
