@@ -461,7 +461,8 @@ def test_every_error_over_http(client: HttpClient) -> None:
     for wrong, reason in (
         ({**body, "extra": 1}, "Received unknown parameter: extra"),
         ({name: body[name] for name in body if name != "cvv"}, "Missing required param: cvv."),
-        ({**body, "amount": "much"}, "amount: Invalid integer: much"),
+        ({**body, "amount": 1.5}, "amount: Invalid integer: 1.5"),
+        ({**body, "amount": "100"}, "Write amount as a JSON number of minor units, such as 1050."),
         ({**body, "cardNumber": "12"}, "cardNumber: The card number is not a valid credit card number."),
     ):
         assert client.post("/make-payment", **wrong) == (400, {"failCode": 400, "failReason": reason})
@@ -515,7 +516,7 @@ def test_the_examples_run(client: HttpClient, example: Callable[..., list[str]])
         assert example(name, client.key, client.account)[-1] == "Accepted ************1543 100 GBP"
 
 
-@pytest.mark.parametrize("wrong", [{}, [], 7, True, {"id": "x"}], ids=str)
+@pytest.mark.parametrize("wrong", [{}, [], 7, True, {"id": "x"}, None], ids=str)
 @pytest.mark.parametrize("key", ["own", "none", "wrong"])
 async def test_a_field_of_the_wrong_type_comes_before_anything_else(shop: Shop, wrong: Any, key: str) -> None:
     given = {"own": shop.merchant.key, "none": None, "wrong": "sk_test_nobody"}[key]
@@ -527,6 +528,10 @@ async def test_a_field_of_the_wrong_type_comes_before_anything_else(shop: Shop, 
             ("/make-payment", {"paymentId": "x", "merchantId": "acct_another", **EXAMPLE, field: wrong})
             for field in EXAMPLE
             if type(wrong) is not int
+        ),
+        *(
+            ("/make-payment", {"paymentId": "x", "merchantId": "acct_another", **EXAMPLE, field: number})
+            for field, number in (("amount", "100"), ("amount", 100.5), ("expiryYear", 2030.5))
         ),
     ):
         answer = await shop.app.send(

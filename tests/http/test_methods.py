@@ -115,6 +115,21 @@ def test_one_host_is_needed(tillway_server: TillwayServer) -> None:
     assert send_raw(tillway_server, "GET /healthz HTTP/1.0\n\n").startswith(b"HTTP/1.0 200")
 
 
+@pytest.mark.parametrize("path", ["/v1/customers", "/create-payment"])
+@pytest.mark.parametrize("header", ["Authorization", "Idempotency-Key", "Tillway-Account"])
+def test_a_header_that_says_who_asks_stands_once(tillway_server: TillwayServer, path: str, header: str) -> None:
+    own = {
+        "Authorization": f"Bearer {tillway_server.secret_key}",
+        "Idempotency-Key": "once",
+        "Tillway-Account": tillway_server.account,
+    }
+    lines = "".join(f"{name}: {value}\n" for name, value in (*own.items(), (header, "another")))
+    request = f"POST {path} HTTP/1.1\nHost: a\n{lines}Content-Length: 0\nConnection: close\n\n"
+    answer = send_raw(tillway_server, request)
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+    assert header.encode() in answer
+
+
 def test_a_compressed_body_is_refused_by_name(tillway_server: TillwayServer) -> None:
     for coding, status, code in (
         ("gzip", 415, "content_encoding_unsupported"),

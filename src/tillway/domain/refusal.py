@@ -87,6 +87,7 @@ RULES: dict[str, Rule] = {
         415, _INVALID, "Send the body as it is, without compression: this server decodes no Content-Encoding."
     ),
     "host_missing": Rule(400, _INVALID, "Send exactly one Host header (RFC 9112, section 3.2)."),
+    "header_repeated": Rule(400, _INVALID, "Send this header once."),
     "parameter_unknown": Rule(400, _INVALID, "Received an unknown parameter."),
     "parameter_missing": Rule(400, _INVALID, "A required parameter is missing."),
     "parameter_invalid_empty": Rule(400, _INVALID, "This parameter cannot be empty."),

@@ -317,9 +317,10 @@ class Api:
         body_first = small and (dialect.types_first or not request.headers.get("authorization"))
         if not body_first:
             await identify_caller(self.authenticator, self.throttle, request, route, caller, None)
-        raw: dict[str, Any] = drop_nulls(self._parse_parameters(request, dialect), route.params)
+        parsed = self._parse_parameters(request, dialect)
         if dialect.types_first:
-            route.params.check_types(raw)
+            route.params.check_types(parsed)
+        raw: dict[str, Any] = drop_nulls(parsed, route.params)
         if body_first:
             await identify_caller(self.authenticator, self.throttle, request, route, caller, raw)
         if route.access != "anyone":

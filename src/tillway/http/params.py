@@ -834,20 +834,27 @@ class Params(Object):
         return params
 
     def check_types(self, raw: dict[str, Any]) -> None:
-        """Refuse the first parameter whose value has the wrong JSON type, whatever else is wrong with the request."""
+        """Refuse the first parameter whose value has the wrong JSON type, whatever else is wrong with the request.
+
+        An amount in minor units is a number here. Digits of other integers, such as a card's year, may be text.
+        """
         for name, value in raw.items():
             parameter = self.members.get(name)
-            textual = isinstance(parameter, Text | Credential | Currency)
-            numeric = isinstance(parameter, Integer | MajorUnits)
-            if (
-                (textual and not isinstance(value, str))
-                or (numeric and isinstance(value, bool | dict | list | str))
-                or (isinstance(parameter, CardField) and not isinstance(value, str) and type(value) is not int)
-            ):
-                assert parameter is not None
-                parameter.read(value, name)
-                if isinstance(parameter, Credential):
+            if value is None:
+                if parameter is not None and parameter.required:
+                    raise Refused("parameter_missing", f"Missing required param: {name}.", param=name)
+            elif isinstance(parameter, Credential):
+                if type(value) is not str:
                     raise Refused("parameter_invalid_string", f"Invalid {quote(name)}: a string", param=quote(name))
+            elif isinstance(parameter, Amount) and type(value) is str:
+                _refuse_integer(f"Write {quote(name)} as a JSON number of minor units, such as 1050.", name)
+            elif (
+                (isinstance(parameter, Text | Currency) and type(value) is not str)
+                or (isinstance(parameter, Integer) and type(value) is not int)
+                or (isinstance(parameter, MajorUnits) and type(value) is not int and type(value) is not Decimal)
+                or (isinstance(parameter, CardField) and type(value) is not str and type(value) is not int)
+            ):
+                parameter.read(value, name)
 
     def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Return the typed values of `raw`, parsed by `wire`. Raises `Refused`: unknown names first, missing last."""
