@@ -52,7 +52,7 @@ OF_PROMISES = (
     Bug("forgets_the_key", 15, "one key, one payment"),
     Bug("loses_the_task", 15, "nothing is left under way"),
     Bug("settles_twice", 20, "events are told once", short=True),
-    Bug("takes_a_full_disk_for_done", 10, "a key is never forgotten", fault="full_disk"),
+    Bug("takes_a_full_disk_for_done", 20, "a key is never forgotten", fault="full_disk"),
 )
 
 

@@ -191,9 +191,9 @@ class Bank:
     `operations_max` bounds the memory, oldest first; None is for a bank that knows all.
 
     `key` keys the hash of contents; a caller that stores or shares the hashes must give one. Without it they are those
-    of this process, which take a tenth. `now` gives epoch
-    seconds, which only the list of operations uses. `pages` is the address at which a server shows the bank's pages of
-    3-D Secure, up to the reference; None where there is no server: then no customer is sent anywhere.
+    of this process, which take a tenth of the time. `now` gives epoch seconds, which only the list of operations uses.
+    `pages` is the address at which a server shows the bank's pages of 3-D Secure, up to the reference; None where there
+    is no server: then no customer is sent anywhere.
     """
 
     def __init__(
