@@ -15,6 +15,7 @@ from tillway.http.messages import Request, Response
 from tillway.http.redaction import discreet_text, redacted_answer, redacted_body
 from tillway.http.request_log import RequestLog
 from tillway.settings import Settings
+from tillway.store.port import Row
 from tillway.testing.in_process import InProcessApp, Merchant
 from tillway.wiring import assemble
 
@@ -220,6 +221,31 @@ async def test_more_requests_than_one_batch_holds_stay_in_order(app: InProcessAp
         if not page["has_more"]:
             break
     assert found == ids[::-1]
+
+
+async def test_a_page_reads_no_more_batches_than_its_lines_need(tmp_path: Path) -> None:
+    """Five full batches were read for a page of a hundred lines, however few of them it showed."""
+    app = await InProcessApp.open(tmp_path)
+    merchant, read = await app.merchant(), list[int]()
+    query = app.store.query
+
+    async def counting(index: str | None, partition: str, **bounds: Any) -> list[Row]:
+        rows = await query(index, partition, **bounds)
+        if partition.endswith("/rql_"):
+            read.append(len(rows))
+        return rows
+
+    app.store.query = counting  # type: ignore[method-assign]  # It counts and calls the store.
+    for lines in (1, 1, BATCH_MAX, 1, 1, 1, BATCH_MAX):
+        for _ in range(lines):
+            await app.call(merchant, "GET", "/v1/balance")
+        await app.running.api.request_log.flush()
+    assert len(await listed(app, merchant, limit=100)) == 100
+    assert read == [1]
+    read.clear()
+    assert len(await listed(app, merchant, limit=BATCH_MAX // 2, path="/v1/customers")) == 0
+    assert read == [1, 2, 4, 0], "it reads twice as many each time, up to the oldest"
+    await app.close()
 
 
 async def test_others_do_not_see_them(app: InProcessApp) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
-from tillway.engine.availability import as_released
+from tillway.engine.availability import all_as_released, as_released
 from tillway.http.lists import keep_equal, list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params, pick
 from tillway.http.routes import Answer, Call, Page, route
@@ -45,7 +45,7 @@ async def list_balance_transactions(call: Call) -> Answer:
         call, "txn", index=index, partition=partition, keep=keep, noun="balance transaction", also=also
     )
     load, now = call.platform.engine.load(scope), call.platform.engine.clock.now_ms() // 1000
-    page.records = [await as_released(load, entry, now) for entry in page.records]
+    page.records = await all_as_released(load, page.records, now)
     return page
 
 

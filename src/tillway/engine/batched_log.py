@@ -7,7 +7,7 @@ drops lines and says how many; a process that is killed loses its last second.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -39,8 +39,10 @@ TIME_LENGTH: Final = 9
 ID_LENGTH: Final = 14
 SECONDS_PER_DAY: Final = 24 * 60 * 60
 
-_BATCHES: Final = 5
-"""Batches that a list reads at a time."""
+_BATCHES_AT_ONCE: Final = 20
+_LINES_AT_ONCE: Final = 1000
+"""Most batches that a list reads at a time, and about how many lines: it reads one batch first, which most pages need,
+and then twice as many each time. So a page of a busy merchant, whose batches are full, does not read five of them."""
 
 Line = TypeVar("Line")
 
@@ -198,18 +200,22 @@ async def lines_within(
     if place is not None:
         held = log.lines_of(place.batch)
         yield list(held[: place.number][::-1] if is_newest_first else held[place.number + 1 :])
-    async for batches in _batches_within(
-        store,
-        scope_key,
-        log.prefix,
-        log.kind,
-        first=first,
-        last=last,
-        now=now,
-        cursor=place.key if place is not None else None,
-        is_newest_first=is_newest_first,
-    ):
-        yield [line for batch in batches for line in log.lines_of(batch)[::step]]
+    at_once, read, lines = 1, 0, 0
+    after, until = _batch_keys(scope_key, log.prefix, first, last, now, is_newest_first=is_newest_first)
+    if place is not None:
+        after = min(after, place.key) if is_newest_first else max(after, place.key)
+    keys = f"{scope_key}/{log.prefix}_"
+    order: Literal["newest", "oldest"] = "newest" if is_newest_first else "oldest"
+    while True:
+        rows = await store.query(None, keys, after=after, until=until, limit=at_once, order=order)
+        found = [decode(row.key.partition("/")[2], row.body) for row in rows]
+        batches = [one for one in found if isinstance(one, log.kind) and getattr(one, "expires_at", 0) > now]
+        some = [line for batch in batches for line in log.lines_of(batch)[::step]]
+        yield some
+        if len(rows) < at_once:
+            return
+        after, read, lines = rows[-1].key, read + len(rows), lines + len(some)
+        at_once = min(2 * at_once, _BATCHES_AT_ONCE, max(1, _LINES_AT_ONCE * read // max(lines, 1)))
 
 
 async def _batches_about(
@@ -234,32 +240,12 @@ async def _batches_about(
         after = rows[-1].key
 
 
-async def _batches_within(
-    store: Store,
-    scope_key: str,
-    prefix: str,
-    kind: type[Batch],
-    *,
-    first: int,
-    last: int,
-    now: int,
-    cursor: str | None,
-    is_newest_first: bool,
-) -> AsyncIterator[list[Batch]]:
-    """Yield the batches that may hold lines which began from `first` to `last` (epoch seconds), some at a time.
-    `cursor` is the key of a batch to begin after."""
+def _batch_keys(
+    scope_key: str, prefix: str, first: int, last: int, now: int, *, is_newest_first: bool
+) -> tuple[str, str]:
+    """The keys, both exclusive and in the order asked for, between which the batches lie that may hold lines which
+    began from `first` to `last` (epoch seconds)."""
     keys = f"{scope_key}/{prefix}_"
     newest = keys + base62((min(last, now) + LATE_SECONDS) * 1_000_000, TIME_LENGTH)
     oldest = keys + base62(first * 1_000_000, TIME_LENGTH)
-    after, until = (newest, oldest) if is_newest_first else (oldest, newest)
-    if cursor is not None:
-        after = min(after, cursor) if is_newest_first else max(after, cursor)
-    while True:
-        rows = await store.query(
-            None, keys, after=after, until=until, limit=_BATCHES, order="newest" if is_newest_first else "oldest"
-        )
-        found = [decode(row.key.partition("/")[2], row.body) for row in rows]
-        yield [one for one in found if isinstance(one, kind) and getattr(one, "expires_at", 0) > now]
-        if len(rows) < _BATCHES:
-            return
-        after = rows[-1].key
+    return (newest, oldest) if is_newest_first else (oldest, newest)
