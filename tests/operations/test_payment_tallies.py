@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ async def test_it_counts_what_a_scan_counts_before_and_after_changes(app: InProc
         app.clock.ahead_seconds += 1800
 
 
-async def test_the_ranges_of_a_filter_leave_no_payment_out(app: InProcessApp) -> None:
+async def test_the_places_of_a_filter_leave_no_payment_out(app: InProcessApp) -> None:
     merchant, choose = await app.merchant(), random.Random(8)
     scope = Scope(account=merchant.account, mode="test").key
     for _ in range(25):
@@ -90,9 +91,9 @@ async def test_the_ranges_of_a_filter_leave_no_payment_out(app: InProcessApp) ->
     await counted(tally, Filter())
     for wanted in FILTERS:
         found: list[list[str]] = []
-        for ranges in ([], tally.ranges(wanted)):
+        for next_place in (None, partial(tally.next_place, wanted)):
             async with app.running.platform.scans.begin(scope) as scan:
-                pages = payment_overviews.overviews(app.store, scope, wanted, scan=scan, page=3, ranges=ranges)
+                pages = payment_overviews.overviews(app.store, scope, wanted, scan=scan, page=3, next_place=next_place)
                 found.append([row.payment.id async for rows in pages for row in rows])
         assert found[0] == found[1], wanted
 
@@ -117,7 +118,7 @@ async def test_a_caller_does_not_wait_for_a_long_first_look(app: InProcessApp, m
     tally.hold()
     monkeypatch.setattr(payment_tallies, "WAIT_SECONDS", 0)
     await tally.catch_up()
-    assert tally.ranges(Filter()) == [(f"{scope}/pi_", None)]
+    assert tally.next_place(Filter(), f"{scope}/pi_8") == f"{scope}/pi_8"
     told = tally.count(Filter())
     assert told.since == told.as_of > 0 and not told.totals.states
     tally.held.set()

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from tillway.domain.payment_intent import PaymentIntent
@@ -44,9 +45,10 @@ async def list_overviews(call: Call) -> Answer:
     wanted, scope = _read_filter(call.params), call.caller.scope_key
     asked = await asked_page(call, "pi", "payment")
     found: list[Overview] = []
-    ranges = []
+    next_place = None
     if wanted.states or wanted.connectors or wanted.reasons or wanted.currencies:
-        ranges = (await payment_tallies.tally_of(call.platform.engine, scope)).ranges(wanted)
+        tally = await payment_tallies.tally_of(call.platform.engine, scope)
+        next_place = partial(tally.next_place, wanted)
     async with call.platform.scans.begin(scope) as scan:
         pages = payment_overviews.overviews(
             call.platform.store,
@@ -56,7 +58,7 @@ async def list_overviews(call: Call) -> Answer:
             after=asked.cursor,
             order=asked.order,
             page=asked.limit + 1 if wanted.is_all else payment_overviews.PAGE_ROWS,
-            ranges=ranges,
+            next_place=next_place,
         )
         async for rows in pages:
             found += rows

@@ -308,12 +308,13 @@ async def overviews(
     after: str | None = None,
     order: Literal["newest", "oldest"] = "newest",
     page: int = PAGE_ROWS,
-    ranges: Sequence[tuple[str, str | None]] = (),
+    next_place: Callable[[str], str | None] | None = None,
 ) -> AsyncIterator[list[Overview]]:
     """The payments that `wanted` accepts, a page of those read at a time, behind the one with the id `after`.
 
-    `page` is the number of payments read at once, at most KEYS_MAX. `ranges` of keys, newest first, leave out payments
-    that are surely none of them. Refused `search_too_broad` beyond the budget of `scan`.
+    `page` is the number of payments read at once, at most KEYS_MAX. `next_place` passes over payments that are surely
+    none of them: it moves a key down, as `Tally.next_place` does. Refused `search_too_broad` beyond the budget of
+    `scan`.
     """
     place = f"{scope_key}/{after}" if after else None
     index, partition = None, f"{scope_key}/pi_"
@@ -337,19 +338,11 @@ async def overviews(
         if len(rows) < min(page, KEYS_MAX):
             return
         place = rows[-1].key
-        if ranges and order == "newest":
-            place = _next_place(place, ranges)
+        if next_place is not None and order == "newest":
+            place = next_place(place)
             if place is None:
                 return
         await scan.go_on()
-
-
-def _next_place(place: str, ranges: Sequence[tuple[str, str | None]]) -> str | None:
-    """The first key from `place` on, downwards, that lies in one of the ranges; None if there is none."""
-    for first, end in ranges:
-        if first < place:
-            return place if end is None or place <= end else end
-    return None
 
 
 def _closer(place: str | None, begin: str | None, order: str) -> str | None:

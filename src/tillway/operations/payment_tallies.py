@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -146,20 +146,16 @@ class Tally:
         """The second of the oldest payment that is counted."""
         return _second_of(self.chunks[0].first) if self.chunks else self.as_of
 
-    def ranges(self, wanted: Filter) -> list[tuple[str, str | None]]:
-        """The keys, from `first` on up to another, between which payments lie that `wanted` may accept, newest
-        first."""
+    def next_place(self, wanted: Filter, place: str) -> str | None:
+        """The key, `place` or one below it, below which the next payments downwards lie that `wanted` may accept; None
+        if there are none."""
         if not self.chunks:
-            return [(self._head, None)]  # The first look has taken longer than a caller waits.
-        ends = [*self._firsts[1:], None]
-        found = [
-            (chunk.first, end)
-            for chunk, end in zip(self.chunks, ends, strict=True)
-            if end is None or any(accepts(wanted, key) for cells in chunk.hours.values() for key in cells)
-        ]
-        if not self.complete:
-            found.insert(0, (self._head, self._firsts[0] if self._firsts else None))
-        return found[::-1]
+            return place  # The first look has taken longer than a caller waits.
+        for at in range(bisect_left(self._firsts, place) - 1, -1, -1):
+            end = self._firsts[at + 1] if at + 1 < len(self._firsts) else None
+            if end is None or any(accepts(wanted, key) for cells in self.chunks[at].hours.values() for key in cells):
+                return place if end is None else min(place, end)
+        return None if self.complete else min(place, self._firsts[0])
 
     async def _take_changes(self) -> None:
         now_ms = self._engine.clock.now_ms()
