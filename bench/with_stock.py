@@ -7,6 +7,8 @@ Payments a second, lists, searches, the balance, the dashboard's home, the start
 installation of some thousand payments and at one with the stock (`bench/stock.py`). The share is the time with few over
 the time with many: 1.00 is as fast, and the aim is at least 0.90, except of a backup, which copies every page. Reads
 have a second share, of the server's processor time for the same calls, which other work on the machine hardly touches.
+They are made in rounds, one of each at each installation, so that a moment of other work meets one read of a round, and
+the two answers must be of the same length: an answer with less in it is faster for that reason alone.
 Every payment is looked for in the database afterwards. What a server links and adds up in the background is done
 before anything is measured.
 """
@@ -22,10 +24,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 import uvloop
@@ -61,19 +63,44 @@ RATES = 3
 CONNECTIONS = 64
 COUNTED_WITHIN_SECONDS = 3600
 
+LENGTHS_DIFFER = 0.05
+"""By which part the answers of a read may differ in length: what stands in them differs in a digit or a name."""
+
+LOGGED = 101
+"""Requests that both servers answer before each list of requests: as many as it reads. The log holds its lines in
+batches of a second, whose sizes else depend on what was asked before."""
+
 LISTS = (
     "/v1/payment_intents?limit=100",
     "/v1/payment_intents?limit=100&created[gte]=1",
     "/v1/charges?limit=100",
     "/v1/balance_transactions?limit=100",
     "/v1/events?limit=100",
-    "/ops/v1/requests?limit=100",
+    "/v1/events?limit=100&type=charge.succeeded",
+    "/ops/v1/payments?limit=100",
 )
+REQUESTS = "/ops/v1/requests?limit=100"
 SEARCHES = (
     '/v1/payment_intents/search?limit=100&query=status:"succeeded"',
     "/v1/payment_intents/search?limit=100&query=amount>1000",
+    '/v1/payment_intents/search?limit=100&query=currency:"usd"',
+    "/v1/payment_intents/search?limit=100&query=created>1",
+    "/v1/payment_intents/search?limit=100&query=customer:null",
+    """/v1/payment_intents/search?limit=100&query=metadata["order"]:"6735\"""",
     "/v1/charges/search?limit=100&query=amount:2000",
+    '/v1/charges/search?limit=100&query=refunded:"false"',
+    '/v1/charges/search?limit=100&query=disputed:"false"',
+    '/v1/charges/search?limit=100&query=payment_method_details.card.last4:"4242"',
+    '/v1/charges/search?limit=100&query=payment_method_details.card.brand:"visa"',
+    "/ops/v1/payments?limit=100&last4=4242",
+    "/ops/v1/payments?limit=100&amount_min=10&amount_max=30",
 )
+COUNTED_SEARCHES = (
+    "/ops/v1/payments?limit=100&state[]=succeeded",
+    "/ops/v1/payments?limit=100&currency[]=usd",
+    "/ops/v1/payments?limit=100&connector[]=simulator",
+)
+"""Searches that ask the dashboard's counts where to look. The first of them begins the count."""
 
 
 T = TypeVar("T")
@@ -157,20 +184,19 @@ def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequenc
         Asking(server, {"authorization": f"Bearer {each.merchant.secret_key}"})
         for server, each in zip(running, both, strict=True)
     ]
-    for part, addresses in (("lists", LISTS), ("searches", SEARCHES)):
-        if part in parts:
-            timed += [_reads(f"`GET {address}`", asking, [address] * 2) for address in addresses]
+    reads = [_read(asking, address) for part in ("lists", "searches") if part in parts for address in OF_PART[part]]
     if "lists" in parts:
         page = "/v1/payment_intents?limit=100"
-        behind = [f"{page}&starting_after={ask.oldest(page)}" for ask in asking]
-        timed.append(_reads("the page behind the first", asking, behind))
+        behind = tuple(f"{page}&starting_after={ask.oldest(page)}" for ask in asking)
+        reads.append(Read("the page behind the first", asking, behind))
+        reads.append(_read(asking, REQUESTS, first=_fill_log))
+    timed += _timed_reads(reads)
     if {"balance", "dashboard"} & {*parts}:
         # A server that has run for so long reads only what was written since.
         time.sleep(max(SETTLED_SECONDS + 5 - (time.monotonic() - began), 0))
         for ask in asking:
             ask.connect_anew()  # The server has closed idle connections meanwhile.
-    if "balance" in parts:
-        timed.append(_reads("`GET /v1/balance`", asking, ["/v1/balance"] * 2))
+    reads = [_read(asking, "/v1/balance")] if "balance" in parts else []
     if "dashboard" in parts:
         links = [asyncio.run(_sign_in_link(each.data_dir)) for each in both]
         signed_in = [ask.signed_in(link) for ask, link in zip(asking, links, strict=True)]
@@ -179,7 +205,12 @@ def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequenc
             _wait_until_counted(browser)
         for browser in browsers:
             browser.connect_anew()  # Idle for as long as the other one's payments were counted.
-        timed.append(_reads("the dashboard's home", browsers, ["/dashboard"] * 2))
+        reads.append(Read("the dashboard's home", browsers, ("/dashboard",) * 2))
+        reads.append(Read("the dashboard's payments", browsers, ("/dashboard/payments",) * 2))
+        reads += [_read(asking, address) for address in COUNTED_SEARCHES]
+        for ask in asking:
+            ask.connect_anew()
+    timed += _timed_reads(reads)
     if "payments" in parts:
         rates = _in_turns(RATES, list(zip(both, running, strict=True)), lambda pair: _rate(*pair))
         timed.append(_timed(f"payments a second, {CONNECTIONS} connections", rates, is_rate=True))
@@ -211,24 +242,72 @@ def _wait_until_counted(browser: "Asking") -> None:
         time.sleep(0.5)
 
 
-def _reads(name: str, asking: "Sequence[Asking]", addresses: Sequence[str]) -> Timed:
-    """The medians of READS calls of each, in turns."""
-    took: tuple[list[float], ...] = ([], [])
-    worked: tuple[list[float], ...] = ([], [])
-    for _ in range(READS_BEFORE + READS):
-        if math.inf in (times[-1] for times in took if times):
-            break
-        for times, processor, ask, address in zip(took, worked, asking, addresses, strict=True):
-            before = ask.server.processor_ms()
+def _read(asking: "Sequence[Asking]", address: str, first: "Callable[[Asking], None] | None" = None) -> "Read":
+    """The read of one address at both."""
+    return Read(f"`GET {address}`", asking, (address,) * 2, first)
+
+
+def _fill_log(ask: "Asking") -> None:
+    """Let the newest lines of the log of requests be those of LOGGED equal ones."""
+    ask.get("/ops/v1/requests?limit=1")  # It writes down what waits.
+    for _ in range(LOGGED):
+        ask.get("/v1/customers?limit=1")
+
+
+def _timed_reads(reads: "Sequence[Read]") -> list[Timed]:
+    """The medians of READS calls of each, in rounds of one call of each, after READS_BEFORE rounds that do not count.
+    A read that is refused is not repeated."""
+    for round in range(READS_BEFORE + READS):
+        for read in reads:
+            if not read.is_refused:
+                read.once(counts=round >= READS_BEFORE)
+    return [read.timed() for read in reads]
+
+
+class Read:
+    """The same read at both installations: its addresses, the calls before each, and what they took."""
+
+    def __init__(
+        self,
+        name: str,
+        asking: "Sequence[Asking]",
+        addresses: Sequence[str],
+        first: "Callable[[Asking], None] | None" = None,
+    ) -> None:
+        self.is_refused = False
+        self._name = name
+        self._both = list(zip(asking, addresses, strict=True))
+        self._first = first
+        self._took: tuple[list[float], ...] = ([], [])
+        self._worked: tuple[list[float], ...] = ([], [])
+
+    def once(self, *, counts: bool) -> None:
+        """Call each once; the times count or do not. Raises `NotAnswered` where the answers cannot be compared."""
+        lengths = []
+        for (ask, address), took, worked in zip(self._both, self._took, self._worked, strict=True):
+            if self._first is not None:
+                self._first(ask)
+            before, began = ask.server.processor_ms(), time.perf_counter()
             try:
-                times.append(1000 * _seconds_of(partial(ask.get, address)))
-                processor.append(ask.server.processor_ms() - before)
+                lengths.append(len(ask.get(address)))
             except NotAnswered as refused:
                 print(refused, file=sys.stderr)
-                times += [math.inf] * (READS_BEFORE + READS)
-    few, many = (median(times[READS_BEFORE:] or times) for times in took)
-    few_processor, many_processor = (median(times[READS_BEFORE:] or times or [0.0]) for times in worked)
-    return Timed(name, few, many, few_processor=few_processor, many_processor=many_processor)
+                self.is_refused = True
+                took[:] = [math.inf]
+                continue
+            if counts:
+                took.append(1000 * (time.perf_counter() - began))
+                worked.append(ask.server.processor_ms() - before)
+        if len(lengths) == 2 and abs(lengths[0] - lengths[1]) > LENGTHS_DIFFER * max(lengths):
+            raise NotAnswered(f"{self._name}: answers of {lengths[0]:,} and {lengths[1]:,} bytes cannot be compared")
+
+    def timed(self) -> Timed:
+        few, many = (median(times or [math.inf]) for times in self._took)
+        few_processor, many_processor = (median(times or [0.0]) for times in self._worked)
+        return Timed(self._name, few, many, few_processor=few_processor, many_processor=many_processor)
+
+
+OF_PART = {"lists": LISTS, "searches": SEARCHES}
 
 
 def _timed(name: str, figures: Sequence[float], *, is_rate: bool = False) -> Timed:
@@ -261,7 +340,7 @@ class Asking:
         return headers["set-cookie"].partition(";")[0]
 
     def _ask(self, method: str, address: str, expected: int) -> tuple[http.client.HTTPMessage, bytes]:
-        self._connection.request(method, address.replace('"', "%22").replace(">", "%3E"), headers=self._headers)
+        self._connection.request(method, quote(address, safe="/?&=[]:"), headers=self._headers)
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != expected:
@@ -306,12 +385,6 @@ def _back_up(stock: Stock) -> float:
         return 1000 * (time.perf_counter() - began)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
-
-
-def _seconds_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def markdown(timed: Sequence[Timed], stored: int) -> str:
