@@ -18,7 +18,6 @@ import msgspec
 from tillway.connectors import registry
 from tillway.connectors.port import Connector, Courier, Transport
 from tillway.connectors.settings import SettingInvalid, is_loopback
-from tillway.connectors.transport import SocketTransport
 from tillway.domain.account import Mode
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
@@ -294,6 +293,8 @@ def _head_sender(store: Store, place: "HeadPlace | None") -> "HeadSender | None"
 
 
 def _socket_transport(url: str, timeout_seconds: float, headers: dict[str, str]) -> Transport:
+    from tillway.connectors.transport import SocketTransport
+
     return SocketTransport(url, timeout_seconds=timeout_seconds, headers=headers)
 
 
@@ -386,6 +387,8 @@ def within(reach: Reach, build: Build) -> Build:
         for setting, parts in registry.urls_in(name, settings):
             if not reach.may_allow(parts.hostname or ""):
                 raise SettingInvalid(setting, f"{parts.hostname} is no public address, and no network that is allowed")
+        from tillway.connectors.transport import SocketTransport
+
         connector, transport = build(name, settings)
         carrier = getattr(transport, "inner", transport)  # PayPal's adds a token to what another one carries.
         if isinstance(carrier, SocketTransport):

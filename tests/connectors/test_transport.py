@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 
 import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from certificates import make_certificate
 
 from tillway.connectors.conversation import REQUESTS_MAX, converse, listen
 from tillway.connectors.port import (
@@ -27,7 +29,7 @@ from tillway.connectors.port import (
     Unknown,
     tell,
 )
-from tillway.connectors.transport import SocketTransport
+from tillway.connectors.transport import SocketTransport, _tls
 from tillway.crash.free_port import free_port
 
 POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})
@@ -232,6 +234,167 @@ async def test_methods_and_bodies(method, body, content_type, sent_type, sent_by
     assert (heard_method, heard_bytes) == (method, sent_bytes)
     if sent_type is not None:
         assert heard_type == sent_type
+
+
+# The pool.
+
+
+class Keeping:
+    """A server that answers each request on a connection, and closes some connections after an answer."""
+
+    def __init__(self, *, closes_after=None, tls=None):
+        self.requests, self.connections = [], []
+        self.closes_after, self.tls = closes_after, tls
+
+    async def __aenter__(self):
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self._listening.close()
+        for writer in self.connections:
+            writer.transport.abort()
+
+    async def _serve(self, reader, writer):
+        self.connections.append(writer)
+        answered = 0
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                self.requests.append(head + await reader.readexactly(int(length or 0)))
+                if answered == self.closes_after:
+                    writer.transport.abort()
+                    return
+                writer.write(response(b"{}"))
+                answered += 1
+
+
+@contextlib.asynccontextmanager
+async def transport_to(url, **options):
+    transport = SocketTransport(url, **{"timeout_seconds": 5, **options})
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+GET = Request("GET", "/v1/operations/r", moves_money=False)
+
+
+async def test_a_connection_is_used_again():
+    async with Keeping() as bank, transport_to(bank.url) as transport:
+        for request in (POST, GET, POST):
+            assert (await transport.send(request)).status == 200
+        assert (len(bank.connections), len(bank.requests)) == (1, 3)
+        await asyncio.gather(*(transport.send(POST) for _ in range(5)))
+        assert len(bank.connections) <= 5
+
+
+@pytest.mark.parametrize(
+    ("request_", "times"), [(GET, 2), (POST, 1), (msgspec.structs.replace(POST, moves_money=False), 1)]
+)
+async def test_only_a_question_is_asked_again_where_an_idle_connection_breaks(request_, times):
+    async with Keeping(closes_after=1) as bank, transport_to(bank.url) as transport:
+        await transport.send(POST)
+        if times == 2:
+            assert (await transport.send(request_)).status == 200
+        else:
+            with pytest.raises(TransportError) as failed:
+                await transport.send(request_)
+            assert failed.value.spoken
+        assert len(bank.requests) == 1 + times
+
+
+async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used():
+    async with Keeping() as bank, transport_to(bank.url) as transport:
+        await transport.send(POST)
+        [writer] = bank.connections
+        writer.close()
+        await writer.wait_closed()
+        while transport._idle[0].is_usable:
+            await asyncio.sleep(0)
+        assert (await transport.send(POST)).status == 200
+        assert len(bank.connections) == 2
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch):
+    monkeypatch.setattr("tillway.connectors.transport.IDLE_SECONDS_MAX", -1.0)
+    async with Keeping() as bank, transport_to(bank.url) as transport:
+        for _ in range(2):
+            await transport.send(POST)
+        assert len(bank.connections) == 2
+
+
+async def test_a_bank_behind_tls_has_to_show_a_certificate_that_is_known(tmp_path, monkeypatch):
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with Keeping(tls=context) as bank:
+        async with transport_to(bank.url) as transport:
+            with pytest.raises(TransportError) as failed:
+                await transport.send(POST)
+            assert not failed.value.spoken
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        _tls.cache_clear()
+        try:
+            async with transport_to(bank.url) as transport:
+                for _ in range(2):
+                    assert (await transport.send(POST)).body == {}
+        finally:
+            _tls.cache_clear()
+        assert len(bank.requests) == 2
+
+
+async def test_requests_beyond_the_bound_of_connections_wait_for_one(monkeypatch):
+    monkeypatch.setattr("tillway.connectors.transport.CONNECTIONS_MAX", 2)
+    async with Keeping() as bank, transport_to(bank.url) as transport:
+        answers = await asyncio.gather(*(transport.send(POST) for _ in range(20)))
+        assert [answer.status for answer in answers] == [200] * 20
+        assert len(bank.connections) <= 2
+
+    async with (
+        server(is_silent) as (port, heard),
+        transport_to(f"http://127.0.0.1:{port}", timeout_seconds=0.5) as slow,
+    ):
+        failed = await asyncio.gather(*(slow.send(POST) for _ in range(3)), return_exceptions=True)
+        assert [error.spoken for error in failed] == [True, True, False]
+        assert len(heard) == 2
+
+
+async def test_a_request_that_is_cancelled_takes_its_connection_along():
+    async with Keeping() as bank, transport_to(bank.url) as transport:
+        asked = asyncio.ensure_future(transport.send(POST))
+        while not bank.connections:
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait((asked,))
+        assert asked.cancelled()
+        assert (await transport.send(POST)).status == 200
+        assert len(bank.connections) == 2
+
+
+@pytest.mark.parametrize("header", ["a\r\nx: b", "a\nx: b", "a\rb", "a\0b"])
+async def test_a_header_cannot_begin_another_line(header):
+    async with Keeping() as bank, transport_to(bank.url, headers={"x": header}) as transport:
+        with pytest.raises(TransportError) as failed:
+            await transport.send(POST)
+        assert not failed.value.spoken
+        assert header not in failed.value.reason
+        assert bank.requests == []
+
+
+async def test_a_path_is_sent_in_the_form_of_a_url():
+    async with Keeping() as bank, transport_to(bank.url.replace("//", "//ann:pw@") + "/base/") as transport:
+        await transport.send(Request("GET", "/a b/ü?q=1\r\n#x", moves_money=False))
+        await transport.send(Request("GET", "", moves_money=False))
+        lines = bank.requests[0].split(b"\r\n")
+        assert lines[0] == b"GET /base/a%20b/%C3%BC?q=1 HTTP/1.1"
+        assert f"host: {bank.url[7:]}".encode() in lines
+        assert b"authorization: Basic YW5uOnB3" in lines
+        assert bank.requests[1].startswith(b"GET /base HTTP/1.1\r\n")
 
 
 # Conversations.

@@ -7,7 +7,6 @@ import msgspec
 
 from tillway.connectors.port import Capabilities, Transport
 from tillway.connectors.settings import Setting, read_settings
-from tillway.connectors.transport import SocketTransport
 
 
 class Times(TypedDict, total=False):
@@ -41,5 +40,8 @@ class HttpConnector:
 
     def transport(self) -> Transport:
         """The connector's own way to the provider. It opens nothing before the first request."""
+        # A start without providers does not need its libraries.
+        from tillway.connectors.transport import SocketTransport
+
         timeout_seconds = self.capabilities.timeout_seconds
         return SocketTransport(self._base_url, timeout_seconds=timeout_seconds, headers=self._headers)
