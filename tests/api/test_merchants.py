@@ -147,6 +147,9 @@ async def test_a_change_by_another_process_counts_within_two_seconds(objects: Me
 @pytest.mark.parametrize(
     ("params", "param"),
     [
+        ({"website": "shop.example"}, "website"),
+        ({"website": "javascript://shop.example"}, "website"),
+        ({"website": "https://[shop"}, "website"),
         ({"time_zone": "Mars/Olympus"}, "time_zone"),
         ({"time_zone": "../../etc/passwd"}, "time_zone"),
         ({"country": "XX"}, "country"),

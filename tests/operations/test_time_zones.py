@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tillway.domain.refusal import Refused
-from tillway.operations.time_zones import day_begin, hour_begin, slot_seconds, zone_named
+from tillway.engine.time_zones import zone_named
+from tillway.operations.time_zones import day_begin, hour_begin, slot_seconds
 
 
 def at(text: str) -> int:

@@ -116,6 +116,29 @@ async def test_without_a_success_url_it_says_thank_you(shop: Shop) -> None:
     assert "119.00 EUR paid with Visa ending in 4242 on " in text(pressed)
     assert "<dt>On your statement</dt><dd>KETTLE LEAF</dd>" in text(pressed)
     assert "<button" not in text(pressed)
+    assert "The receipt goes to" not in text(pressed), "no mail server is configured"
+    (address,) = re.findall(r'<a class="btn" href="([^"]+)">Receipt</a>', text(pressed))
+    assert "Receipt" in text(await shop.page(address))
+
+
+async def test_the_page_of_thanks_leads_back_to_the_shop(shop: Shop) -> None:
+    """To the merchant's website, or to the site of `cancel_url`: that page itself is for those who gave up."""
+    given_up = "https://shop.example/basket?given_up=1"
+    button = r'<a class="btn main" href="([^"]+)">.*?</svg>Back to the shop</a>'
+    for address, expected in ((None, []), (given_up, ["https://shop.example/"]), ("shop://basket", [])):
+        session = await shop.session(cancel_url=address) if address else await shop.session()
+        assert re.findall(button, text(await shop.press(session["url"]))) == expected
+    place, website = f"/ops/v1/accounts/{shop.merchant.account}", "https://www.shop.example/en"
+    await shop.app.ok(shop.merchant.admin_key, "POST", place, {"website": website})
+    assert re.findall(button, text(await shop.press((await shop.session(cancel_url=given_up))["url"]))) == [website]
+    link = await _link(shop, after_completion={"type": "hosted_confirmation", "hosted_confirmation": {}})
+    thanks = {"type": "hosted_confirmation", "hosted_confirmation": {"custom_message": "See you on <Friday>."}}
+    await shop.post(f"/v1/payment_links/{link['id']}", after_completion=thanks)
+    paid = await shop.press(await _opened(shop, link))
+    assert re.findall(button, text(paid)) == [website]
+    assert b"<p>See you on &lt;Friday&gt;.</p>" in paid.body
+    await shop.post(f"/v1/payment_links/{link['id']}", active=False)
+    assert re.findall(button, text(await shop.page(link["url"]))) == [website]
 
 
 async def test_a_session_is_in_the_currency_that_the_merchant_names(shop: Shop) -> None:
@@ -432,8 +455,10 @@ async def test_a_receipt_goes_to_the_payer_in_their_language(tmp_path: Path) -> 
     mail = MailServerHere()
     app = await InProcessApp.open(tmp_path, smtp_url=f"smtp://127.0.0.1:{mail.port}", smtp_from="pay@shop.example")
     shop = Shop(app, await app.merchant())
+    place = f"/ops/v1/accounts/{shop.merchant.account}"
+    await app.ok(shop.merchant.admin_key, "POST", place, {"time_zone": "Asia/Tokyo"})
     session = await shop.session(locale="de", client_reference_id="TEA-4139")
-    assert "Vielen Dank" in text(await shop.press(session["url"]))
+    assert "Der Beleg geht an barbara@example.com." in text(await shop.press(session["url"]))
     await app.wait(0)
     await app.close()
     mail.stop()
@@ -441,6 +466,7 @@ async def test_a_receipt_goes_to_the_payer_in_their_language(tmp_path: Path) -> 
     assert message["To"] == "barbara@example.com" and message["Subject"].startswith("Beleg von ")
     body = message.get_content()
     assert "119,00 EUR" in body and "1 x A cast-iron pot" in body and "TEA-4139" in body and "4242" not in body
+    assert re.search(r" am [^<]+, \d\d:\d\d Uhr JST ", body)
 
 
 async def test_a_bank_account_pays_later(shop: Shop) -> None:

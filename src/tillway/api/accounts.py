@@ -51,7 +51,7 @@ def account_shape(state: AccountState, view: View) -> dict[str, Any]:
     return {
         "id": account.id,
         "object": "account",
-        "business_profile": _BUSINESS | {"name": account.name or None},
+        "business_profile": _BUSINESS | {"name": account.name or None, "url": account.website or None},
         "business_type": "company",
         "capabilities": dict.fromkeys(("card_payments", "transfers"), "active" if ready else "inactive"),
         "charges_enabled": ready,

@@ -239,8 +239,7 @@ def _receipt(charge: Charge, view: View) -> str | None:
     """The address of the receipt; null before the charge has succeeded."""
     if charge.status != "succeeded":
         return None
-    secret = view.client_secrets.receipt(charge.id)
-    return f"{view.base_url}/receipts/{view.scope_key}/{charge.id}?secret={secret}"
+    return view.base_url + view.client_secrets.receipt_path(view.scope_key, charge.id)
 
 
 def _source(charge: Charge, view: View) -> dict[str, Any] | None:

@@ -162,9 +162,7 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
         target = pages.success_address(session)
         if target is not None:
             return _redirect(pages.done(payer, session, payment), target)
-        load = visit.call.platform.engine.load(visit.scope.key)
-        charge = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
-        return _plain(pages.done(payer, session, payment, charge))
+        return _plain(pages.done(payer, session, payment, await _thanks(visit)))
     if session.status == "expired":
         # The merchant may have ended it before its time.
         early = session.expires_at > visit.call.platform.engine.clock.now_ms() // 1000
@@ -182,6 +180,22 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
     credit = await _credit(visit)
     shown = pages.form(payer, session, payment, stored=stored, credit_minor=credit, entered=entered, refused=refused)
     return _plain(shown)
+
+
+async def _thanks(visit: _Visit) -> pages.Thanks:
+    """The facts for the page of a completed session."""
+    engine, payment = visit.call.platform.engine, visit.payment
+    load = engine.load(visit.scope.key)
+    charge = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
+    link = await load.maybe(PaymentLink, visit.session.link)
+    has_receipt = charge is not None and charge.status == "succeeded"
+    path = engine.client_secrets.receipt_path(visit.scope.key, charge.id) if charge is not None else ""
+    return pages.Thanks(
+        charge=charge,
+        receipt=engine.settings.public_url + path if has_receipt else None,
+        message=link.message if link is not None else None,
+        by_mail=engine.settings.mails_customers,
+    )
 
 
 async def _closed_link(visit: _Visit) -> PaymentLink | None:

@@ -34,6 +34,7 @@ SETTINGS = Params(
     settlement_days=Integer(minimum=0, maximum=accounts.SETTLEMENT_DAYS_MAX, unsettable=True),
     statement_descriptor=StatementDescriptor(unsettable=True),
     time_zone=Text(maximum=64, unsettable=True),
+    website=Text(maximum=accounts.WEBSITE_MAX, unsettable=True),
 )
 CREATE = Params(**SETTINGS.members | {"name": Text(maximum=accounts.NAME_MAX, required=True)})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
+from tillway.engine.time_zones import zone_named
 from tillway.http.lists import asked_page
 from tillway.http.params import TIME_MAX, Array, Created, Currency, Enum, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
@@ -78,7 +79,7 @@ async def totals(call: Call) -> Answer:
     kept; while the first count is under way, `counted_since` is the second from which on payments are in it.
     """
     wanted, scope = _read_filter(call.params), call.caller.scope_key
-    zone, interval = time_zones.zone_named(call.params.get("time_zone") or "UTC"), call.params.get("interval")
+    zone, interval = zone_named(call.params.get("time_zone") or "UTC"), call.params.get("interval")
     begin_of = time_zones.begin_of(interval, zone) if interval else None
     engine = call.platform.engine
     now = engine.clock.now_ms() // 1000

@@ -1,14 +1,12 @@
 """The receipt of a charge, at the address in its `receipt_url`."""
 
-from datetime import UTC
-
 from tillway.api.challenges import HTML, scope_in_address
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.charge import Charge
 from tillway.domain.refusal import Refused
+from tillway.engine.time_zones import zone_of
 from tillway.http.params import Params, Text
 from tillway.http.routes import Answer, Call, Plain, route
-from tillway.operations.account_settings import zone_of
 from tillway.web.receipt import HEADERS, page
 
 LOOK = Params(secret=Text(required=True))
@@ -25,5 +23,5 @@ async def look(call: Call) -> Answer:
     if not engine.client_secrets.opens_receipt(charge.id, call.params["secret"]):
         raise Refused("resource_missing", param="id")
     account = await engine.load(SYSTEM).maybe(Account, scope.account)
-    merchant, zone = (account.name, zone_of(account)) if account is not None else ("", UTC)
-    return Plain(200, page(charge, merchant, zone), HTML, HEADERS)
+    merchant = account.name if account is not None else ""
+    return Plain(200, page(charge, merchant, zone_of(account)), HTML, HEADERS)

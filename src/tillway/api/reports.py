@@ -2,10 +2,10 @@
 
 from tillway.domain.ledger import SECONDS_PER_DAY
 from tillway.domain.refusal import Refused
+from tillway.engine.time_zones import zone_named
 from tillway.http.params import TIME_MAX, Array, Created, Enum, Params, Span, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import reports
-from tillway.operations.time_zones import zone_named
 
 TRANSACTIONS = Params(
     created=Created(),

@@ -105,6 +105,7 @@ def set_settings(
     ] = None,
     time_zone: Annotated[str | None, typer.Option(help="A zone such as Europe/Berlin.")] = None,
     colour: Annotated[str | None, typer.Option(help="The colour of checkout pages, such as #2f4f3a.")] = None,
+    website: Annotated[str | None, typer.Option(help="The shop's address, to which checkout leads back.")] = None,
     currency: Annotated[str | None, typer.Option(help="The default currency, such as eur.")] = None,
     country: Annotated[str | None, typer.Option(help="A country of ISO 3166-1, such as DE.")] = None,
     origin: Annotated[
@@ -127,6 +128,7 @@ def set_settings(
         "settlement_days": settlement_days,
         "time_zone": time_zone,
         "brand_colour": colour,
+        "website": website,
         "default_currency": currency,
         "country": country,
         "origins": origin,

@@ -44,8 +44,8 @@ def transactions(
 ) -> None:
     """Add up the ledger's transactions by merchant, day, hour, type, status, connector and currency."""
     from tillway.domain.refusal import Refused
+    from tillway.engine.time_zones import zone_named
     from tillway.operations import reports
-    from tillway.operations.time_zones import zone_named
 
     try:
         zone = zone_named(time_zone)

@@ -46,6 +46,8 @@ class Account(Record, frozen=True, kw_only=True):
     """Whole days until the money of a charge becomes available; None: as in the settings."""
     time_zone: str = "UTC"
     """The zone of the IANA database in which payers and lists read the merchant's days."""
+    website: str = ""
+    """The address of the merchant's shop, to which the payer's pages lead back; empty: they know none."""
     origins: tuple[str, ...] = ()
     """The origins where the card frame of each publishable key shows itself, beside those of the key."""
     disabled_at: int | None = None
@@ -77,10 +79,12 @@ SETTINGS = (
     "settlement_days",
     "statement_descriptor",
     "time_zone",
+    "website",
 )
 """The fields of an account that are its settings."""
 
 NAME_MAX = 100
+WEBSITE_MAX = 500
 SETTLEMENT_DAYS_MAX = 365
 
 AMOUNTS_MOVE_AFTER_SECONDS = 5

@@ -93,6 +93,10 @@ class ClientSecrets:
         """The secret in the address of the receipt of the charge with that id."""
         return self._derive(charge.encode())
 
+    def receipt_path(self, scope_key: str, charge: str) -> str:
+        """The address of that receipt, below the public one."""
+        return f"/receipts/{scope_key}/{charge}?secret={self.receipt(charge)}"
+
     def opens_receipt(self, charge: str, given: str) -> bool:
         """Whether `given` is `receipt` of the charge; compared in constant time."""
         return hmac.compare_digest(given.encode(), self.receipt(charge).encode())

@@ -2,7 +2,7 @@
 that accepts it."""
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from tillway.domain.account import SYSTEM, Account, scope_of
@@ -15,6 +15,7 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
+from tillway.engine.time_zones import zone_of
 from tillway.store.port import Row
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Mail:
             session = await load.maybe(CheckoutSession, task.session)
             if session is None or session.email is None:
                 return None
-            return compose_receipt(task, session, sender=self.sender, merchant=merchant)
+            return compose_receipt(task, session, sender=self.sender, merchant=merchant, zone=zone_of(account))
         payout = await load.maybe(Payout, task.payout)
         customer = await load.maybe(Customer, payout.customer) if payout is not None else None
         if payout is None or payout.recipient.email is None or customer is None or customer.deleted:
@@ -119,14 +120,18 @@ def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> "
     return message
 
 
-def compose_receipt(task: EmailTask, session: CheckoutSession, *, sender: str, merchant: str) -> "EmailMessage":
-    """The receipt of a paid session, in the language of its page. A repeat is the same to the byte."""
+def compose_receipt(
+    task: EmailTask, session: CheckoutSession, *, sender: str, merchant: str, zone: tzinfo
+) -> "EmailMessage":
+    """The receipt of a paid session, in the language of its page and the time zone of the merchant. A repeat is the
+    same to the byte."""
     name, language = _on_one_line(merchant) or "Tillway", session.spoken
     words = TEXTS[language]
     sum_of = money(session.amount_minor, session.currency, language)
     message = _message_to(session.email or "", task, sender, name)
     message["Subject"] = words["receipt"].format(shop=name)
-    lines = [words["receipt_is"].format(money=sum_of, shop=name, moment=moment(task.created, language)), ""]
+    paid_at = moment(task.created, language, zone)
+    lines = [words["receipt_is"].format(money=sum_of, shop=name, moment=paid_at), ""]
     lines += [
         f"{line.quantity} x {_on_one_line(line.description)}: {money(line.amount_minor, session.currency, language)}"
         for line in session.lines

@@ -8,13 +8,13 @@ force within two seconds on every process (`engine/accounts.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, tzinfo
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from tillway.domain import account as accounts
-from tillway.domain.account import NAME_MAX, SETTLEMENT_DAYS_MAX, SYSTEM, Account, Scope, is_colour
+from tillway.domain.account import NAME_MAX, SETTLEMENT_DAYS_MAX, SYSTEM, WEBSITE_MAX, Account, Scope, is_colour
 from tillway.domain.account_state import AccountTask, changed_task
 from tillway.domain.alias import Alias, alias_id
 from tillway.domain.api_key import ApiKey
@@ -31,9 +31,9 @@ from tillway.engine.balance import Ledger, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
+from tillway.engine.time_zones import zone_named
 from tillway.operations import key_requests
 from tillway.operations.accounts import MODES, new_account
-from tillway.operations.time_zones import zone_named
 from tillway.store.codec import decode
 from tillway.store.port import Conflict, Store
 from tillway.store.walk import versions_of
@@ -119,6 +119,21 @@ def _origins(value: list[str]) -> tuple[str, ...]:
         raise _wrong("origins", str(unfit)) from None
 
 
+def _website(value: str) -> str:
+    wrong = _wrong(
+        "website", f"A website is an address of at most {WEBSITE_MAX} characters, such as https://shop.example."
+    )
+    if len(value) > WEBSITE_MAX or not value.isprintable() or any(sign in value for sign in " \\@"):
+        raise wrong
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise wrong
+    return value
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "brand_colour": _colour,
     "country": _country,
@@ -129,17 +144,10 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "settlement_days": _days,
     "statement_descriptor": _descriptor,
     "time_zone": _zone,
+    "website": _website,
 }
 
 assert _READ.keys() == set(accounts.SETTINGS)
-
-
-def zone_of(account: Account) -> tzinfo:
-    """The time zone of a merchant's days; UTC where this host's database of zones does not have it."""
-    try:
-        return zone_named(account.time_zone)
-    except Refused:
-        return UTC
 
 
 def describe(account: Account) -> dict[str, Any]:
@@ -162,6 +170,7 @@ def describe(account: Account) -> dict[str, Any]:
         "statement_descriptor": account.statement_descriptor or None,
         "status": account.status,
         "time_zone": account.time_zone,
+        "website": account.website or None,
     }
 
 

@@ -6,25 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal
 
-from tillway.domain.refusal import Refused
-
 HOUR: Final = 3600
 QUARTER: Final = 900
-
-
-def zone_named(name: str) -> tzinfo:
-    """The zone of that name. Refused if this host's database has none."""
-    # Most merchants keep UTC, and then no process imports it.
-    import zoneinfo
-
-    try:
-        return UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise Refused(
-            "parameter_invalid_string",
-            "A time zone has a name of the IANA database, such as Europe/Berlin.",
-            param="time_zone",
-        ) from None
 
 
 def day_begin(second: int, zone: tzinfo, days: int = 0) -> int:

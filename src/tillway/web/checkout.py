@@ -6,7 +6,6 @@ They are complete without a script. Their one style sheet stands in the page, an
 import base64
 import hashlib
 import re
-from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +19,7 @@ from tillway.domain.checkout import CheckoutSession
 from tillway.domain.languages import TEXTS, amount, brand_name, moment, money, problem
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
-from tillway.operations.account_settings import zone_of
+from tillway.engine.time_zones import zone_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -58,12 +57,30 @@ class Payer(msgspec.Struct, frozen=True, kw_only=True):
     def shop(self) -> str:
         return (self.account.name if self.account is not None else "") or "Tillway"
 
+    def website(self, session: CheckoutSession | None) -> str | None:
+        """The address of the shop: the merchant's own, else the site to which a payer who gives up is led."""
+        if self.account is not None and self.account.website:
+            return self.account.website
+        address = session.cancel_url if session is not None else None
+        site = _site(address) if address is not None and address.startswith("http") else None
+        return f"{site}/" if site is not None else None
+
     def moment(self, epoch_seconds: int) -> str:
         """A day and time in the merchant's time zone."""
-        return moment(epoch_seconds, self.language, zone_of(self.account) if self.account is not None else UTC)
+        return moment(epoch_seconds, self.language, zone_of(self.account))
 
     def say(self, name: str, /, **values: Any) -> str:
         return TEXTS[self.language][name].format(shop=self.shop, **values)
+
+
+class Thanks(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts of a paid session for its page: the `charge` that paid it, the address of its `receipt`, the link's own
+    `message`, and whether the receipt comes `by_mail`."""
+
+    charge: Charge | None = None
+    receipt: str | None = None
+    message: str | None = None
+    by_mail: bool = False
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -120,8 +137,9 @@ def form(
     )
 
 
-def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, charge: Charge | None = None) -> Shown:
-    """The page of a completed session. `charge` is the one that the payment was paid with."""
+def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, thanks: Thanks = Thanks()) -> Shown:
+    """The page of a completed session."""
+    charge = thanks.charge
     sum_of = money(session.amount_minor, session.currency, payer.language)
     first = (session.name or "").split(" ")[0]
     paid = session.payment_status == "paid"
@@ -135,7 +153,7 @@ def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, 
             said.append(payer.say("paid_by_card", money=sum_of, brand=brand, last4=card.last4, moment=at))
         else:
             said.append(payer.say("paid_on", money=sum_of, moment=at))
-    if session.email is not None:
+    if session.email is not None and thanks.by_mail:
         said.append(payer.say("receipt_to", email=session.email))
     facts = []
     if session.client_reference_id is not None:
@@ -152,7 +170,11 @@ def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, 
         title=payer.say("paid"),
         heading=payer.say("thanks_name", name=first) if first else payer.say("thanks"),
         sentence=" ".join(said),
+        message=thanks.message,
         facts=facts,
+        link=payer.website(session),
+        link_text=payer.say("back"),
+        receipt=thanks.receipt,
     )
 
 
@@ -194,7 +216,7 @@ def nothing(
 ) -> Shown:
     """The page that says why there is nothing to pay, any more if that was possible `until` a second. `message` is
     said in place of the usual sentence."""
-    back = session.cancel_url if session is not None else None
+    back = (session.cancel_url if session is not None else None) or payer.website(session)
     return _page(
         payer,
         session,
@@ -240,7 +262,7 @@ def _page(payer: Payer, session: CheckoutSession | None, **given: Any) -> Shown:
         page |= {
             "amount": amount(session.amount_minor, session.currency, payer.language),
             "currency": session.currency.upper(),
-            "cancel_url": session.cancel_url,
+            "cancel_url": session.cancel_url or payer.website(session),
             "lines": _lines(session, payer.language),
         }
     own = style() + _brand(payer.account)

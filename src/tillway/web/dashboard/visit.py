@@ -12,9 +12,9 @@ from tillway.domain.account import Account, Mode
 from tillway.domain.dashboard import csrf_token
 from tillway.domain.operator import MAY, Capability
 from tillway.engine.platform import Platform
+from tillway.engine.time_zones import zone_of
 from tillway.http.client_address import counted_address
 from tillway.http.messages import Request
-from tillway.operations.account_settings import zone_of
 from tillway.operations.passkeys import Passkeys
 from tillway.operations.sign_ins import Browser, Renewed, SignedIn
 from tillway.web.dashboard.door import Door, Upload

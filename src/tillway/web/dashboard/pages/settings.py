@@ -9,7 +9,7 @@ from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 ACCOUNTS = "/ops/v1/accounts"
 MERCHANT = ("name", "statement_descriptor", "time_zone")
-CHECKOUT = ("brand_colour", "origins")
+CHECKOUT = ("brand_colour", "website", "origins")
 """The fields of each tab."""
 
 NEW = ("name", "default_currency", "country", "time_zone")
