@@ -414,6 +414,29 @@ async def test_a_place_that_is_given_up_is_free_again(shop: Shop) -> None:
     assert "Thank you" in text(await shop.press(await _opened(shop, link)))
 
 
+async def test_a_link_whose_last_place_is_held_says_so(shop: Shop) -> None:
+    """To the merchant and to visitors alike, until the payment that holds it has ended."""
+    link = await _link(shop, restrictions={"completed_sessions": {"limit": 1}})
+
+    async def overview() -> Any:
+        return await shop.app.ok(shop.merchant.admin_key, "GET", f"/ops/v1/payment_links/{link['id']}")
+
+    holding, other = await _opened(shop, link), await _opened(shop, link)
+    pressed = await shop.press(holding, CHALLENGED)
+    for told in (await shop.page(link["url"]), await shop.page(other), await shop.press(other)):
+        assert "Every place is taken at the moment" in text(told) and "not been charged" in text(told)
+    assert "Is it you?" in text(await shop.page(pressed.headers["location"])), "its payer goes on"
+    (payment,) = await shop.payments()
+    shown = await overview()
+    (holder,) = shown["held_by"]
+    assert (shown["status"], holder["payment_intent"]) == ("held", payment["id"])
+    assert holder["session"] in holding and holder["expires_at"] <= payment["created"] + 86_400 + 60
+    assert "Thank you" in text(await shop.challenge(pressed, "pass"))
+    shown = await overview()
+    assert (shown["status"], shown["held_by"]) == ("closed", [])
+    assert "This payment link is closed" in text(await shop.page(other))
+
+
 async def test_a_merchant_closes_a_link(shop: Shop) -> None:
     link = await _link(shop, after_completion={"type": "redirect", "redirect": {"url": SUCCESS}})
     url = await _opened(shop, link)

@@ -87,8 +87,6 @@ async def press(call: Call) -> Answer:
     found = await checkout.look(call.platform, visit.scope, visit.session.id)
     assert found is not None, "no session is ever deleted"
     visit.session, visit.payment = found
-    if refused_code == "payment_link_closed":
-        return _plain(pages.nothing(visit.payer, "closed"))
     return await _show(visit, entered, refused_code)
 
 
@@ -108,7 +106,7 @@ async def follow_link(call: Call) -> Answer:
         return _nothing(call, refused)
     payer = await payer_of(call, scope, None)
     now = call.platform.engine.clock.now_ms() // 1000
-    if link.is_closed(now) or _is_disabled(payer):
+    if not link.is_open(now) or _is_disabled(payer):
         return _plain(_over(payer, link, now))
     if call.is_head:
         # Programs that preview a link ask so: it is open, and no session begins.
@@ -170,7 +168,7 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
         return _plain(pages.nothing(payer, "expired", session, session.expires_at, message))
     if _is_disabled(payer) and (payment is None or payment.status == "requires_payment_method"):
         return _plain(pages.nothing(payer, "closed"))
-    if (link := await _closed_link(visit)) is not None:
+    if (link := await _full_link(visit)) is not None:
         return _plain(_over(payer, link, visit.call.platform.engine.clock.now_ms() // 1000))
     if payment is not None and payment.status == "requires_action" and (entered is not None or payment.acting):
         return _to_challenge(visit, payment)
@@ -198,18 +196,20 @@ async def _thanks(visit: _Visit) -> pages.Thanks:
     )
 
 
-async def _closed_link(visit: _Visit) -> PaymentLink | None:
-    """The link that opened the session, if it was closed since and the session has no payment under way."""
+async def _full_link(visit: _Visit) -> PaymentLink | None:
+    """The link that opened the session, if it is no longer open and the session has no payment under way."""
     engine = visit.call.platform.engine
     link = await engine.load(visit.scope.key).maybe(PaymentLink, visit.session.link)
-    closed = link is not None and link.is_closed(engine.clock.now_ms() // 1000) and visit.session.id not in link.paying
-    return link if closed else None
+    full = link is not None and not link.is_open(engine.clock.now_ms() // 1000) and visit.session.id not in link.paying
+    return link if full else None
 
 
 def _over(payer: Payer, link: PaymentLink, now: int) -> pages.Shown:
-    """The page of a link that takes no more payments: its time is over, or it was closed."""
-    outcome: pages.Outcome = "expired" if link.status(now) == "expired" and not _is_disabled(payer) else "closed"
-    return pages.nothing(payer, outcome, until=link.expires_at, message=link.inactive_message)
+    """The page of a link that takes no payment now: its time is over, it was closed, or each place is held."""
+    status = link.status(now)
+    outcome: pages.Outcome = "closed" if status == "open" or _is_disabled(payer) else status
+    message = link.inactive_message if outcome != "held" else None
+    return pages.nothing(payer, outcome, until=link.expires_at, message=message)
 
 
 def _to_challenge(visit: _Visit, payment: PaymentIntent) -> Plain:

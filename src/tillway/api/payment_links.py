@@ -34,6 +34,9 @@ from tillway.http.shapes import View, includable, shape
 from tillway.operations import checkout
 from tillway.store.codec import by_parent, decode
 
+HELD_MAX = 20
+"""Most sessions that are named as holders of a link's places."""
+
 VISITS_MAX = 100
 """The newest visits of a link that are counted."""
 
@@ -152,6 +155,11 @@ async def overview(call: Call) -> Answer:
     return await _overview(call, link) | {"versions": {link.id: load.seen[link.id][0]}}
 
 
+def _holder(session: CheckoutSession) -> dict[str, Any]:
+    """A session that holds a place of a link, at the latest until it expires."""
+    return {"session": session.id, "payment_intent": session.payment, "expires_at": session.expires_at}
+
+
 async def _overview(call: Call, link: PaymentLink) -> dict[str, Any]:
     scope, now = call.caller.scope_key, call.platform.engine.clock.now_ms() // 1000
     rows = await call.platform.store.query(
@@ -159,11 +167,14 @@ async def _overview(call: Call, link: PaymentLink) -> dict[str, Any]:
     )
     visits = [decode(row.key.partition("/")[2], row.body) for row in rows[:VISITS_MAX]]
     sessions = [one for one in visits if isinstance(one, CheckoutSession)]
+    load = call.platform.engine.load(scope)
+    holding = [await load.get(CheckoutSession, id) for id in link.paying[:HELD_MAX]]
     return {
         "id": link.id,
         "object": "payment_link_overview",
         "created": link.created,
         "expires_at": link.expires_at,
+        "held_by": [_holder(one) for one in holding],
         "payment_link": link.id,
         "status": link.status(now),
         "visits": {

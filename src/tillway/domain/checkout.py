@@ -108,10 +108,11 @@ class PaymentLink(Record, frozen=True, kw_only=True):
     submit_type: str | None = None
     success_url: str | None = None
 
-    def status(self, now: int) -> Literal["open", "closed", "expired"]:
-        """Expired: it would still be open, were its time not over."""
+    def status(self, now: int) -> Literal["open", "held", "closed", "expired"]:
+        """Held: sessions that are paying hold every place that is left. Expired: it would still be open, were its time
+        not over."""
         if not self.is_closed(now):
-            return "open"
+            return "open" if self.is_open(now) else "held"
         used_up = self.limit is not None and self.completed >= self.limit
         return "expired" if self.active and not used_up else "closed"
 
@@ -260,7 +261,8 @@ def pressed(
     if link is None or session.id in link.paying:
         return Changes(result=None, records=(after,))
     if not link.is_open(now):
-        raise Refused("payment_link_closed", param="payment_link")
+        held = "Payments that are not finished hold every place that is left. Try again later."
+        raise Refused("payment_link_closed", held if link.status(now) == "held" else "", param="payment_link")
     if link.limit is None:
         return Changes(result=None, records=(after,))
     return Changes(result=None, records=(after, replace(link, paying=(*link.paying, session.id))))

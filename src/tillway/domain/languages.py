@@ -179,6 +179,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "expired_is": "It was good until {moment}. You have not been charged.",
         "closed": "This payment link is closed",
         "closed_is": "It takes no more payments. You have not been charged.",
+        "held": "Every place is taken at the moment",
+        "held_is": "The last one is held by a payment that is not finished. "
+        "If it is not completed, the place becomes free again: try again later. You have not been charged.",
         "unknown": "There is no such payment page",
         "unknown_is": "Look whether the address is complete, or ask the shop for a new one. You have not been charged.",
         "waiting": "Your bank is being asked",
@@ -259,6 +262,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "expired_is": "Sie galt bis {moment}. Es wurde nichts abgebucht.",
         "closed": "Dieser Zahlungslink ist geschlossen",
         "closed_is": "Er nimmt keine Zahlungen mehr an. Es wurde nichts abgebucht.",
+        "held": "Zurzeit ist jeder Platz vergeben",
+        "held_is": "Den letzten hält eine Zahlung, die noch nicht abgeschlossen ist. "
+        "Bleibt sie aus, wird er wieder frei: Versuchen Sie es später noch einmal. Es wurde nichts abgebucht.",
         "unknown": "Diese Zahlungsseite gibt es nicht",
         "unknown_is": "Prüfen Sie, ob die Adresse vollständig ist, oder fragen Sie im Laden nach einer neuen. "
         "Es wurde nichts abgebucht.",
@@ -341,6 +347,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "expired_is": "Elle était valable jusqu’au {moment}. Vous n’avez pas été débité.",
         "closed": "Ce lien de paiement est fermé",
         "closed_is": "Il n’accepte plus de paiements. Vous n’avez pas été débité.",
+        "held": "Toutes les places sont prises pour le moment",
+        "held_is": "La dernière est retenue par un paiement qui n’est pas terminé. "
+        "S’il n’aboutit pas, elle redevient libre : réessayez plus tard. Vous n’avez pas été débité.",
         "unknown": "Cette page de paiement n’existe pas",
         "unknown_is": "Vérifiez que l’adresse est complète, ou demandez-en une autre à la boutique. "
         "Vous n’avez pas été débité.",
@@ -421,6 +430,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "expired_is": "Era válida hasta el {moment}. No se le ha cobrado nada.",
         "closed": "Este enlace de pago está cerrado",
         "closed_is": "Ya no admite pagos. No se le ha cobrado nada.",
+        "held": "En este momento todas las plazas están ocupadas",
+        "held_is": "La última la retiene un pago que no ha terminado. "
+        "Si no se completa, vuelve a quedar libre: inténtelo más tarde. No se le ha cobrado nada.",
         "unknown": "Esta página de pago no existe",
         "unknown_is": "Compruebe que la dirección esté completa o pida otra a la tienda. No se le ha cobrado nada.",
         "waiting": "Se está preguntando a su banco",

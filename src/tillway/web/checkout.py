@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-Outcome = Literal["expired", "closed", "unknown", "busy"]
+Outcome = Literal["expired", "closed", "held", "unknown", "busy"]
 """The pages that say why there is nothing to pay."""
 
 

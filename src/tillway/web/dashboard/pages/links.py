@@ -142,13 +142,14 @@ async def make_link(visit: Visit) -> Reply:
 async def show_link(visit: Visit) -> Reply:
     link = await visit.door.get(f"/v1/payment_links/{visit.id}")
     lines = (await visit.door.get(f"/v1/payment_links/{visit.id}/line_items"))["data"]
-    visits = await _visits(visit, visit.id)
+    visits, overview = await _visits(visit, visit.id), await _overview(visit, visit.id)
     values = {
         "link": link,
         "lines": lines,
         "amount": sum(line["amount_total"] for line in lines),
         "limit": link["restrictions"]["completed_sessions"] if link["restrictions"] else None,
-        "status": (await _overview(visit, visit.id))["status"],
+        "status": overview["status"],
+        "held_by": overview["held_by"],
         "funnel": _funnel(visits),
         "more": visits["has_more"],
         "paid": visits["paid"],
