@@ -684,6 +684,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/payments/{payment}/route": _on(MerchantObjects.paid),
     "GET /ops/v1/disputes/{dispute}": _on(MerchantObjects.dispute),
     "GET /ops/v1/kept_cards": _nothing(),
+    "GET /ops/v1/balance_transactions": _nothing(),
     "GET /ops/v1/payment_links": _nothing(),
     "GET /ops/v1/payment_links/{payment_link}": _on(MerchantObjects.link),
     "GET /ops/v1/payouts/contents": _nothing(),

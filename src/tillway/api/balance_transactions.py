@@ -6,10 +6,11 @@ from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
 from tillway.engine.availability import all_as_released, as_released
-from tillway.http.lists import keep_equal, list_page
-from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params, pick
+from tillway.http.lists import asked_page, collect_asked, keep_equal, list_page
+from tillway.http.params import Array, Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params, pick
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, shape
+from tillway.operations import balance_movements
 from tillway.store.codec import COMMON_TRANSACTION, by_kind, by_parent
 
 TYPES = (
@@ -25,6 +26,7 @@ TYPES = (
 )
 
 EXPAND_ONLY = Params(expand=Expand())
+OVERVIEWS = list_params(ids=Array(Id()))
 LIST = list_params(
     created=Created(), currency=Currency(), payout=Unsupported("automatic payouts"), source=Id(), type=Enum(*TYPES)
 )
@@ -47,6 +49,27 @@ async def list_balance_transactions(call: Call) -> Answer:
     load, now = call.platform.engine.load(scope), call.platform.engine.clock.now_ms() // 1000
     page.records = await all_as_released(load, page.records, now)
     return page
+
+
+@route("GET", "/ops/v1/balance_transactions", OVERVIEWS, returns="list")
+async def list_overviews(call: Call) -> Answer:
+    """List movements of the balance with their payment, its customer, or the account paid out to, newest first.
+
+    `ids` lists these movements alone, in their order.
+    """
+    load = call.platform.engine.load(call.caller.scope_key)
+    asked = await asked_page(call, "txn", "balance transaction")
+    if ids := call.params.get("ids"):
+        await load.read(ids)
+        found: list[Any] = [await load.get(Entry, id, "ids") for id in dict.fromkeys(ids)]
+    else:
+        found = await collect_asked(call, "txn", asked, keep=lambda entry: entry.type is not None)
+    subjects = await balance_movements.subjects_of(load, found)
+    rows = [
+        {"id": entry.id, "object": "balance_transaction_overview", "created": entry.created, **subjects[entry.id]}
+        for entry in found
+    ]
+    return asked.page(rows, "/ops/v1/balance_transactions")
 
 
 async def _of_charge(call: Call, source: str) -> list[Entry]:

@@ -25,7 +25,7 @@ from tillway.http.params import (
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
-from tillway.operations import payout_contents, payouts
+from tillway.operations import balance_movements, payout_contents, payouts
 from tillway.store.codec import by_customer, by_parent
 
 CREATE = Params(
@@ -98,6 +98,7 @@ async def retrieve_contents(call: Call) -> Answer:
     contents = (await payout_contents.contents_of(load.store, load.scope_key, [payout])).get(payout.id)
     stated = (await payout_contents.stated_of(load, [payout]))[payout.id]
     entries = contents.entries[-TRANSACTIONS_MAX:] if contents is not None else ()
+    subjects = await balance_movements.subjects_of(load, entries)
     return _contents_row(payout, contents, stated) | {
         "transactions": [
             {
@@ -109,6 +110,7 @@ async def retrieve_contents(call: Call) -> Answer:
                 "description": entry.description,
                 "fee": entry.fee_minor,
                 "net": entry.net_minor,
+                "payment": subjects[entry.id]["payment"],
                 "source": entry.source,
                 "status": "available",
                 "type": entry.type,

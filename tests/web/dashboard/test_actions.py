@@ -22,7 +22,7 @@ from tillway.testing.in_process import LEASE_MS, InProcessApp
 from tillway.web.dashboard.pages import LOADED
 from tillway.web.dashboard.pages import balance as balance_pages
 from tillway.web.dashboard.visit import PAGES
-from tillway.web.dashboard.words import iso
+from tillway.web.dashboard.words import MINUS, iso
 from tillway.web.dashboard.words import number as number_in_words
 
 
@@ -235,6 +235,40 @@ async def test_the_balance_says_until_when_money_is_pending_and_what_is_disputed
     balance = await shop.get("/v1/balance")
     whole = sum(one["amount"] for part in ("available", "pending") for one in balance[part] if one["currency"] == "eur")
     assert sum(Decimal(line["net"]) for line in lines if line["currency"] == "EUR") * 100 == whole
+
+
+async def test_movements_and_payouts_name_the_payment_and_its_customer(shop: DashboardShop) -> None:
+    """A viewer sees the name masked."""
+    customer = await shop.post("/v1/customers", name="Barbara Liskov", email="barbara@example.com")
+    kettle = {"description": "A kettle", "customer": customer["id"], "card": "pm_card_bypassPending"}
+    first, second = await shop.pay(8900, **kettle), await shop.pay(5000, card="pm_card_bypassPending")
+    await shop.post("/v1/refunds", payment_intent=first, amount=900)
+    disputed = await shop.pay(4200, card="pm_card_createDispute", description="A lid")
+    payout = await shop.post("/v1/payouts", amount=3000, currency="eur")
+    told = (await shop.get("/ops/v1/balance_transactions"))["data"]
+    moved = (await shop.get("/v1/balance_transactions"))["data"]
+    assert [one["id"] for one in told] == [one["id"] for one in moved]
+    by_type = {two["type"]: one for one, two in zip(told, moved, strict=True)}
+    assert (by_type["payout"]["payment"], by_type["payout"]["destination"]) == (None, payout["destination"])
+    assert by_type["refund"]["payment"]["customer"]["name"] == "Barbara Liskov"
+    assert by_type["adjustment"]["payment"]["id"] == disputed
+    chosen = (await shop.get("/ops/v1/balance_transactions", ids=[told[-1]["id"], told[0]["id"]]))["data"]
+    assert chosen == [told[-1], told[0]]
+    visitor, viewer = await shop.visitor(), await shop.visitor("viewer", name="Viewer")
+    page = text(await visitor.get("/dashboard/balance")).replace(MINUS, "-")
+    for words in (
+        "A kettle, Barbara Liskov 89.00",
+        "A kettle, Barbara Liskov -9.00",
+        "A lid -42.00",
+        f"{second} 50.00",
+    ):
+        assert words in page, words
+    assert re.search(r"Payout po_\w+ to .{0,30} -30.00 0.00 -30.00 EUR at once", page)
+    masked = text(await viewer.get("/dashboard/balance"))
+    assert "A kettle, B***" in masked and "Liskov" not in masked
+    lines = text(await visitor.get(f"/dashboard/payouts/{payout['id']}"))
+    assert "What Customer Gross Fee Net A kettle" in lines and "Refund: A kettle" in lines and "Dispute: A lid" in lines
+    assert lines.count("Barbara Liskov") == 2
 
 
 async def test_an_account_is_made_the_default_and_another_deleted(shop: DashboardShop) -> None:
@@ -532,7 +566,7 @@ async def test_a_link_ends_when_its_form_says(shop: DashboardShop) -> None:
     made = await visitor.submit(form, action, fields | {"ends": f"{year}-12-04T18:00"})
     page = made.headers["location"]
     assert f"Ends 4 December {year} , 18:00 CET" in text(await visitor.get(page))
-    assert f"Ends 4 December {year}" in text(await visitor.get("/dashboard/links"))
+    assert f"Ends 4 Dec {year}" in text(await visitor.get("/dashboard/links"))
     edit = f"{page}/edit"
     form = await visitor.get(edit)
     assert f'value="{year}-12-04T18:00"' in form.body.decode()

@@ -110,7 +110,7 @@ def environment() -> "Environment":
         "plain": lambda amount, currency: words.plain(amount, currency),
         "time": pass_context(lambda context, seconds: words.time_of(seconds, context["zone"])),
         "day": pass_context(lambda context, seconds, now=None: words.day(seconds, now, context["zone"])),
-        "short_day": pass_context(lambda context, seconds: words.short_day(seconds, context["zone"])),
+        "short_day": pass_context(lambda context, seconds, now=None: words.short_day(seconds, context["zone"], now)),
         "date": pass_context(lambda context, seconds: words.date(seconds, context["zone"])),
         "zoned": pass_context(lambda context, seconds: words.zone_at(seconds, context["zone"])),
         "iso": words.iso,

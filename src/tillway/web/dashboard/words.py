@@ -228,10 +228,11 @@ def day(seconds: float, now: float | None = None, zone: tzinfo = UTC) -> str:
     return f"{at.day} {at:%B}{year}"
 
 
-def short_day(seconds: float, zone: tzinfo = UTC) -> str:
-    """29 Nov, where there is little room."""
+def short_day(seconds: float, zone: tzinfo = UTC, now: float | None = None) -> str:
+    """29 Nov, where there is little room, with the year if it is not that of `now`."""
     at = moment(seconds, zone)
-    return f"{at.day} {at:%b}"
+    year = "" if now is None or moment(now, zone).year == at.year else f" {at.year}"
+    return f"{at.day} {at:%b}{year}"
 
 
 def long_day(seconds: float, now: float, zone: tzinfo = UTC) -> str:

@@ -18,7 +18,7 @@ STATUSES = {
     "failed": ("bad", "cross", "Failed"),
     "canceled": ("", "minus", "Canceled"),
 }
-MOVEMENTS = {**words.LEDGER_FOR, "charge": "Payment"}
+MOVEMENTS_IN_WORDS = {**words.LEDGER_FOR, "charge": "Payment"}
 MOST = "can be paid out"
 
 
@@ -45,17 +45,44 @@ async def show_balance(visit: Visit) -> Reply:
         "payouts": payouts,
         "paid_out_to": await with_failures(visit, accounts, payouts),
         "can_add": visit.may("configure"),
-        "movements": (await door.get("/v1/balance_transactions", limit=20))["data"],
+        "movements": await _movements(visit, accounts),
         "ledger": ledger,
         "accounts": _by_currency(ledger["accounts"]),
         "statuses": STATUSES,
-        "named": MOVEMENTS,
+        "named": MOVEMENTS_IN_WORDS,
         "can_pay": visit.may("settle"),
         "has_money": any(one["available"] > 0 for one in rows),
     }
     return Shown("balance.html", values)
 
 
+async def _movements(visit: Visit, accounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest movements of the balance, each with the words for what it is `of` and its `place`."""
+    found = (await visit.door.get("/v1/balance_transactions", limit=MOVEMENTS_SHOWN))["data"]
+    ids = [one["id"] for one in found]
+    rows = (await visit.door.get("/ops/v1/balance_transactions", ids=ids, limit=MOVEMENTS_SHOWN))["data"] if ids else []
+    names = {one["id"]: one["told"] for one in accounts}
+    return [one | _subject(one, row, names) for one, row in zip(found, rows, strict=True)]
+
+
+def _subject(movement: dict[str, Any], row: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
+    """The words for a movement's subject, and the place of its page; `names` are those of the accounts by id."""
+    payment, source = row["payment"], movement["source"] or ""
+    if payment is not None:
+        told = ", ".join(text for text in (payment["description"], customer_name(payment)) if text)
+        return {"of": told or payment["id"], "place": f"/payments/{payment['id']}"}
+    if source.startswith("po_"):
+        destination = row["destination"]
+        return {"of": f"to {names.get(destination, destination)}" if destination else "", "place": f"/payouts/{source}"}
+    return {"of": movement["description"] or source, "place": f"/search?q={quote(source or movement['id'])}"}
+
+
+def customer_name(payment: dict[str, Any]) -> str:
+    """The name of a payment's customer, or else the e-mail address; empty where neither is known."""
+    return str(payment["customer"]["name"] or payment["customer"]["email"] or "")
+
+
+MOVEMENTS_SHOWN = 20
 PAYOUTS = 20
 STATED = {
     "not_due": ("", "minus", "Not due"),
@@ -285,7 +312,8 @@ async def _payout_page(visit: Visit, wrong: str = "", status: int = 200) -> Show
     values = {
         "payout": payout,
         "found": found,
-        "named": MOVEMENTS,
+        "named": MOVEMENTS_IN_WORDS,
+        "taken": [one | _taken(one) for one in found["transactions"]],
         "counted": _counted(found["contents"]),
         "to": next((one["told"] for one in accounts if one["id"] == payout["destination"]), payout["destination"]),
         "moved": [
@@ -302,6 +330,17 @@ async def _payout_page(visit: Visit, wrong: str = "", status: int = 200) -> Show
         "text": words.document(payout),
     }
     return Shown("payout.html", values, status)
+
+
+def _taken(movement: dict[str, Any]) -> dict[str, str]:
+    """The words for a movement that a payout took, and its customer. A payment has the words of its description."""
+    payment, kind = movement.get("payment"), MOVEMENTS_IN_WORDS.get(movement["type"], words.readable(movement["type"]))
+    if payment is None:
+        return {"what": movement["description"] or kind, "customer": ""}
+    described = payment["description"] or ""
+    if movement["type"] not in ("charge", "payment"):
+        described = f"{kind}: {described}" if described else ""
+    return {"what": described or kind, "customer": customer_name(payment)}
 
 
 async def _maker(visit: Visit, payout: str) -> str:
