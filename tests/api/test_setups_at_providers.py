@@ -100,6 +100,16 @@ async def test_the_cardholder_authenticates_at_the_issuers_page(shop: ProviderSh
         assert (ended["status"], ended["latest_attempt"]["status"]) == ("requires_payment_method", "failed")
 
 
+async def test_the_page_of_a_return_asks_nothing(shop: ProviderShop) -> None:
+    """A setup that still waits showed the buttons of test mode to the cardholder."""
+    waiting = await shop.post("/v1/setup_intents", _given(CHALLENGED.number, return_url=None))
+    secret = shop.app.running.platform.engine.client_secrets.return_secret(SetupIntent(id=waiting["id"], created=0))
+    back = f"/returns/{shop.merchant.account.removeprefix('acct_')}l/{waiting['id']}"
+    answer = await shop.app.send("GET", back, query=f"secret={secret}")
+    assert answer.status == 200 and b"<button" not in answer.body and b"Test mode" not in answer.body
+    assert b"This authentication is not finished" in answer.body
+
+
 async def test_a_waiting_setup_is_cancelled_at_the_provider(shop: ProviderShop) -> None:
     waiting = await shop.post("/v1/setup_intents", _given(CHALLENGED.number))
     given = {"cancellation_reason": "abandoned", "expand": ["latest_attempt"]}

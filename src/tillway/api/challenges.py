@@ -8,7 +8,7 @@ from tillway.domain.setup_intent import SetupIntent
 from tillway.http.params import Boolean, Enum, KnownParams, Params, ProviderText, Text
 from tillway.http.routes import Answer, Call, Plain, route
 from tillway.operations import payment_intents, setup_intents
-from tillway.web.challenge import HEADERS, back_to, page
+from tillway.web.challenge import HEADERS, back_to, outcome_page, page
 
 LOOK = Params(secret=Text(required=True))
 DECIDE = Params(secret=Text(required=True), outcome=Enum("pass", "fail", required=True))
@@ -50,7 +50,7 @@ async def come_back(call: Call) -> Answer:
     )
     target = back_to(subject, call.platform.engine.client_secrets)
     if target is None:
-        return await _page(call, subject)
+        return Plain(200, outcome_page(subject), HTML, HEADERS)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
 
 

@@ -28,12 +28,10 @@ _TICK = "M3 8.6l3.2 3.2L13 4.6"
 
 
 def page(subject: PaymentIntent | SetupIntent, merchant: str, card: CardFacts | None) -> bytes:
-    """Return the page: the question while the challenge of test mode is open, else the outcome. `merchant` is the name
+    """Return the page of test mode: the question while the challenge is open, else its outcome. `merchant` is the name
     of the one who asks for the money, `card` the card at hand."""
     if subject.status != "requires_action" or (isinstance(subject, PaymentIntent) and subject.acting):
-        said = escape(_message_for(subject.status))
-        # A provider's page of live mode leads here too.
-        return _document("Nothing to do", f"<div><h1>This authentication is over</h1><p class=dim>{said}</p></div>")
+        return outcome_page(subject, _TEST_BAND)
     is_payment = isinstance(subject, PaymentIntent)
     asks = "Your bank asks before it pays." if is_payment else "A merchant wants to keep your card for later payments."
     rows = [
@@ -44,15 +42,24 @@ def page(subject: PaymentIntent | SetupIntent, merchant: str, card: CardFacts | 
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in rows if text)
     return _document(
         "Confirm with your bank",
-        f"""<header><span>{_icon(_BANK)} Simulated bank</span></header><div><h1>Is it you?</h1>
+        f"""<header><span>{_icon(_BANK)} Simulated bank</span>{_brand(card)}</header><div><h1>Is it you?</h1>
 <p class=dim>{asks} At a real bank you would confirm in its app.</p>
 <dl class="pv mt">{listed}</dl>
 <form class=mt method=post><p class=btn-row><button class="btn main grow" name=outcome value=pass>
 {_icon(_TICK)}Confirm</button>
 <button class="btn grow" name=outcome value=fail>Fail it</button></p></form>
 <p class=hint>Closing the window charges nothing.</p></div>""",
-        f"<aside class=band aria-label=Mode>{_icon(_ABOUT)}<span>{TEXTS['en']['test_mode']}</span></aside>",
+        _TEST_BAND,
     )
+
+
+def outcome_page(subject: PaymentIntent | SetupIntent, band: str = "<span></span>") -> bytes:
+    """Return the page that says how an authentication stands, for a payer who has no shop to return to. A provider's
+    page of live mode leads here too."""
+    waits = subject.status == "requires_action"
+    heading = "This authentication is not finished" if waits else "This authentication is over"
+    said = escape(_message_for(subject.status))
+    return _document("Nothing to do", f"<div><h1>{heading}</h1><p class=dim>{said}</p></div>", band)
 
 
 def back_to(subject: PaymentIntent | SetupIntent, client_secrets: ClientSecrets) -> str | None:
@@ -88,7 +95,9 @@ def _message_for(status: payment_intent.Status | setup_intent.Status) -> str:
         case "requires_payment_method":
             return "The authentication failed. Go back to the shop and try another card."
         case "requires_action":
-            return "The authentication is not finished. Go back to the shop and try again."
+            return (
+                "Your bank has not told us yet how it ended. Go back to the shop, which hears it or lets you try again."
+            )
         case "requires_confirmation" | "canceled":
             return "There is nothing more to confirm. You can close this page."
         case _:
@@ -97,6 +106,17 @@ def _message_for(status: payment_intent.Status | setup_intent.Status) -> str:
 
 def _icon(path: str) -> str:
     return f'<svg class=i viewBox="0 0 16 16" aria-hidden=true><path d="{path}"/></svg>'
+
+
+_TEST_BAND = f"<aside class=band aria-label=Mode>{_icon(_ABOUT)}<span>{TEXTS['en']['test_mode']}</span></aside>"
+
+
+def _brand(card: CardFacts | None) -> str:
+    """The mark of a card's brand, beside the name of the bank."""
+    if card is None or card.brand == "unknown":
+        return ""
+    name = "MC" if card.brand == "mastercard" else card.brand.upper()
+    return f"<span class=brand aria-hidden=true>{name}</span>"
 
 
 def _document(title: str, body: str, band: str = "<span></span>") -> bytes:
