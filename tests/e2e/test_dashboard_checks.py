@@ -677,6 +677,37 @@ async def test_20_the_lines_of_a_payout_add_up_and_the_ledger_sums_to_nothing(
         assert sums and set(sums) == {0.0} and sum(accounts) == pytest.approx(0.0) and any(accounts)
 
 
+@BOTH
+async def test_20_money_is_paid_out_with_the_decimals_of_its_currency(
+    start_server: StartServer, made: dict[str, str], tmp_path: Path, scripts: bool
+) -> None:
+    server = start_server(tmp_path / "data", made, ("--settlement-days", "0"))
+    for currency, amount in (("eur", 9900), ("jpy", 5000), ("kwd", 50_000)):
+        pay(server, amount, currency=currency)
+    async with desk(server, tmp_path, scripts=scripts) as here:
+        await here.open("/balance/payout")
+        for currency, none, some in (("JPY", "0", "1,250"), ("KWD", "0.000", "1.230"), ("EUR", "0.00", "12.50")):
+            await here.choose(f"nav[aria-label=Currency] a[href$='currency={currency.lower()}']")
+            await here.has(f"{currency} can be paid out.")
+            await here.page.fill("Amount", none)
+            if scripts:
+                assert await here.page.look("document.querySelector('[data-money] [type=submit]').disabled")
+            else:
+                await here.send("Pay out")
+            assert await here.page.look("document.querySelector('#amount').getAttribute('aria-invalid')") == "true"
+            await here.has("Write an amount such as ")
+            await here.page.fill("Amount", some)
+            if not scripts:
+                await here.send("Pay out")  # The first press shows the effect.
+            await here.has(f"Your bank account gets {some} {currency}")
+            await here.send(f"Pay out {some} {currency}")
+            await here.has(f"{some} {currency}")
+            assert "/payouts/po_" in str(await here.page.look("location.pathname"))
+            await here.open("/balance/payout")
+    paid = server.call("GET", "/v1/payouts")[1]["data"]
+    assert [(one["amount"], one["currency"]) for one in paid] == [(1250, "eur"), (1230, "kwd"), (1250, "jpy")]
+
+
 async def test_13_copy_gives_the_id_and_json_is_the_answer_of_the_api(
     tillway_server: TillwayServer, tmp_path: Path
 ) -> None:

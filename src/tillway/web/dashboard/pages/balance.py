@@ -225,7 +225,8 @@ async def ask_payout(visit: Visit) -> Reply:
     balance = await visit.door.get("/v1/balance")
     asked = visit.asked("currency")
     chosen = next((one for one in balance["available"] if one["currency"] == asked), None)
-    chosen = chosen or max(balance["available"], key=lambda one: one["amount"])
+    own = visit.account.default_currency
+    chosen = chosen or max(balance["available"], key=lambda one: (one["amount"] > 0, one["currency"] == own))
     amount = words.plain(max(chosen["amount"], 0), chosen["currency"])
     return await _form(visit, chosen["currency"], amount)
 
@@ -277,13 +278,15 @@ async def _available(visit: Visit, currency: str) -> int:
 async def _form(
     visit: Visit, currency: str, amount: str, *, wrong: str = "", previewed: bool = False, status: int = 200
 ) -> Shown:
-    available = await _available(visit, currency)
+    balance = (await visit.door.get("/v1/balance"))["available"]
+    available = next((int(one["amount"]) for one in balance if one["currency"] == currency), 0)
     minor, unfit = read_amount(amount, currency, available, MOST)
     accounts = [one for one in await accounts_of(visit) if one["currency"] == currency]
     chosen = visit.sent("destination")
     nothing = available <= 0 and not wrong
     values = {
         "currency": currency,
+        "currencies": [one["currency"] for one in balance if one["amount"] > 0],
         "nothing": nothing,
         "pending_until": (await visit.door.get("/ops/v1/ledger"))["pending_until"].get(currency) if nothing else None,
         "amount": amount,

@@ -113,7 +113,7 @@ if (pq) {
 // money forms: the preview counts in minor units, as the server does; the server's own preview decides
 for (const form of $$("[data-money]")) {
   const { left, balance, cur, decimals, most, sign = -1, scales } = form.dataset;
-  const own = form.elements.currency;  // a form with a currency to choose has the decimals of all that do not have two
+  const own = scales === undefined ? null : form.elements.currency;  // a currency to choose, with the decimals of all that do not have two
   const uncommon = Object.fromEntries((scales ?? "").split(" ").map((one) => one.split(":")));
   const code = () => (own ? own.value.trim().toUpperCase() : cur);
   const digits = () => +(own ? uncommon[code()] ?? 2 : decimals);
