@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tillway import __version__
 from tillway.web.dashboard import words
 from tillway.web.dashboard.assets import asset
+from tillway.web.dashboard.code_colours import coloured
 from tillway.web.dashboard.icons import PATHS
 from tillway.web.dashboard.visit import BASE, Visit
 
@@ -109,7 +110,9 @@ def environment() -> "Environment":
         "money": lambda amount, currency: words.money(amount, currency),
         "plain": lambda amount, currency: words.plain(amount, currency),
         "time": pass_context(lambda context, seconds: words.time_of(seconds, context["zone"])),
+        "minute": pass_context(lambda context, seconds: words.time_of(seconds, context["zone"])[:5]),
         "day": pass_context(lambda context, seconds, now=None: words.day(seconds, now, context["zone"])),
+        "full_day": pass_context(lambda context, seconds: words.day(seconds, 0.0, context["zone"])),
         "short_day": pass_context(lambda context, seconds, now=None: words.short_day(seconds, context["zone"], now)),
         "date": pass_context(lambda context, seconds: words.date(seconds, context["zone"])),
         "zoned": pass_context(lambda context, seconds: words.zone_at(seconds, context["zone"])),
@@ -119,6 +122,8 @@ def environment() -> "Environment":
         "capitalize_first": words.capitalize_first,
         "lower_first": words.lower_first,
         "document": words.document,
+        "coloured": coloured,
+        "without_https": lambda address: address.removeprefix("https://"),
     }
     return made
 

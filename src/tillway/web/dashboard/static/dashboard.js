@@ -37,6 +37,9 @@ document.addEventListener("change", (e) => { if ("themeSet" in e.target.dataset)
 const closeOthers = (t) => $$("details.chip[open], details.shop[open]").forEach((d) => { if (!d.contains(t)) d.open = false; });
 for (const d of $$("dialog")) d.addEventListener("click", (e) => { if (e.target === d) d.close(); });
 
+// a narrow row of tabs shows the one that is open
+for (const tab of $$(".tabs [aria-current]")) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+
 // rows: j, k, x, Enter; selection and the bar that acts on it
 // (looked up anew each time: refreshing puts other rows in their place)
 const rowsNow = () => $$("[data-rows] tbody tr:not(.day), .split > ol > li, .side-list > ol > li").filter((row) => $("a.go", row));
