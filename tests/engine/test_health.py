@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from tillway.engine.health import BLIND_PROBES, OPEN_AFTER, PROBE_SECONDS, ConnectorHealth
+from tillway.engine.health import BLIND_PROBES, CHANGES_MAX, OPEN_AFTER, PROBE_SECONDS, RECENT_MAX, ConnectorHealth
 from tillway.engine.siblings import Siblings
 from tillway.simulation.virtual_loop import VirtualLoop
 
@@ -61,6 +61,46 @@ def test_the_changes_of_the_breaker_are_told_with_their_age() -> None:
         await asyncio.sleep(2.2 * PROBE_SECONDS)
         told = [(one["breaker"], one["seconds_ago"]) for one in health.describe()["breaker_changes"]]
         assert told == [("open", 11), ("half_open", 6), ("closed", 1)]
+        await health.close()
+
+    in_virtual_time(work)
+
+
+def test_both_processes_tell_the_same_rates_and_changes() -> None:
+    async def work() -> None:
+        one, other = two_processes()
+        provider = Provider(answers=True)
+        one.tell("succeeded", 0.1, provider.ask, is_payment=True)
+        other.tell("declined", 0.3, provider.ask, is_payment=True)
+        for n in range(OPEN_AFTER):
+            (one, other)[n % 2].tell("not_sent", 9.0, provider.ask)
+        told = one.describe()
+        assert told == other.describe()
+        assert (told["exchanges"], told["payments"], told["success_rate"], told["answer_rate"]) == (5, 2, 0.2, 0.4)
+        assert (told["latency_ms"], told["latency_p95_ms"]) == (300, 300)
+        assert [one["breaker"] for one in told["breaker_changes"]] == ["open"]
+        assert sum(one["answered"] for one in told["minutes"]) == 2
+        assert sum(one["not_answered"] for one in told["minutes"]) == OPEN_AFTER
+        await one.close()
+        await other.close()
+
+    in_virtual_time(work)
+
+
+def test_more_answers_and_changes_than_are_kept_leave_the_newest() -> None:
+    async def work() -> None:
+        health = ConnectorHealth("a")
+        provider = Provider(answers=True)
+        for seconds in range(2 * RECENT_MAX):
+            health.tell("succeeded", seconds, provider.ask)
+        assert health.describe()["latency_ms"] == 1000 * (RECENT_MAX + RECENT_MAX // 2)
+        for _ in range(CHANGES_MAX):
+            for _ in range(OPEN_AFTER):
+                health.tell("unknown", 0.1, provider.ask)
+            health.close_now()
+        told = [one["breaker"] for one in health.describe()["breaker_changes"]]
+        assert told == ["open", "closed"] * (CHANGES_MAX // 2)
+        assert health.describe()["exchanges"] == 2 * RECENT_MAX + OPEN_AFTER * CHANGES_MAX
         await health.close()
 
     in_virtual_time(work)

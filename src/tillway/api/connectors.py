@@ -29,7 +29,7 @@ DRAIN = Params(drained=Boolean(required=True), reason=Text(maximum=REASON_MAX, r
 async def connectors(call: Call) -> Answer:
     """List the connectors of this mode and their health, without the values of their settings.
 
-    `breaker` and the rates are as the answering process has seen them.
+    `breaker` and the rates are those of this server: of the last 60 minutes, the latency of their last 200 answers.
     """
     rows = await call.platform.store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
     configs = [decode(row.key.partition("/")[2], row.body) for row in rows]

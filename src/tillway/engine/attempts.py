@@ -136,7 +136,7 @@ class Connections(Protocol):
         `live_mode_not_configured`, or `connector_unavailable` if that one connector is drained."""
 
     def health_of(self, mode: Mode, name: str) -> ConnectorHealth:
-        """The health of a connector, as this process has seen it."""
+        """The health of a connector, as the processes of this server have seen it."""
 
     async def default_name(self, mode: Mode) -> str | None:
         """The name of the mode's default connector; None if there is none."""

@@ -55,7 +55,7 @@ class ConfiguredConnections:
         """Why a connector could not be set up, the last time."""
         self.tell: Tell = tell_nobody
         self.marks_of: Callable[[str], Marks] = lambda name: own_marks()
-        """Where the breaker of a connector stands, which the processes of one server share."""
+        """Where the health of a connector stands, which the processes of one server share."""
 
     async def for_payments(self, scope: Scope) -> Connection | Routes:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:

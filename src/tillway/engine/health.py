@@ -6,18 +6,17 @@ While it is open, other candidates go first. A question every PROBE_SECONDS find
 the first answer half-opens the breaker, so that payments go there again, the next one closes it, and a payment that
 cannot be sent meanwhile opens it at once.
 
-The processes of one server share the breaker, and each that has seen it open asks: if one ends, another closes it. The
-rates are each process's own.
+The processes of one server share the breaker, the rates and the changes, so that each of them tells the same. Each that
+has seen the breaker open asks: if one ends, another closes it.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, get_args
 
-from tillway.engine.siblings import Marks, own_marks
+from tillway.engine.siblings import MARKS, Marks, own_marks
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +25,11 @@ PROBE_SECONDS = 5.0
 BLIND_PROBES = 3
 """After how many PROBE_SECONDS a provider that cannot be asked counts as answering, until a payment shows otherwise."""
 
-RECENT_MAX = 200
-"""How many of the last exchanges the success rate and the latency are counted over."""
-
 MINUTES = 60
-"""How many minutes are told apart."""
+"""The rates are those of so many minutes, each of which is told apart."""
+
+RECENT_MAX = 200
+"""How many of their last answered exchanges the latency is taken from."""
 
 CHANGES_MAX = 20
 """How many of the last changes of a breaker are told."""
@@ -41,25 +40,30 @@ BREAKER_OPENS = "a connector cannot be reached; others go first"
 BreakerState = Literal["closed", "open", "half_open"]
 
 _STATES: tuple[BreakerState, ...] = get_args(BreakerState)
-_STATE, _FAILED, _CHANGES, _CHANGED_AT = range(4)
-"""The marks: the place of the state, requests that failed in a row, how often the state has changed, and when."""
+_STATE, _FAILED, _CHANGES, _CHANGED_AT, _ANSWERED = range(5)
+"""The marks: the place of the state, requests that failed in a row, how often the state has changed, and when, and how
+many exchanges were answered. Rings of the last changes, answers and minutes follow."""
+_RING_OF_CHANGES = _ANSWERED + 1
+"""The state and the time (seconds on the loop's clock) of each."""
+_RING_OF_ANSWERS = _RING_OF_CHANGES + 2 * CHANGES_MAX
+"""The minute and the seconds of each."""
+_RING_OF_MINUTES = _RING_OF_ANSWERS + 2 * RECENT_MAX
+_MINUTE, _DID_ANSWER, _DID_NOT, _SUCCEEDED, _PAYMENTS = range(5)
+"""A minute since the system's start, and its exchanges: answered or not, of the answers the successes, and those to
+take a payment."""
+_MARKS_USED = _RING_OF_MINUTES + (_PAYMENTS + 1) * MINUTES
+assert _MARKS_USED <= MARKS, "the health of a connector has room in the memory that processes share"
 
 Probe = Callable[[], Awaitable[bool | None]]
 """Asks the provider something that moves no money. Returns whether it answered; None if it cannot be asked."""
 
 
 class ConnectorHealth:
-    """The health of one connector. `marks` has its breaker, which other processes may share."""
+    """The health of one connector. `marks` has it all, which other processes may share."""
 
     def __init__(self, name: str, marks: Marks | None = None) -> None:
         self.name = name
         self._marks = own_marks() if marks is None else marks
-        self._recent: deque[tuple[str, float, bool]] = deque(maxlen=RECENT_MAX)
-        """Outcome and seconds of the last exchanges, and whether each was to take a payment."""
-        self._minutes: deque[list[int]] = deque(maxlen=MINUTES)
-        """The minutes with exchanges, each with how many were answered, and how many were not."""
-        self._changed: deque[tuple[BreakerState, float]] = deque(maxlen=CHANGES_MAX)
-        """The changes of the breaker that this process made, each with its time on the loop's clock."""
         self._watch: asyncio.Task[None] | None = None
         self._probe: Probe | None = None
 
@@ -74,11 +78,7 @@ class ConnectorHealth:
     def tell(self, outcome: str, seconds: float, probe: Probe, *, is_payment: bool = False) -> None:
         """Count an exchange that moves money, or `is_payment`, one to take a payment. `probe` is used if the breaker
         opens."""
-        self._recent.append((outcome, seconds, is_payment))
-        minute = int(time.monotonic() // 60)
-        if not self._minutes or self._minutes[-1][0] != minute:
-            self._minutes.append([minute, 0, 0])
-        self._minutes[-1][1 if outcome not in ("not_sent", "unknown") else 2] += 1
+        self._count(outcome, seconds, is_payment=is_payment)
         if outcome == "not_sent" or outcome == "unknown":
             self._marks[_FAILED] += 1
             if self._marks[_FAILED] >= OPEN_AFTER and not self.open:
@@ -99,23 +99,40 @@ class ConnectorHealth:
             self._probe = probe
             self._watch = asyncio.create_task(self._watch_until_closed())
 
+    def _count(self, outcome: str, seconds: float, *, is_payment: bool) -> None:
+        marks, minute = self._marks, int(time.monotonic() // 60)
+        place = _RING_OF_MINUTES + minute % MINUTES * (_PAYMENTS + 1)
+        if marks[place + _MINUTE] != minute:
+            for each in (_DID_ANSWER, _DID_NOT, _SUCCEEDED, _PAYMENTS):
+                marks[place + each] = 0
+            marks[place + _MINUTE] = minute
+        answered = outcome not in ("not_sent", "unknown")
+        marks[place + (_DID_ANSWER if answered else _DID_NOT)] += 1
+        if is_payment:
+            marks[place + _PAYMENTS] += 1
+        if outcome in ("succeeded", "pending", "action_required"):
+            marks[place + _SUCCEEDED] += 1
+        if answered:
+            recent = _RING_OF_ANSWERS + int(marks[_ANSWERED]) % RECENT_MAX * 2
+            marks[recent], marks[recent + 1] = minute, seconds
+            marks[_ANSWERED] += 1
+
     def describe(self) -> dict[str, Any]:
-        """The state of the breaker, and rates over the last RECENT_MAX exchanges; None where there were none."""
-        told = list(self._recent)
-        seconds = sorted(each for outcome, each, _ in told if outcome not in ("not_sent", "unknown"))
-        succeeded = sum(outcome in ("succeeded", "pending", "action_required") for outcome, _, _ in told)
-        sent = sum(outcome not in ("not_sent", "unknown") for outcome, _, _ in told)
+        """The state of the breaker, and rates over the last MINUTES; None where there were no exchanges."""
+        minutes = self._last_minutes()
+        _, answered, not_answered, succeeded, payments = (sum(counts) for counts in zip(*minutes, strict=True))
+        told, seconds = answered + not_answered, self._last_seconds()
         return {
             "breaker": self.state,
             "breaker_seconds": self._seconds_in_state(),
             "breaker_changes": self._last_changes(),
-            "exchanges": len(told),
-            "payments": sum(is_payment for _, _, is_payment in told),
-            "success_rate": round(succeeded / len(told), 4) if told else None,
-            "answer_rate": round(sent / len(told), 4) if told else None,
+            "exchanges": told,
+            "payments": payments,
+            "success_rate": round(succeeded / told, 4) if told else None,
+            "answer_rate": round(answered / told, 4) if told else None,
             "latency_ms": _percentile(seconds, 0.5),
             "latency_p95_ms": _percentile(seconds, 0.95),
-            "minutes": self._last_minutes(),
+            "minutes": [{"answered": one[_DID_ANSWER], "not_answered": one[_DID_NOT]} for one in minutes],
         }
 
     def _seconds_in_state(self) -> int | None:
@@ -125,18 +142,32 @@ class ConnectorHealth:
         return max(int(asyncio.get_running_loop().time() - self._marks[_CHANGED_AT]), 0)
 
     def _last_changes(self) -> list[dict[str, Any]]:
-        """The last changes that this process made, oldest first, each with how long ago it was."""
-        if not self._changed:
-            return []
-        now = asyncio.get_running_loop().time()
-        return [{"breaker": state, "seconds_ago": max(int(now - at), 0)} for state, at in self._changed]
+        """The last changes, oldest first, each with how long ago it was."""
+        changes, found = int(self._marks[_CHANGES]), list[dict[str, Any]]()
+        for number in range(max(changes - CHANGES_MAX, 0), changes):
+            place = _RING_OF_CHANGES + number % CHANGES_MAX * 2
+            ago = asyncio.get_running_loop().time() - self._marks[place + 1]
+            found.append({"breaker": _STATES[int(self._marks[place])], "seconds_ago": max(int(ago), 0)})
+        return found
 
-    def _last_minutes(self) -> list[dict[str, int]]:
-        """The exchanges of each of the last MINUTES, oldest first."""
-        told = {minute: (answered, failed) for minute, answered, failed in self._minutes}
-        now, none = int(time.monotonic() // 60), (0, 0)
-        last = [told.get(minute, none) for minute in range(now - MINUTES + 1, now + 1)]
-        return [{"answered": answered, "not_answered": failed} for answered, failed in last]
+    def _last_minutes(self) -> list[list[int]]:
+        """The counts of each of the last MINUTES, oldest first."""
+        now, width = int(time.monotonic() // 60), _PAYMENTS + 1
+        found = []
+        for minute in range(now - MINUTES + 1, now + 1):
+            place = _RING_OF_MINUTES + minute % MINUTES * width
+            counts = [int(self._marks[at]) for at in range(place, place + width)]
+            found.append(counts if counts[_MINUTE] == minute else [minute, *[0] * (width - 1)])
+        return found
+
+    def _last_seconds(self) -> list[float]:
+        """How long the last RECENT_MAX answers of the last MINUTES took, sorted."""
+        since, found = time.monotonic() // 60 - MINUTES, list[float]()
+        for number in range(min(int(self._marks[_ANSWERED]), RECENT_MAX)):
+            place = _RING_OF_ANSWERS + number * 2
+            if self._marks[place] > since:
+                found.append(self._marks[place + 1])
+        return sorted(found)
 
     def close_now(self) -> None:
         """Close the breaker, as an operator says: the next failures are counted anew."""
@@ -152,8 +183,9 @@ class ConnectorHealth:
     def _change(self, state: BreakerState) -> None:
         marks = self._marks
         marks[_STATE], marks[_CHANGED_AT] = _STATES.index(state), asyncio.get_running_loop().time()
+        place = _RING_OF_CHANGES + int(marks[_CHANGES]) % CHANGES_MAX * 2
+        marks[place], marks[place + 1] = marks[_STATE], marks[_CHANGED_AT]
         marks[_CHANGES] += 1
-        self._changed.append((state, marks[_CHANGED_AT]))
 
     def _close(self) -> None:
         self._marks[_FAILED] = 0

@@ -1,8 +1,8 @@
 """Memory that the processes of one server share beside the store, so that a caller cannot tell which of them answers.
 
-Their supervisor makes it before it starts them, and they inherit it: the buckets of the throttles, the breakers of the
-connectors, and a count of the settings that each has changed. It ends with the server, and no process waits for
-another: of two counts at the same moment one may be lost, in a caller's favour.
+Their supervisor makes it before it starts them, and they inherit it: the buckets of the throttles, the breakers and
+rates of the connectors, and a count of the settings that each has changed. It ends with the server, and no process
+waits for another: of two counts at the same moment one may be lost, in a caller's favour.
 """
 
 import mmap
@@ -18,11 +18,11 @@ SLOTS: Final = 1 << 16
 PROBES: Final = 8
 
 
-MARKS: Final = 4
+MARKS: Final = 768
 """Numbers that are kept of one thing that is marked."""
 
-MARKED_MAX: Final = 1_024
-"""Things that are marked. Each process keeps those beyond for itself."""
+MARKED_MAX: Final = 128
+"""Things that are marked, which take a page of memory or two each. Each process keeps those beyond for itself."""
 
 
 class Marks(Protocol):

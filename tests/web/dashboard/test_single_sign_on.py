@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from aiohttp import web
-from dashboard_visitor import Visitor, form_of, text
+from dashboard_visitor import Visitor, text
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey
 
@@ -257,9 +257,30 @@ async def test_a_sign_in_from_long_ago_is_no_proof_for_grave_actions(app: InProc
     assert (await visitor.get(provider.authorize(again.headers["location"]))).status == 303
     assert (await earlier.get("/dashboard")).status == 303, "the proof gave a new session, and the one before has ended"
     assert len([one async for one in records_of(app.store, SYSTEM, DashboardSession)]) == 1
-    token = form_of(await visitor.get("/dashboard"), "/dashboard/sign-out")
-    made = await visitor.post("/dashboard/developers", token | {"name": "Warehouse", "kind": "secret"})
-    assert "shown this once" in text(made)
+    once_more = await visitor.submit(asked, "/dashboard/again")
+    assert "This is what you typed" in text(once_more) and "Warehouse" in text(once_more)
+    made = await visitor.submit(once_more, "/dashboard/developers")
+    assert "shown this once" in text(made) and "Warehouse" in text(made)
+
+
+async def test_a_form_and_its_secrets_are_kept_while_one_signs_in_again(app: InProcessApp, provider: Provider) -> None:
+    await person(app)
+    visitor = Visitor(app)
+    await enter(provider, visitor)
+    path = "/dashboard/connectors"
+    page = await visitor.get(f"{path}/new?kind=http_bank")
+    given = {"name": "nordbank", "set.base_url": "https://bank.example", "secret.notice_secret": "kept-but-unseen"}
+    asked = await visitor.submit(page, path, given)
+    assert "what you typed is kept here" in text(asked)
+    provider.changes = {"auth_time": int(time.time())}
+    begun = await visitor.get(f"{SIGN_IN}?again=1")
+    assert (await visitor.get(provider.authorize(begun.headers["location"]))).status == 303
+    once_more = await visitor.submit(asked, "/dashboard/again")
+    assert "nordbank" in text(once_more)
+    assert all(b"kept-but-unseen" not in one.body for one in (asked, once_more))
+    assert (await visitor.submit(once_more, path)).status == 303
+    row = await app.store.get(f"{SYSTEM}/con_test_nordbank")
+    assert row is not None
 
 
 async def test_a_provider_that_is_away_leaves_the_other_ways(app: InProcessApp, provider: Provider) -> None:

@@ -72,13 +72,14 @@ AGAIN: Final = f"{BASE}/again"
 KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""
 
-NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "proof", "passkey", "ticket", SEALED))
-"""Fields that are not sent again after a new sign-in, besides those with secrets."""
+NEVER_KEPT: Final = frozenset(("csrf", KEPT_TO, "proof", "passkey", "ticket"))
+"""Fields that are not sent again after a new sign-in, besides those with secrets. Sealed ones open for their operator
+and their form alone."""
 
 ONWARD_MAX: Final = 2000
 """Most characters of the address that a sign-in leads to: a list with many filters has some hundred."""
 
-UNSEEN: Final = frozenset(("merchant", "idempotency_key", "version", "preview", "previewed", "do"))
+UNSEEN: Final = frozenset(("merchant", "idempotency_key", "version", "preview", "previewed", "do", SEALED))
 OF_NO_MERCHANT: Final = ("/merchant", "/sign-out", "/security")
 """Forms that do the same whichever merchant is shown."""
 

@@ -35,7 +35,7 @@ async def _list(visit: Visit, said: tuple[str, str] | None = None) -> Shown:
     shown = await visit.door.get(f"{PATH}/{chosen}") if configures and chosen else None
     kinds = await _kinds(visit) if configures else []
     values = {
-        "connectors": found,
+        "connectors": [{**one, "failed_at": _last_failure(one, visit.now)} for one in found],
         "breakers": BREAKERS,
         "can_drain": everyone and visit.may("settle"),
         "can_add": configures,
@@ -64,6 +64,12 @@ def _timeout(connector: dict[str, Any], kinds: list[dict[str, Any]]) -> str:
     given = {row["name"]: row["value"] for row in connector["settings"]}
     told = given.get("timeout_seconds") or defaults.get("timeout_seconds")
     return f"{float(told):g}" if told else ""
+
+
+def _last_failure(connector: dict[str, Any], now: int) -> int | None:
+    """The last minute (epoch seconds) with an exchange that was not answered; None: there was none in the last hour."""
+    ago = next((ago for ago, one in enumerate(reversed(connector["minutes"])) if one["not_answered"]), None)
+    return now - 60 * ago if ago is not None else None
 
 
 def _first(found: list[dict[str, Any]]) -> str:
