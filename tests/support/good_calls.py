@@ -809,6 +809,8 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/sources/{id}": _on(MerchantObjects.source, metadata={"a": "1"}),
     "POST /v1/tokens": _nothing(card=CARD),
     "GET /v1/tokens/{id}": _on(MerchantObjects.token),
+    "GET /ops/v1/event_overviews": _nothing(events=["evt_0000000000000000"]),
+    "GET /ops/v1/webhook_backlog": _nothing(),
     "GET /ops/v1/webhook_deliveries": _nothing(),
     "GET /ops/v1/webhook_deliveries/{id}": _on(MerchantObjects.delivery),
     "POST /ops/v1/webhook_deliveries/{id}/resend": _on(MerchantObjects.delivery),

@@ -180,13 +180,13 @@ async def _in_entries_of(
 def event_shape(reading: EventReading, view: View) -> dict[str, Any]:
     event = reading.event
     then = msgspec.structs.replace(view, now=event.created)
-    record = _decode_object(event.object)
+    record = decode_object(event.object)
     data: dict[str, Any] = {}
     if bytes(event.previous) == _NOTHING:
         data["object"] = render_within(record, then)
     else:
         data["object"] = subject = render_record(record, then)
-        data["previous_attributes"] = differences(render_record(_decode_object(event.previous), then), subject)
+        data["previous_attributes"] = differences(render_record(decode_object(event.previous), then), subject)
     return {
         "id": event.id,
         "object": "event",
@@ -226,7 +226,7 @@ class _Identified(msgspec.Struct):
 _identify = msgspec.json.Decoder(_Identified).decode
 
 
-def _decode_object(raw: msgspec.Raw) -> Record:
+def decode_object(raw: msgspec.Raw) -> Record:
     """Decode the record that an event holds in the store's encoding."""
     body = bytes(raw)
     # The store writes the id first, and no id has a character that JSON escapes.

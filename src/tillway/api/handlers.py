@@ -25,6 +25,7 @@ NOUNS = (
     "doubts",
     "early_fraud_warnings",
     "ephemeral_keys",
+    "event_overviews",
     "events",
     "exports",
     "external_accounts",

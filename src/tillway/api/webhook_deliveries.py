@@ -8,7 +8,7 @@ import msgspec
 
 from tillway.api.events import TYPES_MAX, list_events
 from tillway.domain.delivery_log import LoggedDelivery
-from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
+from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Delivery, Event, EventReading, WebhookEndpoint
 from tillway.domain.event_types import EVERYTHING
 from tillway.domain.refusal import Refused
 from tillway.engine.batched_log import began_at
@@ -19,8 +19,10 @@ from tillway.http.lists import list_page
 from tillway.http.log_pages import log_page, place_of
 from tillway.http.params import Array, Created, Enum, Expand, Id, Integer, Params, Text, Timestamp, list_params
 from tillway.http.routes import Answer, Call, Page, route
+from tillway.store.port import KEYS_MAX, PAGE_MAX
 
 URL: Final = "/ops/v1/webhook_deliveries"
+BACKLOG_URL: Final = "/ops/v1/webhook_backlog"
 
 OVERLAP_SECONDS: Final = 24 * 60 * 60
 OVERLAP_SECONDS_MAX: Final = 7 * OVERLAP_SECONDS
@@ -55,6 +57,37 @@ async def list_deliveries(call: Call) -> Answer:
     await call.platform.webhooks.tries.flush()
     keep = _keep(call.params)
     return await log_page(call, WRITTEN, "webhook delivery", keep, lambda one: _document(call, one), URL)
+
+
+@route("GET", BACKLOG_URL, returns="list")
+async def backlog(call: Call) -> Answer:
+    """List the webhook endpoints with deliveries that wait, and how many of these have failed before.
+
+    `error` is that of the last one, `since` the time from which on the endpoint fails, and `until` the one until which
+    it is tried. Of the oldest 1000 deliveries that wait; with more, `has_more` is true.
+    """
+    waiting = await call.platform.webhooks.backlog(call.caller.scope_key)
+    by_endpoint: dict[str, list[Delivery]] = {}
+    for one in waiting:
+        by_endpoint.setdefault(one.endpoint, []).append(one)
+    load = call.platform.engine.load(call.caller.scope_key)
+    await load.read(list(by_endpoint)[:KEYS_MAX])
+    data = [_backlog_of(id, load.held(WebhookEndpoint, id), some) for id, some in by_endpoint.items()]
+    return {"object": "list", "data": data, "has_more": len(waiting) == PAGE_MAX, "url": BACKLOG_URL}
+
+
+def _backlog_of(id: str, endpoint: WebhookEndpoint | None, waiting: list[Delivery]) -> dict[str, Any]:
+    failed = sorted((one for one in waiting if one.tries), key=lambda one: one.created)
+    return {
+        "object": "webhook_backlog",
+        "error": failed[-1].last_status if failed else None,
+        "failed": len(failed),
+        "since": failed[0].created if failed else None,
+        "until": failed[0].created + DELIVERY_WINDOW_SECONDS if failed else None,
+        "url": endpoint.url if endpoint is not None else None,
+        "waiting": len(waiting),
+        "webhook_endpoint": id,
+    }
 
 
 @route("GET", "/ops/v1/webhook_deliveries/{id}", returns="webhook_delivery")

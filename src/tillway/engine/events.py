@@ -104,23 +104,31 @@ def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> 
 
 async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event] | None:
     """The event of that id with the version of its own row, 0 where it has none. None if there is no such event."""
-    own, entry_id = f"{scope_key}/{id}", entry_id_of(id)
-    if entry_id is None:
-        rows = await store.get_many([own])
-    else:
-        rows = await store.get_many([own, f"{scope_key}/{entry_id}"])
-    if own in rows:
-        event = decode(id, rows[own].body)
-        assert isinstance(event, Event), f"{id} is not an event"
-        return rows[own].version, event
-    row = rows.get(f"{scope_key}/{entry_id}")
-    if row is not None:
-        entry = _entry(row)
-        # The id begins as that of the entry does, so its end alone tells the place.
-        ends = _event_ends(len(entry.events))
-        if id[-len(ENTRY_ENDS) :] in ends:
-            return 0, _event(entry, entry.events[ends.index(id[-len(ENTRY_ENDS) :])], id)
-    return None
+    return (await find_events(store, scope_key, [id])).get(id)
+
+
+async def find_events(store: Store, scope_key: str, ids: Sequence[str]) -> dict[str, tuple[int, Event]]:
+    """The events of at most 50 ids by id, each with the version of its own row, 0 where it has none."""
+    entries = {id: f"{scope_key}/{entry_id}" for id in ids if (entry_id := entry_id_of(id)) is not None}
+    rows = await store.get_many(list(dict.fromkeys([*(f"{scope_key}/{id}" for id in ids), *entries.values()])))
+    found: dict[str, tuple[int, Event]] = {}
+    for id in ids:
+        own, entry = rows.get(f"{scope_key}/{id}"), rows.get(entries.get(id, ""))
+        if own is not None:
+            kept = decode(id, own.body)
+            assert isinstance(kept, Event), f"{id} is not an event"
+            found[id] = own.version, kept
+        elif entry is not None and (event := _event_in(_entry(entry), id)) is not None:
+            found[id] = 0, event
+    return found
+
+
+def _event_in(entry: AuditEntry, id: str) -> Event | None:
+    """The event of that id in the entry of its commit."""
+    # The id begins as that of the entry does, so its end alone tells the place.
+    ends = _event_ends(len(entry.events))
+    end = id[-len(ENTRY_ENDS) :]
+    return _event(entry, entry.events[ends.index(end)], id) if end in ends else None
 
 
 async def with_own_rows(store: Store, scope_key: str, events: Sequence[Event]) -> list[Event]:

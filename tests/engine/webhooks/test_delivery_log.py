@@ -51,6 +51,17 @@ async def test_each_try_is_kept_with_its_answer(world: World, receiver: Receiver
         "content_type": "text/plain; charset=utf-8",
         "body": "no column named paid; card ****",
     }
+    (backlog,) = (await world.ok("GET", "/ops/v1/webhook_backlog", {}))["data"]
+    assert backlog == {
+        "object": "webhook_backlog",
+        "error": "HTTP 500",
+        "failed": 1,
+        "since": waiting["created"],
+        "until": waiting["created"] + 3 * 24 * 60 * 60,
+        "url": receiver.url + HOOK,
+        "waiting": 1,
+        "webhook_endpoint": endpoint["id"],
+    }
     assert failed["next_attempt_at"] == waiting["next_attempt_at"] > failed["created"]
     assert (failed["url"], failed["webhook_endpoint"]) == (receiver.url + HOOK, endpoint["id"])
     assert (failed["delivery"], waiting["attempt"], waiting["error"]) == (waiting["id"], 2, "HTTP 500")

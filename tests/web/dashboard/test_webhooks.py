@@ -43,7 +43,9 @@ async def test_a_failed_delivery_is_shown_and_sent_again(world: World, receiver:
     home = text(await visitor.get("/dashboard"))
     assert "1 webhook not delivered" in home and "said at the last try: HTTP 500" in home
     events = text(await visitor.get("/dashboard/events?delivery=open"))
-    assert "Type Object Event Request Delivered" in events and event in events and "1 waiting" in events
+    assert "Type Object Event Request Delivered" in events and event in events and "0 of 1 waiting" in events
+    assert "0 of 1 waiting Its deliveries" in text(await visitor.get(f"/dashboard/events/{event}"))
+    assert "500 since " in text(page) and "Goes on until " in text(page)
     (tried,) = (await world.ok("GET", "/ops/v1/webhook_deliveries", {}))["data"]
     place = f"/dashboard/webhooks/{tried['id']}"
     assert f'href="{place}"' in page.body.decode()

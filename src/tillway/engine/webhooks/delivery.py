@@ -215,6 +215,11 @@ class Webhooks:
         )
         return [delivery for row in rows if (delivery := _delivery(row)).event == event.id]
 
+    async def backlog(self, scope_key: str) -> list[Delivery]:
+        """The oldest open deliveries (at most PAGE_MAX)."""
+        rows = await self.engine.store.query(None, f"{scope_key}/whd_", limit=PAGE_MAX, order="oldest")
+        return [_delivery(row) for row in rows]
+
     async def open_events(self, scope_key: str, scan: Scan) -> frozenset[str]:
         """The ids of the events that have open deliveries. Refused `search_too_broad` if these are too many."""
         found: set[str] = set()

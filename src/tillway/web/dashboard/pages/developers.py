@@ -7,7 +7,7 @@ from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.exports import export_csv, rows_of
 from tillway.web.dashboard.pages.payments import by_day
-from tillway.web.dashboard.pages.webhooks import undelivered
+from tillway.web.dashboard.pages.webhooks import event_overviews, undelivered
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, new_form_key, page
 
@@ -104,6 +104,7 @@ async def list_events(visit: Visit) -> Reply:
         "/v1/events", limit=PAGE_ROWS, starting_after=fields["after"] or None, **_event_filters(visit)
     )
     values = {"list": found, "fields": fields, "days": by_day(found["data"], visit)}
+    values["overviews"] = await event_overviews(visit, [one["id"] for one in found["data"]])
     return Shown("events.html", values | {"not_delivered": (await undelivered(visit))[1]})
 
 
@@ -138,7 +139,9 @@ def _event_row(one: dict[str, Any]) -> list[str]:
 async def show_event(visit: Visit) -> Reply:
     event = await visit.door.get(f"/v1/events/{visit.id}")
     subject = event["data"]["object"].get("id") or ""
-    return Shown("event.html", {"event": event, "subject": subject, "text": words.document(event)})
+    overview = (await event_overviews(visit, [visit.id])).get(visit.id)
+    values = {"event": event, "subject": subject, "overview": overview, "text": words.document(event)}
+    return Shown("event.html", values)
 
 
 @page("POST", "/events/{id}/resend", place="/developers")

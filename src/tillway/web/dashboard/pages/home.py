@@ -311,7 +311,7 @@ async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
     failed, count = await undelivered(visit)
     if not failed:
         return []
-    first = min(failed, key=lambda one: one["created"])
+    first = min(failed, key=lambda one: one["since"])
     host = urlsplit(first["url"] or "").netloc or first["webhook_endpoint"]
     return [
         {
@@ -319,14 +319,14 @@ async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
             "icon": "hook",
             "kind": "bad",
             "what": f"{count} webhook{'s' if count != '1' else ''} not delivered",
-            "when": f"since {words.time_of(first['created'], visit.zone)[:5]}",
+            "when": f"since {words.time_of(first['since'], visit.zone)[:5]}",
             "why": f"{host} said at the last try: {first['error']}.",
         }
     ]
 
 
 async def _unhealthy(visit: Visit) -> list[dict[str, Any]]:
-    """The connectors that the process which answers could not reach lately, or of which none takes new payments."""
+    """The connectors that could not be reached lately, or of which none takes new payments."""
     found, connectors = [], await _list(visit, "/ops/v1/connectors")
     if connectors and all(connector["drained"] for connector in connectors):
         found.append(

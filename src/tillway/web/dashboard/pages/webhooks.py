@@ -23,27 +23,22 @@ STATUSES = {
 REPLAYED_SECONDS = 24 * 60 * 60
 REPLAYED = re.compile(r"[0-9]{1,6}")
 ANSWERS = (("5xx", "5xx"), ("4xx", "4xx"), ("none", "No answer"))
-WAITING_MAX = 100
-"""The most waiting webhooks that are looked at; where there are as many, there may be more."""
-
 SUMMED_MAX, TRIES_MAX = 6, 100
 """How many endpoints are shown with their tries of today, and how many tries of each."""
 
 
 ENDPOINTS = "/v1/webhook_endpoints"
+OVERVIEWS_MAX = 50
+"""How many events one call tells of."""
 
 
 async def undelivered(visit: Visit) -> tuple[list[dict[str, Any]], str]:
-    """The webhooks that an endpoint has not taken and that are tried again, and how many they are in words; none where
-    the log cannot be read now."""
-    try:
-        waiting = (await visit.door.get(LOG, status="pending", limit=WAITING_MAX))["data"]
-    except CallRefused as refused:
-        if refused.code not in ("search_too_broad", "rate_limit"):
-            raise
-        return [], ""
-    failed = [one for one in waiting if one["error"]]
-    return failed, f"{len(failed)} or more" if failed and len(waiting) == WAITING_MAX else str(len(failed) or "")
+    """The endpoints that have not taken webhooks which are tried again (`/ops/v1/webhook_backlog`), and how many these
+    are in words."""
+    told = await visit.door.get("/ops/v1/webhook_backlog")
+    failing = [one for one in told["data"] if one["failed"]]
+    count = sum(one["failed"] for one in failing)
+    return failing, f"{count:,} or more" if count and told["has_more"] else f"{count:,}" if count else ""
 
 
 @page("GET", "/webhooks", place="/developers")
@@ -57,20 +52,26 @@ async def _list(
     """The page; `made` is an endpoint whose secret is shown this once, `tried` the delivery beside the list."""
     fields = _fields(visit)
     endpoints = (await visit.door.get(ENDPOINTS, limit=100))["data"]
-    failed = (await visit.door.get(LOG, status="pending", limit=100))["data"]
+    failing, not_delivered = await undelivered(visit)
+    backlog = {one["webhook_endpoint"]: one for one in failing}
+    deliveries = await _log(visit, fields, fields["after"] or None, PAGE_ROWS)
     values = {
-        "endpoints": [{**one, **await _today(visit, one["id"])} for one in endpoints[:SUMMED_MAX]],
+        "endpoints": [
+            {**one, **await _today(visit, one["id"]), "backlog": backlog.get(one["id"])}
+            for one in endpoints[:SUMMED_MAX]
+        ],
         "more": endpoints[SUMMED_MAX:],
-        "list": await _log(visit, fields, fields["after"] or None, PAGE_ROWS),
+        "list": deliveries,
+        "abouts": await event_overviews(visit, [one["event"] for one in deliveries["data"]]),
         "fields": fields,
         "statuses": STATUSES,
         "answers": ANSWERS,
-        "since": min((one["created"] for one in failed if one["attempt"] > 1), default=visit.now - REPLAYED_SECONDS),
+        "since": min((one["since"] for one in failing), default=visit.now - REPLAYED_SECONDS),
         "replayed": replayed if REPLAYED.fullmatch(replayed := visit.asked("replayed")) else "",
         "more_failed": bool(visit.asked("more")),
         "tested": visit.asked("tested"),
         "tried": tried,
-        "not_delivered": (await undelivered(visit))[1],
+        "not_delivered": not_delivered,
         "path": _path_of(tried) if tried else "",
         "sent": words.document((tried["request"] or {}).get("body")) if tried else "",
         "answer": _answer(tried) if tried else "",
@@ -195,6 +196,16 @@ async def _today(visit: Visit, endpoint: str) -> dict[str, Any]:
     }
 
 
+async def event_overviews(visit: Visit, ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Where these events were delivered and the objects that they are about, by the event's id."""
+    found: dict[str, dict[str, Any]] = {}
+    wanted = list(dict.fromkeys(ids))
+    for first in range(0, len(wanted), OVERVIEWS_MAX):
+        some = wanted[first : first + OVERVIEWS_MAX]
+        found |= {one["id"]: one for one in (await visit.door.get("/ops/v1/event_overviews", events=some))["data"]}
+    return found
+
+
 async def _about(visit: Visit, tried: Any) -> dict[str, Any] | None:
     """The object of a delivery's event, and the request that caused it; None where the event is not kept."""
     try:
@@ -203,11 +214,12 @@ async def _about(visit: Visit, tried: Any) -> dict[str, Any] | None:
         if refused.code == "resource_missing":
             return None
         raise
-    subject = event["data"]["object"]
-    amount, currency = subject.get("amount"), subject.get("currency")
-    money = f", {words.money(amount, currency)}" if isinstance(amount, int) and isinstance(currency, str) else ""
-    told = f"{subject.get('description') or subject.get('id') or ''}{money}"
-    return {"id": subject.get("id") or "", "told": told, "request": (event["request"] or {}).get("id")}
+    about = (await event_overviews(visit, [tried["event"]])).get(tried["event"])
+    if about is None:
+        return None
+    money = f", {words.money(about['amount'], about['currency'])}" if about["amount"] and about["currency"] else ""
+    told = f"{about['description'] or about['subject']}{money}"
+    return {"id": about["subject"], "told": told, "request": (event["request"] or {}).get("id")}
 
 
 @page("GET", "/webhooks/{id}", place="/developers")
