@@ -80,6 +80,15 @@ class OAuthClient(Record, frozen=True, kw_only=True):
     revoked_at: int | None = None
 
 
+class SignedInBy(Value, frozen=True, kw_only=True):
+    """The sign-in behind an operator's action: the strongest proof (`domain/dashboard.py`), the role at that time, and
+    the browser by its `User-Agent`."""
+
+    factor: str
+    role: str
+    browser: str
+
+
 class Grant(Value, frozen=True, kw_only=True):
     """The rights of a credential. `id` is the API key or the client behind it.
 
@@ -87,7 +96,8 @@ class Grant(Value, frozen=True, kw_only=True):
     the operator works for (None: all). `scopes` is None where everything is allowed. `customer` is the merchant's own
     id of the one customer that a token is for, or the id of the customer of an ephemeral key, whose answers have the
     shapes of `api_version`; `token` is the `jti` of a token. A token of the audience `online_platform` is
-    accepted by that dialect alone.
+    accepted by that dialect alone. `signed_in` tells how an operator has signed in to the dashboard, for the
+    audit trail.
     """
 
     id: str
@@ -103,6 +113,7 @@ class Grant(Value, frozen=True, kw_only=True):
     token: str | None = None
     expires_at: int | None = None
     api_version: str | None = None
+    signed_in: SignedInBy | None = None
 
     def needs(self, scope: str) -> None:
         """Refuses a call out of scope. `scope` is empty for a call that only unrestricted credentials may make."""

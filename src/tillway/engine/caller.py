@@ -8,6 +8,7 @@ import msgspec
 
 from tillway.domain.account import Scope
 from tillway.domain.attempt import keyed_tail
+from tillway.domain.credentials import SignedInBy
 from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Fee
 from tillway.domain.operator import Role
@@ -90,6 +91,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The versions of records that an operator has looked at, by id: the decision is made on no others."""
     reason: str = ""
     """An operator's reason for the decision, for the audit trail."""
+    signed_in: SignedInBy | None = None
+    """The sign-in to the dashboard behind an operator's decision, for the audit trail."""
     shows_charge: bool = False
     """Whether the answer shows the charge of a refund in its place."""
     presenter: str = ""

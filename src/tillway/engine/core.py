@@ -739,6 +739,8 @@ def _audit_entry(
 ) -> AuditEntry:
     if caller.reason:
         detail = {**detail, "reason": caller.reason}
+    if caller.signed_in is not None:
+        detail = {**detail, "signed_in": msgspec.structs.asdict(caller.signed_in)}
     return AuditEntry(
         id=at.entry,
         created=at.created,

@@ -407,6 +407,7 @@ def _name(request: Request, route: Route, caller: Caller, key: Grant, scope: Sco
     """Say who the caller is: from here on the audit trail knows it, also where the request is refused."""
     caller.client_ip, caller.actor = request.client_ip, key.id
     caller.hint, caller.operation = key.token or key.hint, route.name
+    caller.signed_in = key.signed_in
     caller.scope_key = scope.key
 
 

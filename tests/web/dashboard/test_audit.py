@@ -14,6 +14,7 @@ from good_calls import MerchantObjects
 
 from tillway.domain.account import Scope
 from tillway.domain.audit import TASK_ID, AuditEntry
+from tillway.domain.operator import ROLES, Role
 from tillway.engine.audit.chain import AuditChain
 from tillway.engine.audit.entries import task_write
 from tillway.store.codec import decode, write_of
@@ -94,6 +95,23 @@ async def test_an_entry_is_shown_field_by_field_beside_the_list(shop: DashboardS
     shown = [text(await visitor.get(f"{PAGE}/{one['id']}")) for one in changed]
     assert any("\N{MINUS SIGN} Before status" in words and "+ After status" in words for words in shown)
     assert any("Open the payment" in words for words in shown)
+
+
+async def test_an_action_says_how_its_author_had_signed_in(shop: DashboardShop) -> None:
+    id = await refunded(shop)
+    (made, *_) = (await shop.get("/ops/v1/audit", who="Mara", record=id))["data"]
+    assert made["detail"]["signed_in"] == {"factor": "link", "role": "admin", "browser": ""}
+    entry = text(await (await shop.visitor()).get(f"{PAGE}/{made['id']}"))
+    assert "Who Mara Brandt, admin, with an address that signs in once" in entry
+    assert ", A browser" in entry
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_the_navigation_leads_to_the_log_where_the_role_reads_it(shop: DashboardShop, role: Role) -> None:
+    visitor = await shop.visitor(role)
+    home, there = (await visitor.get("/dashboard")).body.decode(), (await visitor.get(PAGE)).status
+    assert (f'<a href="{PAGE}">' in home) is (there == 200)
+    assert '<a href="/dashboard/settings/users">' in home
 
 
 async def test_the_chain_is_compared_and_an_edit_is_named(shop: DashboardShop) -> None:

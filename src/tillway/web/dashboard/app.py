@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import msgspec
 
 from tillway.domain.account import Mode
-from tillway.domain.credentials import Grant
+from tillway.domain.credentials import Grant, SignedInBy
 from tillway.domain.dashboard import SESSION_SECONDS, csrf_token
 from tillway.domain.refusal import RULES, STORE_CODES, Refused
 from tillway.engine.ids import random_text
@@ -238,6 +238,7 @@ class Dashboard:
             kind="operator",
             role=operator.role,
             accounts=operator.accounts,
+            signed_in=SignedInBy(factor=signed.session.factor, role=operator.role, browser=signed.session.agent),
         )
         door = Door(self._answer, grant, chosen.id, request.client_ip)
         query = _query_of(request)

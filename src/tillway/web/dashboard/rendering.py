@@ -36,6 +36,9 @@ OPERATE: Final[tuple[tuple[str, str, str], ...]] = (
 )
 """The entries of the navigation: path, icon and word."""
 
+FIRST_TABS: Final = {"/settings": "/settings/users"}
+"""The page that an entry opens, where that is not its own path."""
+
 KEYS: Final = {
     "": "g h",
     "/payments": "g p",
@@ -63,6 +66,7 @@ def render(template: str, visit: Visit | None, place: str, values: dict[str, Any
             "theme": visit.theme,
             "test": visit.mode == "test",
             "place": place,
+            "operate": tuple(one for one in OPERATE if one[0] != "/audit" or visit.may("export_audit")),
             "operator": operator,
             "initials": words.initials(operator.name),
             "now": visit.now,
@@ -99,7 +103,7 @@ def environment() -> "Environment":
         "base": BASE,
         "release": __version__,
         "navigation": NAVIGATION,
-        "operate": OPERATE,
+        "first_tabs": FIRST_TABS,
         "keys": KEYS,
         "states": words.STATES,
         "words": words,

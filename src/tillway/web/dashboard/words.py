@@ -342,6 +342,21 @@ def browser(agent: str) -> str:
     return f"{name} on {system}" if system else name
 
 
+FACTORS: Final[dict[str, str]] = {
+    "link": "an address that signs in once",
+    "password": "a password",
+    "totp": "a password and a code",
+    "passkey": "a passkey",
+    "recovery_code": "a password and a recovery code",
+    "oidc": "single sign-on",
+}
+
+
+def factor(name: str) -> str:
+    """The strongest proof of a sign-in: a passkey."""
+    return FACTORS.get(name, readable(name).lower())
+
+
 def initials(name: str) -> str:
     parts = name.replace("-", " ").split()
     return "".join(part[0] for part in (parts[:1] + parts[1:][-1:])).upper() or "?"
