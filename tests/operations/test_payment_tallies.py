@@ -116,7 +116,7 @@ async def test_a_caller_does_not_wait_for_a_long_first_look(app: InProcessApp, m
     await pay(app, merchant, choose)
     tally = HeldTally(app.running.platform.engine, scope)
     tally.hold()
-    monkeypatch.setattr(payment_tallies, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(payment_tallies, "OPEN_SECONDS", 0)
     await tally.catch_up()
     assert tally.next_place(Filter(), f"{scope}/pi_8") == f"{scope}/pi_8"
     told = tally.count(Filter())

@@ -55,6 +55,8 @@ class TimeKeeper:
         """Called with every mark that is in the store now. It must not raise."""
         self.on_fall: Callable[[TimeMark], None] | None = None
         """Called with a mark below one that this process knew: the store was put back. It must not raise."""
+        self.falls = 0
+        """How often the mark fell. Memories of the store from before a fall are of another store."""
         self.on_others: Callable[[], None] | None = None
         """Called when another process has raised the mark, as it does after it has written. It must not raise."""
         self.lag_us = 0
@@ -85,9 +87,11 @@ class TimeKeeper:
             self.on_others()
         # Compared with what was known before the read: another task may have raised the mark since.
         fell = False
-        if mark.mark_us < known_us and self.on_fall is not None:
-            fell = True
-            self.on_fall(mark)
+        if mark.mark_us < known_us:
+            self.falls += 1
+            if self.on_fall is not None:
+                fell = True
+                self.on_fall(mark)
         wall_us = self._clock.now_ns() // 1000
         raised = max(self._clock.made_us + 1, wall_us)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a

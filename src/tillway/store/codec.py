@@ -58,6 +58,7 @@ from tillway.domain.passkey import Passkey, UsedChallenge
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import CardExpiry, PaymentMethod, Token
+from tillway.domain.payment_tally import PaymentTally, TallyPage
 from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.product import Product
 from tillway.domain.record import Record, SealedRecord
@@ -554,6 +555,9 @@ _ROWS: Final = (
         noun="PaymentMethod",
         entries=_method,
     ),
+    # The kept counts of payments: a head in each scope that was counted, and its pages.
+    RecordType(kind=PaymentTally, prefixes=("tly",)),
+    RecordType(kind=TallyPage, prefixes=("tlyp",)),
     RecordType(kind=Payout, prefixes=("po",), object="payout", entries=_payout),
     RecordType(kind=PayoutGuard, prefixes=("pog",)),
     RecordType(kind=DefaultGuard, prefixes=("dcg",)),

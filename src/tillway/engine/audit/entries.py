@@ -45,6 +45,7 @@ from tillway.domain.ledger import Balances
 from tillway.domain.operator import RefundTally
 from tillway.domain.passkey import UsedChallenge
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
+from tillway.domain.payment_tally import PaymentTally, TallyPage
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.redaction import Redacted
@@ -78,6 +79,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         KeyBinding,
         KeyRequest,
         KeyUse,
+        PaymentTally,
         PayoutGuard,
         Redacted,
         RefundTally,
@@ -87,6 +89,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         SimulatedOperation,
         SignInTicket,
         SignInTries,
+        TallyPage,
         ThrottleTime,
         TimeMark,
         UsedChallenge,
