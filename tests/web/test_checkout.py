@@ -18,6 +18,7 @@ from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
 SUCCESS = "https://shop.example/thanks?session={CHECKOUT_SESSION_ID}"
 GOOD, NO_MONEY, DECLINED, CHALLENGED = "4242424242424242", "4000000000009995", "4000000000000002", "4000002500003155"
+BAD = "4242424242424241"
 
 
 class Shop:
@@ -190,8 +191,13 @@ async def test_the_details_that_sync_engines_expand(shop: Shop) -> None:
 
 async def test_a_decline_says_why_and_repeats_no_number(shop: Shop) -> None:
     session = await shop.session()
-    for number, reason in ((NO_MONEY, "not enough money"), (DECLINED, "declined"), ("4242424242424241", "number")):
+    other, both = "Use another card.", "Use another card, or pay by bank account."
+    two = await shop.press((await shop.session(payment_method_types=["card", "sepa_debit"]))["url"], NO_MONEY)
+    assert f"You have not been charged. {both}" in text(two)
+    tries = ((NO_MONEY, "not enough money", other), (DECLINED, "declined", other), (BAD, "number", "Try again, or"))
+    for number, reason, advice in tries:
         pressed = await shop.press(session["url"], number)
+        assert f"You have not been charged. {advice}" in text(pressed)
         alert = re.search(r'role="alert".*?</div></div>', text(pressed))
         assert pressed.status == 200 and alert is not None, number
         assert reason in alert[0] and "not been charged" in alert[0]
@@ -205,7 +211,8 @@ async def test_a_decline_says_why_and_repeats_no_number(shop: Shop) -> None:
     assert (await shop.press(session["url"], email=address, name="Barbara " * 12)).status == 200
     paid = await shop.get(f"/v1/checkout/sessions/{session['id']}")
     assert paid["customer_details"]["email"] == address, "a payer may have a long address and name"
-    assert [payment["status"] for payment in await shop.payments()] == ["succeeded"], "one payment, in all tries"
+    payments = [payment["status"] for payment in await shop.payments()]
+    assert payments == ["succeeded", "requires_payment_method"], "one payment, in all tries"
     assert await shop.events() == ["checkout.session.completed"]
 
 

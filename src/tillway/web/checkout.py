@@ -120,6 +120,7 @@ def form(
         title=payer.say("not_paid") if said else payer.say("pay", money=sum_of),
         button=payer.say("pay", money=sum_of),
         problem=said,
+        advice=payer.say(_advice(wrong, types)),
         wrong_number=wrong in ("incorrect_number", "invalid_number") or (said is not None and refused is None),
         action="",
         turn=session.turn,
@@ -135,6 +136,14 @@ def form(
         credit=payer.say("credit_is", money=money(credit_minor, session.currency, payer.language)),
         promise=payer.say("promise" if "card" in types else "promise_bank"),
     )
+
+
+def _advice(wrong: str | None, types: list[str]) -> str:
+    """The name of the text that says how to pay after a refusal with that code."""
+    if wrong not in ("card_declined", "expired_card"):
+        return "another"
+    has_bank = any(type in ("sepa_debit", "us_bank_account") for type in types)
+    return "another_card_or_bank" if has_bank else "another_card"
 
 
 def done(payer: Payer, session: CheckoutSession, payment: PaymentIntent | None, thanks: Thanks = Thanks()) -> Shown:

@@ -57,6 +57,9 @@ async def test_live_mode_has_no_band_and_asks_for_a_bank(shop: DashboardShop) ->
     shown = page.body.decode()
     assert page.status == 200 and "<h2>Connect a bank</h2>" in shown
     assert "<title>Live" in shown and 'class="band"' not in shown and 'aria-current="true">Live' in shown
+    assert "New live key" in shown
+    viewer = text(await (await shop.visitor("viewer", name="Viewer")).get("/dashboard/live"))
+    assert "New live key" not in viewer and "Admins make keys." in viewer
 
 
 async def test_home_says_that_nothing_was_taken_yet(shop: DashboardShop) -> None:
