@@ -67,6 +67,10 @@ async def test_a_receipt(objects: MerchantObjects) -> None:
     policy = shown.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
     assert shown.headers["cache-control"] == "no-store"
+    assert "Test mode: no card is charged." in page and ">Paid on</dt>" in page
+    held = await get(objects, f"/v1/charges/{await objects.charge(capture=False)}")
+    unpaid = (await receipt(objects, held["receipt_url"])).body.decode()
+    assert ">Authorized on</dt>" in unpaid and "Paid on" not in unpaid
     # Stored answers hold no secret of it, and repeat it all the same.
     assert url.partition("secret=")[2].encode() not in b"".join(
         row.body for row in await objects.app.store.query(None, f"{objects.merchant.account[5:]}t/idem_", limit=100)

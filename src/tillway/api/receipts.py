@@ -7,7 +7,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.time_zones import zone_of
 from tillway.http.params import Params, Text
 from tillway.http.routes import Answer, Call, Plain, route
-from tillway.web.receipt import HEADERS, page
+from tillway.web.receipt import headers, page
 
 LOOK = Params(secret=Text(required=True))
 
@@ -24,4 +24,5 @@ async def look(call: Call) -> Answer:
         raise Refused("resource_missing", param="id")
     account = await engine.load(SYSTEM).maybe(Account, scope.account)
     merchant = account.name if account is not None else ""
-    return Plain(200, page(charge, merchant, zone_of(account)), HTML, HEADERS)
+    shown = page(charge, merchant, zone_of(account), livemode=scope.livemode)
+    return Plain(200, shown, HTML, headers())

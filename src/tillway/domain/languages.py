@@ -70,11 +70,17 @@ _MONTHS: Final = {
         "diciembre",
     ],
 }
+_DAYS: Final = {
+    "en": "{day} {month} {year}",
+    "de": "{day}. {month} {year}",
+    "fr": "{day} {month} {year}",
+    "es": "{day} de {month} de {year}",
+}
 _DATES: Final = {
-    "en": "{day} {month} {year}, {time} {zone}",
-    "de": "{day}. {month} {year}, {time} Uhr {zone}",
-    "fr": "{day} {month} {year} à {time} {zone}",
-    "es": "{day} de {month} de {year}, {time} {zone}",
+    "en": "{day}, {time} {zone}",
+    "de": "{day}, {time} Uhr {zone}",
+    "fr": "{day} à {time} {zone}",
+    "es": "{day}, {time} {zone}",
 }
 
 
@@ -118,11 +124,16 @@ def brand_name(brand: str) -> str:
     return _BRANDS.get(brand, brand.capitalize())
 
 
+def day(epoch_seconds: int, language: str, zone: tzinfo = UTC) -> str:
+    """A day in `zone`: 1 December 2026."""
+    at = datetime.fromtimestamp(epoch_seconds, zone)
+    return _DAYS[language].format(day=at.day, month=_MONTHS[language][at.month - 1], year=at.year)
+
+
 def moment(epoch_seconds: int, language: str, zone: tzinfo = UTC) -> str:
     """A day and time in `zone`, with the zone's short name."""
     at = datetime.fromtimestamp(epoch_seconds, zone)
-    month, time = _MONTHS[language][at.month - 1], f"{at:%H:%M}"
-    return _DATES[language].format(day=at.day, month=month, year=at.year, time=time, zone=f"{at:%Z}")
+    return _DATES[language].format(day=day(epoch_seconds, language, zone), time=f"{at:%H:%M}", zone=f"{at:%Z}")
 
 
 TEXTS: Final[dict[str, dict[str, str]]] = {

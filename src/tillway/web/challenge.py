@@ -31,7 +31,7 @@ def page(subject: PaymentIntent | SetupIntent, merchant: str, card: CardFacts | 
     """Return the page of test mode: the question while the challenge is open, else its outcome. `merchant` is the name
     of the one who asks for the money, `card` the card at hand."""
     if subject.status != "requires_action" or (isinstance(subject, PaymentIntent) and subject.acting):
-        return outcome_page(subject, _TEST_BAND)
+        return outcome_page(subject, TEST_BAND)
     is_payment = isinstance(subject, PaymentIntent)
     asks = "Your bank asks before it pays." if is_payment else "A merchant wants to keep your card for later payments."
     rows = [
@@ -49,7 +49,7 @@ def page(subject: PaymentIntent | SetupIntent, merchant: str, card: CardFacts | 
 {_icon(_TICK)}Confirm</button>
 <button class="btn grow" name=outcome value=fail>Fail it</button></p></form>
 <p class=hint>Closing the window charges nothing.</p></div>""",
-        _TEST_BAND,
+        TEST_BAND,
     )
 
 
@@ -108,7 +108,7 @@ def _icon(path: str) -> str:
     return f'<svg class=i viewBox="0 0 16 16" aria-hidden=true><path d="{path}"/></svg>'
 
 
-_TEST_BAND = f"<aside class=band aria-label=Mode>{_icon(_ABOUT)}<span>{TEXTS['en']['test_mode']}</span></aside>"
+TEST_BAND = f"<aside class=band aria-label=Mode>{_icon(_ABOUT)}<span>{TEXTS['en']['test_mode']}</span></aside>"
 
 
 def _brand(card: CardFacts | None) -> str:

@@ -2,53 +2,51 @@
 
 import base64
 import hashlib
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
+from functools import cache
 from html import escape
 
 from tillway.domain.charge import Charge
-from tillway.domain.languages import brand_name
-from tillway.web.challenge import amount_text
-
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;padding:2rem 1rem}
-main{background:#fff;border:1px solid #d8dee8;border-radius:12px;padding:2rem;max-width:28rem;margin:0 auto}
-h1{font-size:1.25rem;margin:0 0 .5rem}.amount{font-size:2rem;font-weight:600;margin:.5rem 0 1.5rem}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.5rem 1.5rem;margin:0}dt{color:#5a6478}dd{margin:0;text-align:right}
-@media print{body{background:#fff}main{border:0}}
-"""
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-HEADERS = (
-    (
-        "content-security-policy",
-        f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    ("cache-control", "no-store"),
-    ("referrer-policy", "no-referrer"),
-    ("x-robots-tag", "noindex"),
-)
-"""It runs no script, loads nothing and stands in no frame."""
+from tillway.domain.languages import brand_name, day
+from tillway.web.challenge import TEST_BAND, amount_text
+from tillway.web.checkout import style
 
 _TYPES = {"sepa_debit": "SEPA account", "us_bank_account": "Bank account", "paypal": "PayPal"}
 
 
-def page(charge: Charge, merchant: str, zone: tzinfo = UTC) -> bytes:
+@cache
+def headers() -> tuple[tuple[str, str], ...]:
+    """The page runs no script, loads nothing and stands in no frame."""
+    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
+    allowed = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return (
+        ("content-security-policy", f"{allowed}; frame-ancestors 'none'"),
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-robots-tag", "noindex"),
+    )
+
+
+def page(charge: Charge, merchant: str, zone: tzinfo = UTC, *, livemode: bool) -> bytes:
     """Return the receipt of a charge that succeeded, with its day in `zone`. It names the payer nowhere."""
+    collected = charge.captured_minor > 0
     rows = [
-        ("Paid on", f"{datetime.fromtimestamp(charge.created, zone):%d %B %Y}"),
-        ("Paid with", _means(charge)),
+        ("Paid on" if collected else "Authorized on", day(charge.created, "en", zone)),
+        ("Paid with" if collected else "To pay with", _means(charge)),
         ("Description", charge.description),
         ("Refunded", amount_text(charge.refunded_minor, charge.currency) if charge.refunded_minor else None),
         ("Receipt", charge.id),
     ]
-    listed = "".join(f"<dt>{name}<dd>{escape(text)}" for name, text in rows if text)
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows if text)
     title = f"Receipt from {merchant}" if merchant else "Receipt"
-    state = "" if charge.captured_minor else "<p>This amount is authorized and was not collected.</p>"
-    paid = amount_text(charge.captured_minor or charge.amount_minor, charge.currency)
+    state = "" if collected else "<p class=dim>This amount is authorized and was not collected.</p>"
+    sum_of = amount_text(charge.captured_minor or charge.amount_minor, charge.currency)
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style><main><h1>{escape(title)}</h1>"
-        f"<p class=amount>{escape(paid)}</p>{state}<dl>{listed}</dl></main></html>"
+        f"<title>{escape(title)}</title><style>{style()}</style><body class=bare><div class=center>"
+        f"{'<span></span>' if livemode else TEST_BAND}<main class=mid><div class=bankbox><div class=end-state>"
+        f"<p class=co-shop>{escape(title)}</p><h1>{escape(sum_of)}</h1>{state}<dl class=facts>{listed}</dl>"
+        "</div></div></main></div></html>"
     ).encode()
 
 
