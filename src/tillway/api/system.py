@@ -13,7 +13,7 @@ from tillway.engine.platform import BackupMade, CommandFailed, Commands
 from tillway.http.params import Params, Text
 from tillway.http.render import kept
 from tillway.http.routes import Answer, Call, route
-from tillway.store.codec import QUEUES, STORED_QUEUES
+from tillway.store.codec import QUEUES, STORED_QUEUES, decode
 from tillway.store.port import PAGE_MAX
 
 REASON = Params(reason=Text(maximum=REASON_MAX))
@@ -23,12 +23,12 @@ REASON = Params(reason=Text(maximum=REASON_MAX))
 async def system(call: Call) -> Answer:
     """Retrieve the version, the store, the last backup, and how many webhook deliveries wait.
 
-    `outbox.waiting` counts up to 1000.
+    `outbox.waiting` counts up to 1000, and `outbox.oldest_seconds` is how long the oldest of them waits.
     """
     _refuse_others(call)
     commands, now_ms = call.platform.commands, call.platform.engine.clock.now_ms()
     waiting = [
-        task.due_at_ms
+        decode(task.key.partition("/")[2], task.body).created
         for queue in STORED_QUEUES[QUEUES[Delivery]]
         for task in await call.platform.store.peek(queue, now_ms=now_ms, limit=PAGE_MAX)
     ]
@@ -37,7 +37,7 @@ async def system(call: Call) -> Answer:
         "object": "system",
         "backup": _backup(last) if last is not None else None,
         "outbox": {
-            "oldest_seconds": max(0, now_ms - min(waiting)) // 1000 if waiting else 0,
+            "oldest_seconds": max(0, now_ms // 1000 - min(waiting)) if waiting else 0,
             "waiting": len(waiting),
         },
         "started_at": commands.started_at if commands is not None else None,

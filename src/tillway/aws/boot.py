@@ -48,6 +48,9 @@ KEPT_SECONDS: Final = 3600
 """How long a listing of settings is kept while its mark is the same: all functions of a stage have one version, and
 each of them changes the mark."""
 
+USES_WRITTEN_EVERY_SECONDS: Final = 3600
+"""How old the stored time of a key's last use may be: each write is paid for."""
+
 WAITING_NS: Final = 290_000_000_000
 """How often the minute rule looks for late tasks and attempts in doubt: at every fifth turn."""
 
@@ -162,7 +165,7 @@ class Environment:
             self._store.read_settings_ahead()
             self._store.kept_seconds = KEPT_SECONDS
         running.platform.engine.time.lag_us = MARK_LAG_US
-        self._uses = KeyUses(running.store)
+        self._uses = KeyUses(running.store, USES_WRITTEN_EVERY_SECONDS)
         running.api.authenticator.on_use = self._uses.note
         try:
             await check_key_file(settings, running.store, running.keyring)

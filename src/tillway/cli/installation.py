@@ -241,7 +241,7 @@ async def list_records_of(store: "Store", kind: "type[Owned]", account: str | No
 
 
 async def last_uses(store: "Store") -> dict[str, int]:
-    """When each credential was last used, by its id; epoch seconds, up to an hour too early."""
+    """When each credential was last used, by its id; epoch seconds, up to two minutes too early, on AWS an hour."""
     from tillway.domain.key_use import KeyUse
 
     return {use.id.partition("_")[2]: use.last_used_at for use, _ in await records(store, KeyUse)}

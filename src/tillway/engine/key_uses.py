@@ -1,6 +1,6 @@
 """Notes when each credential was last used: for those who decide which key is needed no more.
 
-Requests only put the time into memory. A loop beside them writes it down, at most once an hour for each credential, so
+Requests only put the time into memory. A loop beside them writes it down, at most once a minute for each credential, so
 no payment's commit grows and none waits for it.
 """
 
@@ -15,8 +15,8 @@ from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailab
 
 log = logging.getLogger(__name__)
 
-WRITE_EVERY_SECONDS: Final = 3600
-"""How old the time in the store may be, at most, while a credential is in use."""
+WRITE_EVERY_SECONDS: Final = 60
+"""How old the time in the store may be, at most, while a credential is in use, and until the next look."""
 
 LOOK_EVERY_SECONDS: Final = 60
 KEYS_MAX: Final = 10_000
@@ -26,8 +26,9 @@ KEYS_MAX: Final = 10_000
 class KeyUses:
     """The uses that one process has seen. From `start` to `close` they are written down."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, write_every_seconds: int = WRITE_EVERY_SECONDS) -> None:
         self._store = store
+        self._write_every_seconds = write_every_seconds
         self._seen: dict[str, int] = {}
         self._written: dict[str, int] = {}
         self._loop = Repeating("uses of keys", self.write, LOOK_EVERY_SECONDS)
@@ -49,7 +50,7 @@ class KeyUses:
         """Write the uses with a stored time that is too old. One that cannot be written is tried at the next look."""
         seen, self._seen = self._seen, {}
         for credential, at in seen.items():
-            if at - self._written.get(credential, 0) < WRITE_EVERY_SECONDS:
+            if at - self._written.get(credential, 0) < self._write_every_seconds:
                 continue
             try:
                 await self._write(credential, at)
@@ -62,7 +63,7 @@ class KeyUses:
         id = use_id(credential)
         row = await self._store.get(f"{SYSTEM}/{id}")
         held = decode(id, row.body) if row is not None else None
-        if isinstance(held, KeyUse) and at - held.last_used_at < WRITE_EVERY_SECONDS:
+        if isinstance(held, KeyUse) and at - held.last_used_at < self._write_every_seconds:
             self._written[credential] = held.last_used_at
             return
         use = KeyUse(id=id, created=held.created if held is not None else at, last_used_at=at)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tillway.operations.sign_ins import change_session
+from tillway.web.dashboard.doctor_lines import Finding, lines_of
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
@@ -131,5 +132,17 @@ async def _system(visit: Visit, doctor: Any = None, backup: Any = None) -> Shown
         system = await visit.door.get(SYSTEM)
     else:
         system = None
-    values = {"system": system, "doctor": doctor, "backup": backup, "states": STATES}
+    lines = lines_of([*doctor["findings"], await _chain(visit)]) if doctor is not None else []
+    values = {"system": system, "doctor": doctor, "lines": lines, "backup": backup, "states": STATES}
     return Shown("system.html", values)
+
+
+async def _chain(visit: Visit) -> Finding:
+    """The chain of the installation's audit trail as one more finding: `tillway audit verify` compares all of it."""
+    chain = await visit.door.get("/ops/v1/audit_chain", owner="installation")
+    if chain["damage"]:
+        remedy = "Run: tillway audit verify"
+        return {"check": "audit chain", "state": "fail", "what": chain["damage"], "remedy": remedy}
+    told = f"whole, the newest {chain['compared']:,} of {chain['entries']:,} linked entries compared"
+    what = told if chain["compared"] else "no entry is linked yet"
+    return {"check": "audit chain", "state": "ok", "what": what, "remedy": ""}
