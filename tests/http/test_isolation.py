@@ -252,7 +252,7 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return (await objects.funded())[1]
         case ("customers", _):
             return (await objects.customer())["id"]
-        case ("balance_transactions", _) | ("balance", "history"):
+        case ("balance_transactions", _) | ("v1", "balance_transactions") | ("balance", "history"):
             return await objects.movement()
         case ("disputes", _):
             return await objects.dispute()
