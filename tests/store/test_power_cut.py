@@ -9,6 +9,7 @@ import apsw
 import pytest
 from power_cut import PowerCutDisk
 
+from tillway.store import sqlite
 from tillway.store.port import ABSENT, CommitUnknown, Write
 from tillway.store.sqlite import SqliteStore
 
@@ -23,8 +24,6 @@ class FullStore(SqliteStore):
     def _use_writer(self, writer: apsw.Connection) -> None:
         super()._use_writer(writer)
         writer.pragma("synchronous", self.synchronous)
-        # So often that cuts fall into checkpoints too.
-        writer.pragma("wal_autocheckpoint", 40)
 
 
 class NormalStore(FullStore):
@@ -76,6 +75,13 @@ async def cuts_with_losses(kind: type[SqliteStore], folder: Path) -> int:
         await store.close()
         lossy += there != {row.key.removeprefix("right/") for row in right} or not seen <= there
     return lossy
+
+
+@pytest.fixture(autouse=True)
+def copies_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So often that cuts fall into checkpoints too: beside commits, and in the commit that finds a long log."""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMITS", 10)
+    monkeypatch.setattr(sqlite, "LOG_PAGES_MAX", 80)
 
 
 async def test_no_power_cut_loses_what_was_acknowledged(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import random
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -168,6 +169,65 @@ async def test_commits_that_arrive_together_share_a_flush(store: FaultyStore) ->
     assert 0 < store.flush_seconds < 10
     stats = await store.stats()
     assert stats.rows == 1_000 and stats.bytes > 10_000
+
+
+class _HangingFile(apsw.VFSFile):
+    def __init__(self, disk: "HangingDisk", name: Any, flags: list[int]) -> None:
+        super().__init__("unix", name, flags)
+        self._disk = disk
+        self._hangs = bool(flags[0] & apsw.SQLITE_OPEN_MAIN_DB)
+
+    def xSync(self, flags: int) -> None:
+        if self._hangs and self._disk.hangs:
+            self._disk.reached.set()
+            assert self._disk.goes_on.wait(10)
+        super().xSync(flags)
+
+
+class HangingDisk(apsw.VFS):
+    """A disk that can take long to flush the database, but not its log."""
+
+    def __init__(self) -> None:
+        super().__init__("hanging", "unix", makedefault=True)
+        self.hangs, self.reached, self.goes_on = False, threading.Event(), threading.Event()
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        return _HangingFile(self, name, flags)
+
+
+async def test_commits_go_on_while_the_log_is_copied_into_the_database(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMITS", 5)
+    disk = HangingDisk()
+    try:
+        store = await SqliteStore.open(path, create=True)
+        disk.hangs = True
+        for n in range(5):
+            await store.commit([Write(f"a/{n}", ABSENT, b"x" * 1_000)])
+        assert await asyncio.to_thread(disk.reached.wait, 10)
+        for n in range(5, 20):
+            await asyncio.wait_for(store.commit([Write(f"a/{n}", ABSENT, b"x" * 1_000)]), 5)
+        disk.goes_on.set()
+        await store.close()
+    finally:
+        disk.goes_on.set()
+        disk.unregister()
+    again = await SqliteStore.open(path)
+    assert len(await again.query(None, "a/")) == 20
+    await again.close()
+
+
+async def test_the_log_does_not_grow_while_the_database_is_not_copied(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMITS", 1_000_000)
+    monkeypatch.setattr(sqlite, "LOG_PAGES_MAX", 20)
+    store = await SqliteStore.open(path, create=True)
+    for n in range(200):
+        await store.commit([Write(f"a/{n}", ABSENT, b"x" * 1_000)])
+    assert path.with_name(path.name + "-wal").stat().st_size < 50 * sqlite.PAGE_BYTES
+    await store.close()
 
 
 async def test_a_cancelled_commit_leaves_the_others_alone(store: FaultyStore) -> None:

@@ -5,6 +5,7 @@ what a flush has made durable and what was written since.
 """
 
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ class PowerCutDisk(apsw.VFS):
         self.durable: dict[str, bytes] = {}
         self.pending: dict[str, list[_Pending]] = {}
         self.flushes_to_fail = 0
+        self.lock = threading.RLock()
+        """Held by each write and flush: connections of several threads write, and a cut is one moment for all files."""
         self.watcher: Callable[[], None] | None = None
         """Called before every write and flush: the moments at which the power may go."""
 
@@ -71,26 +74,29 @@ class _File(apsw.VFSFile):
             disk.pending[self.path] = []
 
     def xWrite(self, data: bytes, offset: int) -> None:
-        self._watch()
-        super().xWrite(data, offset)
-        if self.path in self.disk.pending:
-            self.disk.pending[self.path].append((offset, bytes(data)))
+        with self.disk.lock:
+            self._watch()
+            super().xWrite(data, offset)
+            if self.path in self.disk.pending:
+                self.disk.pending[self.path].append((offset, bytes(data)))
 
     def xTruncate(self, newsize: int) -> None:
-        super().xTruncate(newsize)
-        if self.path in self.disk.pending:
-            self.disk.pending[self.path].append((newsize, None))
+        with self.disk.lock:
+            super().xTruncate(newsize)
+            if self.path in self.disk.pending:
+                self.disk.pending[self.path].append((newsize, None))
 
     def xSync(self, flags: int) -> None:
-        self._watch()
-        if self.disk.flushes_to_fail and self.path.endswith("-wal"):
-            self.disk.flushes_to_fail -= 1
-            raise apsw.IOError("the flush failed")
-        content = bytearray(self.disk.durable[self.path])
-        for offset, data in self.disk.pending[self.path]:
-            _apply(content, offset, data)
-        self.disk.durable[self.path] = bytes(content)
-        self.disk.pending[self.path] = []
+        with self.disk.lock:
+            self._watch()
+            if self.disk.flushes_to_fail and self.path.endswith("-wal"):
+                self.disk.flushes_to_fail -= 1
+                raise apsw.IOError("the flush failed")
+            content = bytearray(self.disk.durable[self.path])
+            for offset, data in self.disk.pending[self.path]:
+                _apply(content, offset, data)
+            self.disk.durable[self.path] = bytes(content)
+            self.disk.pending[self.path] = []
 
     def _watch(self) -> None:
         if self.disk.watcher is not None:

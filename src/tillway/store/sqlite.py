@@ -5,11 +5,14 @@ runs in a helper thread, and commits that arrive meanwhile ride in the next batc
 their own: SQLite shows a commit to other connections only after it has flushed it, so no reader sees data that is not
 durable.
 
+The log is copied into the database (a checkpoint) by a thread with a connection of its own, while commits go on.
+
 Several processes may open the same file. The write lock is taken with BEGIN IMMEDIATE, and a lock that is held
 elsewhere is asked for again without blocking the loop.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
@@ -61,7 +64,16 @@ _READ_BUSY_MS = 1_000
 _CACHE_KIB = 65_536
 _STATEMENTS_MAX = 256
 _SYNCHRONOUS_FULL = 2
-_CHECKPOINT_PAGES = 1_000
+CHECKPOINT_COMMITS = 100
+"""After so many commits the log is copied into the database beside them. One alone writes some nine pages."""
+
+CHECKPOINT_COPIES = 4
+"""SQLite flushes the database only after a copy that no commit has overtaken. The second has little left to copy."""
+
+LOG_PAGES_MAX = 2_000
+"""With more pages in the log, each commit copies the rest of them itself, until the log begins anew. While commits
+follow each other closely, the copying beside them always leaves a few."""
+
 _LOG_BYTES_KEPT = 64 << 20
 
 ROOM_BYTES_MIN = 8 << 20
@@ -238,6 +250,10 @@ class SqliteStore:
         self._to_disk: SimpleQueue[list[_Answer] | None] = SimpleQueue()
         self._flusher = threading.Thread(target=self._flush_batches, name="tillway-flush", daemon=True)
         self._flusher.start()
+        self._uncopied = 0
+        """The commits since the last checkpoint beside them."""
+        self._to_copy: SimpleQueue[bool] = SimpleQueue()
+        self._copier: threading.Thread | None = None
 
     @classmethod
     async def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -385,6 +401,9 @@ class SqliteStore:
 
         def disconnect() -> None:
             self._flusher.join()
+            if self._copier is not None:
+                self._to_copy.put(False)
+                self._copier.join()
             # The last connection to close brings the write-ahead log into the database file.
             self._drop_writer()
             self._reader.close()
@@ -568,9 +587,31 @@ class SqliteStore:
                 self._loop.call_soon_threadsafe(self._answer, answers, error, seconds)
             except RuntimeError:
                 return  # The loop was closed before the store: no caller is left to get the answer.
+            self._uncopied += len(answers)
+            if self._uncopied >= CHECKPOINT_COMMITS:
+                self._uncopied = 0
+                self._begin_checkpoint()
 
     def _flush(self) -> None:
         self._execute("COMMIT")
+
+    def _begin_checkpoint(self) -> None:
+        if self._copier is None:
+            self._copier = threading.Thread(target=self._copy_log, name="tillway-checkpoint", daemon=True)
+            self._copier.start()
+        self._to_copy.put(True)
+
+    def _copy_log(self) -> None:
+        """The thread that makes checkpoints. One that fails, for want of room or because another process makes one,
+        leaves the log as it is: a later one copies more."""
+        connection: apsw.Connection | None = None
+        while self._to_copy.get():
+            with contextlib.suppress(apsw.Error):
+                connection = connection or _connect(self.path)
+                for _ in range(CHECKPOINT_COPIES):
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if connection is not None:
+            connection.close()
 
     def _answer(self, answers: list[_Answer], error: Exception | None, seconds: float) -> None:
         self.batches += 1
@@ -777,7 +818,7 @@ def _connect(path: Path, *, reads_only: bool = False) -> apsw.Connection:
         # On macOS a plain fsync does not empty the drive's cache. Elsewhere these two do nothing.
         connection.pragma("fullfsync", True)
         connection.pragma("checkpoint_fullfsync", True)
-        connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
+        connection.pragma("wal_autocheckpoint", LOG_PAGES_MAX)
         connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
         return connection
     except BaseException:
