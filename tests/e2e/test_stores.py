@@ -422,6 +422,21 @@ def test_a_caller_cannot_tell_which_of_two_processes_answers(tmp_path: Path) -> 
         assert server.stop() == 0
 
 
+def test_a_caller_hears_the_outcome_of_a_payment_that_is_sent_again(tmp_path: Path) -> None:
+    """Another process could take over between two sends, and its caller was answered `processing`."""
+    server = TillwayServer(tmp_path / "data", init(tmp_path / "data", ""), ["--workers", "3"])
+    refusals = {"rules": [{"fault": "refuse", "operation": "authorize", "times": 40}]}
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for _ in range(2):
+                assert server.call("POST", "/ops/v1/simulator", {"faults": refusals})[0] == 200
+                answers = list(pool.map(lambda _: server.call("POST", "/v1/payment_intents", PAYMENT), range(8)))
+                # Six refusals of one payment decline it.
+                assert {answer.get("status", "declined") for _, answer in answers} <= {"succeeded", "declined"}
+    finally:
+        assert server.stop() == 0
+
+
 def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:
     done = tillway("init", "--data-dir", tmp_path / "data", "--store", "mysql://joe:very-secret@db/shop")
     assert done.returncode == 2 and "postgresql://" in done.stderr and "very-secret" not in done.stderr

@@ -189,11 +189,16 @@ def never_sent(outcome: Outcome) -> Declined:
     return Declined("processing_error", "processing_error", alert=f"never sent: {outcome.reason}")
 
 
+def send_again_seconds(attempt: Attempt, outcome: NotSent) -> float:
+    """The wait before the same reference is sent again: 0.2, 0.4, 0.8 … 2 seconds, or the time that the provider
+    named."""
+    return outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
+
+
 def _send_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
-    """The same reference again after 0.2, 0.4, 0.8 … 2 seconds, or after the time that the provider named."""
-    delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
+    due_at_ms = at.now_ms + int(send_again_seconds(attempt, outcome) * 1000)
     return msgspec.structs.replace(
-        attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=at.now_ms + int(delay * 1000)
+        attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=due_at_ms
     )
 
 

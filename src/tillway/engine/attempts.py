@@ -55,6 +55,7 @@ from tillway.domain.attempt import (
     Withdrawal,
     reference_from_name,
     reference_of,
+    send_again_seconds,
 )
 from tillway.domain.charge import Charge, full_descriptor
 from tillway.domain.event import NoticeTask
@@ -75,7 +76,7 @@ from tillway.domain.setup_intent import SetupIntent
 from tillway.domain.source_api import SourceApi
 from tillway.engine.accounts import Price
 from tillway.engine.availability import foresee, unforeseen
-from tillway.engine.caller import Caller
+from tillway.engine.caller import Caller, Settings
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.health import ConnectorHealth
@@ -248,6 +249,17 @@ _OUTCOMES: dict[type, str] = {
 }
 
 
+def _leased(changes: Changes[Record | None], id: str, at: Moment, settings: Settings) -> Changes[Record | None]:
+    """The changes, of which the attempt to send again is not due before its lease ends."""
+    tasks = tuple(
+        msgspec.structs.replace(task, due_at_ms=at.now_ms + settings.lease_ms)
+        if isinstance(task, Attempt) and task.id == id and task.state == "new"
+        else task
+        for task in changes.tasks
+    )
+    return msgspec.structs.replace(changes, tasks=tasks)
+
+
 class _KeyChanged(Exception):
     """Another request waits for the outcome of the attempt by now: one that cancels a payment whose customer is away.
     The commit that books the outcome has to answer its key, because that request's process may have died."""
@@ -389,7 +401,7 @@ class Attempts:
         code = cvc
         answer_by_ns = self.engine.clock.monotonic_ns() + int(self.engine.settings.answer_within_seconds * 1e9)
         try:
-            for _ in _ROUNDS:
+            for round_ in _ROUNDS:
                 known = self.connections.known(attempt.connector, caller.scope)
                 connection = known or await self.connections.named(attempt.connector, caller.scope)
                 outcome: Outcome | None = None
@@ -398,9 +410,16 @@ class Attempts:
                 if outcome is None:
                     outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
                     cvc = None
+                again_seconds = self._send_again_seconds(attempt, outcome, round_, answer_by_ns)
                 try:
                     done = await self.settle(
-                        caller, attempt, outcome, connection=connection, seen=seen, fails_over=True
+                        caller,
+                        attempt,
+                        outcome,
+                        connection=connection,
+                        seen=seen,
+                        fails_over=True,
+                        keeps_lease=again_seconds is not None,
                     )
                 except Refused as refused:
                     if refused.code in STORE_CODES:
@@ -418,10 +437,13 @@ class Attempts:
                     continue
                 attempt = done.attempts[0]
                 ask = attempt.state != "new"
-                pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
-                told_to_wait = isinstance(outcome, Unknown) and outcome.retry_after_seconds is not None
-                if attempt.state == "unknown" and attempt.asked == 1 and not told_to_wait:
-                    pause = min(pause, 0.5)  # Ask immediately once: the first question finds most lost answers.
+                if not ask:
+                    if again_seconds is None:
+                        return None
+                    self.held[place] = attempt.due_at_ms
+                    await asyncio.sleep(again_seconds)
+                    continue
+                pause = self._ask_seconds(attempt, outcome)
                 late = self.engine.clock.monotonic_ns() >= answer_by_ns
                 if late or pause > PAUSE_MAX_SECONDS or attempt.state in ("pending", "action"):
                     return None
@@ -429,6 +451,24 @@ class Attempts:
             return None
         finally:
             self.held.pop(place, None)
+
+    def _send_again_seconds(self, attempt: Attempt, outcome: Outcome, round_: int, answer_by_ns: int) -> float | None:
+        """How long this process waits before it sends an operation again that surely was not performed; None if the
+        task does that later, because a caller would wait too long. Until then the process keeps its lease: another that
+        took over would have to ask the provider first, and this caller would not hear of the outcome."""
+        if type(outcome) is not NotSent or attempt.state != "new" or round_ == ROUNDS_MAX - 1:
+            return None
+        seconds = send_again_seconds(attempt, outcome)
+        in_time = self.engine.clock.monotonic_ns() + int(seconds * 1e9) < answer_by_ns
+        return seconds if in_time and seconds <= PAUSE_MAX_SECONDS else None
+
+    def _ask_seconds(self, attempt: Attempt, outcome: Outcome) -> float:
+        """The wait before the next question about an attempt while a caller waits."""
+        seconds = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
+        told_to_wait = isinstance(outcome, Unknown) and outcome.retry_after_seconds is not None
+        if attempt.state == "unknown" and attempt.asked == 1 and not told_to_wait:
+            return min(seconds, 0.5)  # The first question finds most lost answers.
+        return seconds
 
     async def _converse(
         self,
@@ -669,6 +709,7 @@ class Attempts:
         connection: Connection | None = None,
         seen: Seen | None = None,
         fails_over: bool = False,
+        keeps_lease: bool = False,
         told_by: Literal["provider", "operator", "silence"] = "provider",
         also: Work[None] | None = None,
     ) -> Done[Record | None]:
@@ -676,7 +717,8 @@ class Attempts:
         changes that `also` decides.
 
         With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
-        carries. A provider's outcome of an attempt that has settled otherwise is kept as a notice.
+        carries. With `keeps_lease`, the caller sends an attempt again that was not performed: it stays leased until
+        then. A provider's outcome of an attempt that has settled otherwise is kept as a notice.
         """
         if type(outcome) is Declined and outcome.alert is not None:
             log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
@@ -689,6 +731,7 @@ class Attempts:
                     connection=connection,
                     seen=seen,
                     fails_over=fails_over,
+                    keeps_lease=keeps_lease,
                     told_by=told_by,
                     also=also,
                 )
@@ -708,6 +751,7 @@ class Attempts:
         connection: Connection | None,
         seen: Seen | None,
         fails_over: bool,
+        keeps_lease: bool,
         told_by: Literal["provider", "operator", "silence"],
         also: Work[None] | None,
     ) -> Done[Record | None]:
@@ -741,10 +785,9 @@ class Attempts:
                     connectors=connectors,
                 )
             )
+            changes = _leased(changes, attempt.id, at, self.engine.settings) if keeps_lease else changes
             if isinstance(outcome, Succeeded) and attempt.kind in ("authorize", "capture"):
-                entry = unforeseen(self._foreseen, load, changes, at)
-                if entry is not None:
-                    changes = await foresee(self._foreseen, load, changes, entry, at)
+                changes = await self._tell_when_available(load, changes, at)
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 told = announced(outcome, attempt.connector, at, lease_ms=self.engine.settings.lease_ms)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *told))
@@ -769,6 +812,12 @@ class Attempts:
             at_once = [task for task, (delay_ms, _) in zip(told, outcome.notices, strict=True) if not delay_ms]
             await self._carry_notices(caller.scope_key, at_once)
         return done
+
+    async def _tell_when_available(
+        self, load: Load, changes: Changes[Record | None], at: Moment
+    ) -> Changes[Record | None]:
+        entry = unforeseen(self._foreseen, load, changes, at)
+        return changes if entry is None else await foresee(self._foreseen, load, changes, entry, at)
 
     async def _carry_notices(self, scope_key: str, tasks: Sequence[NoticeTask]) -> None:
         """Book the notices of a provider inside this process that came with an outcome, before a caller is answered. If
