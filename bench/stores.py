@@ -1,5 +1,6 @@
 """`python -m bench.stores`: the same payments on SQLite and PostgreSQL, beside `pgbench -N` on the same server; what a
-payment costs the processor with one and with two worker processes; and what one costs on DynamoDB. `--write` puts the
+payment costs the processor with one and with two worker processes, and how many one and two processes take on one file
+without a socket; and what one costs on DynamoDB. `--write` puts the
 tables into docs/stores.md.
 
 Every answer is a payment that succeeded, and every payment is looked for in the database afterwards.
@@ -20,9 +21,10 @@ from statistics import median
 
 import msgspec
 
-from bench import load, servers, units
+from bench import load, processes, servers, units
 from bench.document import STORES, write_between
 from bench.honesty import check, next_second
+from bench.in_process import AT_ONCE
 from bench.load import Pressed
 from bench.payment import payment
 from bench.servers import Merchant
@@ -71,6 +73,7 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
     cells: dict[tuple[str, int], list[Cell]] = {}
     worked: dict[tuple[str, int], list[Worked]] = {}
+    in_process: dict[int, list[float]] = {1: [], 2: []}
     loads: list[float] = []
     database = own_server(shared_buffers="512MB")
     try:
@@ -91,10 +94,17 @@ def main() -> None:
                     found = _workers(store, number, database, directory, given.seconds)
                     worked.setdefault((store, number), []).append(found)
                     _say(f"{store:12} {number} workers  {found.own_us:8,.0f} µs  p99 {found.paced.p99_ms:7.2f} ms")
+            for number in (1, 2)[::order]:
+                place = directory / "processes"
+                shutil.rmtree(place, ignore_errors=True)
+                in_process[number].append(processes.measured(place, number, given.seconds))
+                shutil.rmtree(place)
+                _say(f"{SQLITE:12} {number} processes  {in_process[number][-1]:8,.0f}/s without a socket")
     finally:
         database.close()
     costs = asyncio.run(units.measured(directory / "units"))
-    text = "\n\n".join((_markdown(cells, given, loads), _workers_markdown(worked), units.markdown(costs)))
+    tables = (_markdown(cells, given, loads), _workers_markdown(worked), _processes_markdown(in_process))
+    text = "\n\n".join((*tables, units.markdown(costs)))
     print(text)
     if given.write:
         write_between("measured", text, STORES)
@@ -272,6 +282,14 @@ def _workers_markdown(worked: dict[tuple[str, int], list[Worked]]) -> str:
         f"at {PACED_CONNECTIONS} connections that make some {paced:,.0f} payments a second together."
     )
     return "\n".join(rows) + f"\n\n{facts}"
+
+
+def _processes_markdown(in_process: dict[int, list[float]]) -> str:
+    one, two = (median(in_process[number]) for number in (1, 2))
+    return (
+        f"Payments a second inside of processes on one SQLite file, without a socket, {AT_ONCE} under way in each: "
+        f"one process {one:,.0f}, two {two:,.0f} ({two / one:.2f} times as many)."
+    )
 
 
 if __name__ == "__main__":
