@@ -150,14 +150,16 @@ async def test_01_the_demo_prints_an_address_and_home_shows_its_volume(tmp_path:
 
 
 class Banks:
-    """A server with two banks, a and b; `fallback` is the order in which the routing tries them."""
+    """A server with two banks, a and b, which the routing tries in this order. They are first asked `ask_after` seconds
+    after an outcome that is not known."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, ask_after: float = 5.0) -> None:
         self.banks = {name: BankProcess(place / f"journal-{name}") for name in ("a", "b")}
         self.place, self.data_dir = place, place / "data"
         made = init(self.data_dir)
         for name, bank in self.banks.items():
-            given = ("--set", f"base_url={bank.url}", *(("--default",) if name == "a" else ()))
+            is_default = ("--default",) if name == "a" else ()
+            given = ("--set", f"base_url={bank.url}", "--set", f"ask_after_seconds={ask_after:g}", *is_default)
             invoked_json("connectors", "add", name, "--kind", "http_bank", *given, "--data-dir", self.data_dir)
         (place / "routing.json").write_text(json.dumps({"otherwise": ["a", "b"]}))
         invoked_json("routing", "set", place / "routing.json", "--data-dir", self.data_dir)
@@ -172,6 +174,14 @@ class Banks:
 @pytest.fixture
 def banks(tmp_path: Path) -> Iterator[Banks]:
     made = Banks(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def slow_bank(tmp_path: Path) -> Iterator[Banks]:
+    """Banks that are asked often, so that five questions are soon in vain."""
+    made = Banks(tmp_path, 0.2)
     yield made
     made.close()
 
@@ -983,16 +993,18 @@ async def test_25_the_doctor_and_the_backup_do_what_the_commands_do(
 
 
 @BOTH
-async def test_26_money_in_doubt_is_settled_with_a_reason(fresh: TillwayServer, tmp_path: Path, scripts: bool) -> None:
+async def test_26_money_in_doubt_is_settled_with_a_reason(slow_bank: Banks, tmp_path: Path, scripts: bool) -> None:
     # The bank sends no notice, and stays silent when it is asked: the doubt lasts until a person settles it.
-    silent = [{"fault": "error_before", "operation": "look_up"}, {"fault": "lose_notice"}]
-    rules = [{"fault": "pend", "operation": "authorize", "times": 1}, *silent]
-    assert fresh.call("POST", "/ops/v1/simulator", {"faults": {"rules": rules}})[0] == 200
+    fresh, bank = slow_bank.server, slow_bank.banks["a"]
+    bank.strike({"fault": "pend", "operation": "authorize"}, {"fault": "error_before", "operation": "look_up"})
     payment = pay(fresh, 40000)
     async with desk(fresh, tmp_path, "operator", scripts=scripts) as here:
-        await here.has("400.00 EUR in doubt at simulator")
         words = await here.open("/doubts")
         assert "Open 1" in words and "400.00 EUR" in words
+        await asyncio.to_thread(wait, lambda: fresh.call("GET", "/ops/v1/doubts")[1]["data"][0]["needs_attention"])
+        assert "Need you 1" in await here.open("/doubts")
+        assert "400.00 EUR in doubt at" in await here.open("")
+        await here.open("/doubts")
         await here.choose("main ol a")
         await here.has("What did the bank tell you?")
         told = await here.page.look("document.querySelector('details.fold .code pre').textContent")

@@ -129,10 +129,10 @@ class Attempt(Record, frozen=True, kw_only=True):
     def needs_attention(self, now: int) -> bool:
         """Whether an operator should ask the provider: many questions gave no outcome, or the time is over that a
         transfer between banks, or an operation after a payment, may take."""
-        if self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS:
-            return True
+        if not self.in_doubt(now):
+            return False
         pending_seconds = self._pending_seconds()
-        return pending_seconds > 0 and now >= self.created + pending_seconds and self.in_doubt(now)
+        return self.asked >= DOUBTFUL_AFTER_ASKS or (pending_seconds > 0 and now >= self.created + pending_seconds)
 
 
 def check_settled_by_hand(attempt: Attempt, now: int) -> None:

@@ -165,6 +165,9 @@ async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop
     shipping = {"name": "Annie Easley", "carrier": "DHL", "address": {"line1": "Am Deich 4", "city": "Bremen"}}
     await shop.pay(8900, card="pm_card_createDisputeProductNotReceived", description="A kettle", shipping=shipping)
     await shop.app.wait(5)
+    customer = await shop.post("/v1/customers", name="Ken Thompson", email="ken@example.com")
+    await shop.pay(25900, card="pm_card_createDispute", customer=customer["id"])
+    await shop.app.wait(5)
     later = await MerchantObjects(shop.app, shop.merchant).dispute()
     disputes = (await shop.get("/v1/disputes"))["data"]
     dispute = next(one for one in disputes if one["reason"] == "product_not_received")
@@ -175,6 +178,10 @@ async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop
     heads = re.findall(r'<th scope="col"[^>]*>([^<]+)', listed.body.decode())
     assert heads == ["Answer by", "Amount", "Reason", "Customer", "Payment", "Evidence", "With fee"]
     assert re.search(r"Product not received Annie Easley A kettle 2 of 5 .104\.00", text(listed)), text(listed)
+    assert "Fraudulent Ken Thompson" in text(listed), "whose payment has no name of its own"
+    needs = re.findall(r"Dispute over ([\d.]+) EUR .*? left (.*?)\.", text(await visitor.get("/dashboard")))
+    told = ["Annie Easley says that it never came", "Ken Thompson says that they did not make this payment"]
+    assert [why for _, why in needs][:2] == told, needs
     table = await visitor.get("/dashboard/disputes.csv?status=need")
     lines = list(csv.DictReader(io.StringIO(table.body.decode())))
     by_deadline = sorted(disputes, key=lambda one: one["evidence_details"]["due_by"])
@@ -187,6 +194,8 @@ async def test_a_dispute_says_what_wins_it_and_fills_it_in_from_the_payment(shop
     assert "Where it went Taken from the payment: Am Deich 4, Bremen." in words
     assert 'name="shipping_carrier" type="text" value="DHL"' in page.body.decode()
     assert "89.00 EUR and the fee of 15.00 EUR stay taken" in words
+    seen, _, folded = page.body.decode().partition("Other evidence, which seldom decides this reason")
+    assert 'name="shipping_carrier"' in seen and 'name="refund_policy"' in folded
     action = f"/dashboard/disputes/{dispute['id']}"
     sent = {"shipping_carrier": "DHL", "shipping_tracking_number": "0034", "do": "save"}
     await visitor.submit(page, action, sent)
@@ -349,10 +358,21 @@ async def test_a_refusal_beside_a_form_has_its_explanation_and_request(shop: Das
     assert re.search(r'data-copy="req_\w+"', beside[0])
 
 
+SILENT = {"fault": "error_before", "operation": "look_up"}
+"""The bank answers no question."""
+
+
 async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> None:
-    doubt = await MerchantObjects(shop.app, shop.merchant).doubt()
-    visitor = await shop.visitor("operator")
-    assert "in doubt at simulator" in text(await visitor.get("/dashboard"))
+    await shop.faults({"fault": "pend", "operation": "authorize", "times": 1}, {"fault": "lose_notice"}, SILENT)
+    await shop.pay(2400)
+    (found,) = (await shop.get("/ops/v1/doubts"))["data"]
+    doubt, visitor = found["id"], await shop.visitor("operator")
+    assert "in doubt at" not in text(await visitor.get("/dashboard")), "the bank is still being asked"
+    for seconds in (6, 11, 21, 41, 81):  # Each question comes after twice the time.
+        await shop.app.wait(seconds)
+    home = text(await visitor.get("/dashboard"))
+    assert re.search(r"in doubt at simulator .* No answer to \w+ questions. Ask the bank, then settle it.", home), home
+    assert "Open 1 Need you 1" in text(await visitor.get("/dashboard/doubts"))
     assert doubt in (await visitor.get("/dashboard/doubts")).body.decode()
     action = f"/dashboard/doubts/{doubt}"
     page = await visitor.get(action)
@@ -387,8 +407,7 @@ async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> N
 
 async def test_a_doubt_tells_each_answer_and_whose_money_it_is(shop: DashboardShop) -> None:
     """The answer to the request is told apart from those to the questions, each with its time and the bank's words."""
-    silent = {"fault": "error_before", "operation": "look_up"}
-    await shop.faults({"fault": "pend", "operation": "authorize", "times": 1}, {"fault": "lose_notice"}, silent)
+    await shop.faults({"fault": "pend", "operation": "authorize", "times": 1}, {"fault": "lose_notice"}, SILENT)
     customer = await shop.post("/v1/customers", name="Radia Perlman")
     payment = await shop.pay(40000, customer=customer["id"], description="Tea for a conference")
     visitor = await shop.visitor("operator")
@@ -590,7 +609,16 @@ async def test_a_link_ends_when_its_form_says(shop: DashboardShop) -> None:
 @pytest.mark.parametrize(
     ("role", "path", "told"),
     [
-        ("support", "/links/new", "Changing payment links is for admins You are signed in as support. Ines Castro is"),
+        (
+            "support",
+            "/routing/draft",
+            "Changing the routing is for admins You are signed in as support. You can",
+        ),
+        (
+            "support",
+            "/links/new",
+            "Changing payment links is for admins You are signed in as support. You can",
+        ),
         ("viewer", "/payments/pi_1/refund", "canceling payments is for support, operators and admins"),
         ("support", "/balance/payout", "Paying out is for operators and admins"),
         ("support", "/audit", "Reading the audit log is for viewers and admins"),
@@ -605,12 +633,11 @@ async def test_a_refused_page_says_who_may_and_whom_to_ask(
     await shop.app.ok(shop.merchant.admin_key, "POST", "/ops/v1/operators", params)
     page = await (await shop.visitor(role)).get(f"/dashboard{path}")
     assert page.status == 403 and told in text(page), text(page)
-    assert "Ines Castro is an admin and can do it" in text(page)
+    seen = path not in ("/audit", "/audit?owner=installation")
+    assert (" and ask Ines Castro for more." if seen else "Ines Castro is an admin and can do it") in text(page)
     may_write = "Ask Ines Castro" in text(page) and 'href="mailto:ines@shop.example"' in page.body.decode()
     assert may_write == (role != "viewer") and ("mailto:" in page.body.decode()) == may_write
-    assert (">Back to " in page.body.decode().partition("<dialog")[0]) == (
-        path not in ("/audit", "/audit?owner=installation")
-    )
+    assert (">See the " in page.body.decode().partition("<dialog")[0]) == seen
 
 
 async def test_settings_change_the_merchants_name(shop: DashboardShop) -> None:

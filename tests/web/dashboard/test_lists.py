@@ -209,6 +209,8 @@ async def test_csv_sums_are_those_of_the_totals_in_each_currency(shop: Dashboard
     visitor = await shop.visitor()
     rows = list(csv.DictReader(io.StringIO((await visitor.get("/dashboard/payments.csv")).body.decode())))
     totals = await shop.get("/ops/v1/payments/totals")
+    shown = text(await visitor.get("/dashboard/payments"))
+    assert "7 payments 159.50 EUR taken" in shown and "+ 13,200 JPY, 17.350 KWD" in shown, "one is told in full"
     for sums in totals["sums"]:
         decimals = {"eur": 2, "jpy": 0, "kwd": 3}[sums["currency"]]
         own = [row for row in rows if row["currency"] == sums["currency"].upper()]
@@ -234,7 +236,13 @@ async def test_the_navigation_counts_what_needs_a_person(shop: DashboardShop) ->
     assert "need you</span>" not in quiet, "no box says 0"
     objects = MerchantObjects(shop.app, shop.merchant)
     await objects.dispute()
-    await objects.doubt()
+    silent = {"fault": "error_before", "operation": "look_up"}
+    await shop.faults({"fault": "pend", "operation": "authorize", "times": 1}, {"fault": "lose_notice"}, silent)
+    await shop.pay()
     shop.app.clock.ahead_seconds += 11
     shown = text(await visitor.get("/dashboard/customers"))
-    assert "Disputes 1 need you" in shown and "Money in doubt 1 need you" in shown
+    assert "Disputes 1 need you" in shown and "Money in doubt Payment links" in shown, "the bank is still being asked"
+    for seconds in (6, 11, 21, 41, 81):  # Each question comes after twice the time.
+        await shop.app.wait(seconds)
+    shown = text(await visitor.get("/dashboard/customers"))
+    assert "Money in doubt 1 need you" in shown

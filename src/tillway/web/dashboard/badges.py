@@ -1,4 +1,4 @@
-"""The frame of every page: disputes that need an answer, money in doubt, and whether payments can be taken.
+"""The frame of every page: disputes and money in doubt that need a person, and whether payments can be taken.
 
 Every page shows it, so that it is asked for once in KEPT_SECONDS for each merchant and mode.
 """
@@ -34,7 +34,7 @@ class Badges:
         return frame
 
     def forget(self, visit: Visit) -> None:
-        """Count anew for the next page: somebody has done something."""
+        """Count anew for the next page: an operator has done something."""
         self._kept.pop(_place(visit), None)
 
 
@@ -48,7 +48,10 @@ async def _counted(visit: Visit) -> dict[str, int]:
         doubts = (await visit.door.get("/ops/v1/doubts", limit=LISTED_MAX))["data"]
     except CallRefused:
         return {}
-    return {"/disputes": sum(one["status"] in NEEDS for one in disputes), "/doubts": len(doubts)}
+    return {
+        "/disputes": sum(one["status"] in NEEDS for one in disputes),
+        "/doubts": sum(one["needs_attention"] for one in doubts),
+    }
 
 
 async def _is_ready(visit: Visit) -> bool:

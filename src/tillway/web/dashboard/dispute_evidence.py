@@ -89,19 +89,26 @@ def says(reason: str, name: str) -> str:
 
 
 def known_of_payment(charge: dict[str, Any]) -> dict[str, str]:
-    """The evidence that a charge of the API tells by itself."""
+    """The evidence that a charge of the API tells by itself, with its customer where that is expanded."""
     billing, shipping = charge.get("billing_details") or {}, charge.get("shipping") or {}
+    customer = charge["customer"] if isinstance(charge.get("customer"), dict) else {}
     address = shipping.get("address") or {}
     place = " ".join(filter(None, (address.get("postal_code"), address.get("city"))))
     lines = (address.get("line1"), address.get("line2"), place, address.get("state"), address.get("country"))
     return {
         "product_description": charge.get("description") or "",
-        "customer_name": billing.get("name") or shipping.get("name") or "",
-        "customer_email_address": billing.get("email") or charge.get("receipt_email") or "",
+        "customer_name": billing.get("name") or customer.get("name") or shipping.get("name") or "",
+        "customer_email_address": billing.get("email") or charge.get("receipt_email") or customer.get("email") or "",
         "shipping_address": ", ".join(line for line in lines if line),
         "shipping_carrier": shipping.get("carrier") or "",
         "shipping_tracking_number": shipping.get("tracking_number") or "",
     }
+
+
+def wanted_for(reason: str) -> frozenset[str]:
+    """The names of the evidence that wins a dispute of that reason, and of the customer's address."""
+    names = {name for _, _, fields, _ in WINS.get(reason, OTHERS) for name in fields}
+    return frozenset(names | {"customer_email_address"})
 
 
 def checklist_of(reason: str, evidence: dict[str, Any], known: dict[str, str]) -> list[dict[str, Any]]:
@@ -117,7 +124,8 @@ def checklist_of(reason: str, evidence: dict[str, Any], known: dict[str, str]) -
         missing = next((name for name in fields if name not in there), fields[0])
         of_payment = bool(there) and not any(evidence.get(name) for name in there)
         files = {name for name, _ in FILES}
-        told = " ".join(str(evidence.get(name) or known[name]) for name in there if name not in files)
+        texts = (str(evidence.get(name) or known[name]) for name in there if name not in files)
+        told = (", " if takes == "any" else " ").join(texts)
         items.append(
             {
                 "title": title,

@@ -115,6 +115,22 @@ DOINGS: Final[dict[str, dict[Capability, str]]] = {
 """The acts of each capability, by the entry of the navigation."""
 
 
+SEEN: Final[dict[str, tuple[str, str]]] = {
+    "/payments": ("the payments", "every payment"),
+    "/customers": ("the customers", "every customer"),
+    "/balance": ("the balance", "the balance and every payout"),
+    "/disputes": ("the disputes", "every dispute"),
+    "/doubts": ("what is in doubt", "what is in doubt"),
+    "/links": ("the links", "every payment link"),
+    "/connectors": ("the connectors", "every connector and how it does"),
+    "/routing": ("the rules", "the rules that are in force"),
+    "/developers": ("the keys", "keys, webhooks, events and requests"),
+    "/settings": ("the settings", "the settings"),
+}
+"""The things to see for every role, by the entry of the navigation: on the button of the page that refuses, and in its
+sentence."""
+
+
 def forbidden(place: str, capability: Capability | None) -> str:
     """The heading of the page that refuses an act of that capability. None: a capability is not the reason."""
     doing = DOINGS.get(place, {}).get(capability) if capability is not None else None
@@ -130,6 +146,15 @@ def http_status(code: int) -> str:
         return f"{code} {HTTPStatus(code).phrase}"
     except ValueError:
         return str(code)
+
+
+_BANK_ANSWERED = re.compile(r"the bank answered (\d{3})(?: when asked)?")
+
+
+def unclear(reason: str) -> str:
+    """The reason why an outcome is not known, as people read it: 503 Service Unavailable."""
+    found = _BANK_ANSWERED.fullmatch(reason)
+    return http_status(int(found[1])) if found is not None else reason
 
 
 NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -4,7 +4,15 @@ from hashlib import sha256
 from typing import Any
 
 from tillway.web.dashboard import words
-from tillway.web.dashboard.dispute_evidence import FIELDS, FILES, WORDS, checklist_of, known_of_payment, says
+from tillway.web.dashboard.dispute_evidence import (
+    FIELDS,
+    FILES,
+    WORDS,
+    checklist_of,
+    known_of_payment,
+    says,
+    wanted_for,
+)
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.exports import export_csv
 from tillway.web.dashboard.visit import File, Redirect, Reply, Shown, Visit, page
@@ -27,6 +35,9 @@ STATUSES = {
 }
 PAGE_ROWS, PAGES_MAX = 100, 10
 """The list reads a thousand disputes at most, the newest: their deadlines are the nearest."""
+
+WITH_CUSTOMER = "data.charge.customer"
+"""The charge and its customer, expanded in a list of disputes."""
 
 MONTH_SECONDS = 30 * 24 * 60 * 60
 PAID = ("succeeded", "refunded", "partly_refunded", "disputed")
@@ -79,7 +90,7 @@ async def _every(visit: Visit) -> tuple[list[dict[str, Any]], bool]:
     found: list[dict[str, Any]] = []
     for _ in range(PAGES_MAX):
         after = found[-1]["id"] if found else None
-        part = await visit.door.get("/v1/disputes", limit=PAGE_ROWS, starting_after=after, expand=["data.charge"])
+        part = await visit.door.get("/v1/disputes", limit=PAGE_ROWS, starting_after=after, expand=[WITH_CUSTOMER])
         found += part["data"]
         if not part["has_more"]:
             return found, True
@@ -98,8 +109,15 @@ def _statuses(chosen: str) -> tuple[str, ...]:
 
 def _of_tab(every: list[dict[str, Any]], chosen: str) -> list[dict[str, Any]]:
     """Those that need an answer by the nearest deadline, the others newest first."""
-    shown = [dispute for dispute in every if dispute["status"] in _statuses(chosen)]
-    return sorted(shown, key=lambda one: one["evidence_details"]["due_by"] or 0) if chosen == "need" else shown
+    if chosen == "need":
+        return to_answer(every)
+    return [dispute for dispute in every if dispute["status"] in _statuses(chosen)]
+
+
+def to_answer(disputes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that need an answer, the nearest deadline first."""
+    shown = [dispute for dispute in disputes if dispute["status"] in NEEDS]
+    return sorted(shown, key=lambda one: one["evidence_details"]["due_by"] or 0)
 
 
 def _row(dispute: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +153,7 @@ async def show_dispute(visit: Visit) -> Reply:
 
 
 async def _read(visit: Visit) -> dict[str, Any]:
-    return _row(await visit.door.get(f"/v1/disputes/{visit.id}", expand=["charge"]))
+    return _row(await visit.door.get(f"/v1/disputes/{visit.id}", expand=["charge.customer"]))
 
 
 TEXTS = (*(name for name, _ in FIELDS), WORDS)
@@ -148,6 +166,8 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200, *, changed: bo
     is_open, known = dispute["status"] in NEEDS, dispute["known"] if dispute["status"] in NEEDS else {}
     kept = {name: dispute["evidence"].get(name) or "" for name in TEXTS}
     evidence = {name: visit.sent(name) if name in visit.form else kept[name] or known.get(name) or "" for name in TEXTS}
+    kept_now = {name: text for name, text in kept.items() if changed and text != evidence[name]}
+    wanted = wanted_for(dispute["reason"])
     overview = await visit.door.get(f"/ops/v1/disputes/{visit.id}")
     values = {
         "dispute": dispute,
@@ -157,11 +177,13 @@ async def _page(visit: Visit, wrong: str = "", status: int = 200, *, changed: bo
         "evidence": evidence,
         "fields": FIELDS,
         "files": [(name, word, dispute["evidence"].get(name)) for name, word in FILES],
+        "wanted": wanted,
+        "opens": any(evidence[name] or name in kept_now for name, _ in FIELDS if name not in wanted),
         "statuses": STATUSES,
         "wrong": wrong,
         "changed": changed,
         "saved": ",".join(name for name in TEXTS if kept[name]),
-        "kept": {name: text for name, text in kept.items() if changed and text != evidence[name]},
+        "kept": kept_now,
         "key": visit.idempotency_key,
         "reason": visit.sent("reason"),
         "version": _versions(overview),

@@ -11,14 +11,19 @@ import msgspec
 from tillway.domain.money import MINOR_UNITS
 from tillway.operations.time_zones import day_begin
 from tillway.web.dashboard import charts, words
+from tillway.web.dashboard.dispute_evidence import known_of_payment, says
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.live_checklist import show_checklist
+from tillway.web.dashboard.pages.disputes import WITH_CUSTOMER, to_answer
+from tillway.web.dashboard.pages.doubts import questions
 from tillway.web.dashboard.pages.webhooks import undelivered
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 DAYS = 30
 NEEDS_MAX = 8
 PAYOUTS_MAX = 20
+DOUBTS_MAX, DISPUTES_MAX = 100, 100
+"""The most of each that are looked through for those that need a person."""
 
 PART_PAYMENTS_MAX = 200
 """The most payments of an hour that has begun which are read one by one to compare days to the second; where a compared
@@ -265,7 +270,11 @@ def _success(days: list[int], ended: list[int], good: list[int]) -> dict[str, An
 async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
     """The things that wait for a person, the most pressing first and at most NEEDS_MAX."""
     found: list[dict[str, Any]] = []
-    for doubt in await _list(visit, "/ops/v1/doubts", limit=NEEDS_MAX):
+    for doubt in await _list(visit, "/ops/v1/doubts", limit=DOUBTS_MAX):
+        if not doubt["needs_attention"]:
+            continue  # The bank is still being asked: the page of doubts lists it.
+        asked = questions(doubt)
+        silent = f"No answer to {words.number(asked)} question{'s' if asked != 1 else ''}." if asked else ""
         found.append(
             {
                 "path": f"/doubts/{doubt['id']}",
@@ -273,22 +282,10 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
                 "kind": "warn",
                 "what": f"{words.money(doubt['amount'], doubt['currency'])} in doubt at {doubt['connector']}",
                 "when": words.span(doubt["age_seconds"]),
-                "why": "The bank has not told the outcome. Ask it, then settle it.",
+                "why": f"{silent or 'The bank has not told the outcome.'} Ask the bank, then settle it.",
             }
         )
-    for dispute in await _list(visit, "/v1/disputes", limit=20):
-        if dispute["status"] in ("needs_response", "warning_needs_response"):
-            due = (dispute["evidence_details"] or {}).get("due_by")
-            found.append(
-                {
-                    "path": f"/disputes/{dispute['id']}",
-                    "icon": "flag",
-                    "kind": "bad",
-                    "what": f"Dispute over {words.money(dispute['amount'], dispute['currency'])}",
-                    "when": f"{words.span(due - now)} left" if due else "",
-                    "why": words.readable(dispute["reason"]),
-                }
-            )
+    found += await _disputed(visit, now)
     found += await _undelivered(visit)
     found += await _unhealthy(visit)
     for payment in await _list(visit, "/ops/v1/payments", state=["to_capture"], limit=3):
@@ -304,6 +301,23 @@ async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
             }
         )
     return found[:NEEDS_MAX]
+
+
+async def _disputed(visit: Visit, now: int) -> list[dict[str, Any]]:
+    """The disputes that need an answer, the nearest deadline first."""
+    found = await _list(visit, "/v1/disputes", limit=DISPUTES_MAX, expand=[WITH_CUSTOMER])
+    return [
+        {
+            "path": f"/disputes/{dispute['id']}",
+            "icon": "flag",
+            "kind": "bad",
+            "what": f"Dispute over {words.money(dispute['amount'], dispute['currency'])}",
+            "when": f"{words.span(due - now)} left" if (due := dispute["evidence_details"]["due_by"]) else "",
+            "why": says(dispute["reason"], known_of_payment(dispute["charge"])["customer_name"])
+            or f"{words.readable(dispute['reason'])}.",
+        }
+        for dispute in to_answer(found)
+    ]
 
 
 async def _undelivered(visit: Visit) -> list[dict[str, Any]]:
