@@ -6,6 +6,7 @@ answers; it is read only from the time of each event on, so that an old payment 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -72,12 +73,19 @@ def _outcome(line: LoggedDelivery | None, waiting: Delivery | None, is_given_up:
         told = {"status": "failed" if is_given_up else "succeeded", "next_attempt_at": None}
         told |= {"tries": line.attempt if line is not None and is_last else None, "error": None}
     last = line if is_last else None
+    status = _status_of(waiting.last_status) if waiting is not None else None
     return {
         **told,
-        "answer": last.status if last is not None else None,
+        "answer": last.status if last is not None else status,
         "duration_ms": last.milliseconds if last is not None else None,
         "webhook_delivery": line.id if line is not None else waiting.id if waiting is not None else None,
     }
+
+
+def _status_of(why: str | None) -> int | None:
+    """The status of HTTP in the reason that a waiting delivery keeps of its last try: 500 of "HTTP 500"."""
+    found = re.fullmatch(r"HTTP (\d{3})", why or "")
+    return int(found[1]) if found is not None else None
 
 
 async def _tries_of(

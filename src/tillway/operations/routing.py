@@ -151,6 +151,7 @@ async def route_of(load: Load, payment: PaymentIntent, connectors: Mapping[str, 
     """The rule, the candidates and the attempts of a payment's latest confirmation, in their order.
 
     `expected_fees` are those of the candidates with the prices of today, in minor units; None: not configured any more.
+    `fee_rates` are these prices: hundredths of a percent, and a fixed part in minor units.
     """
     attempt = await load.maybe(Attempt, payment.attempt)
     charge = await load.maybe(Charge, payment.latest_charge)
@@ -170,6 +171,11 @@ async def route_of(load: Load, payment: PaymentIntent, connectors: Mapping[str, 
         "attempts": [{"connector": step.connector, "outcome": step.outcome} for step in steps],
         "expected_fees": {
             name: routing.expected_fee(connectors, name, payment.amount_minor) for name in route.candidates
+        },
+        "fee_rates": {
+            name: {"rate_bps": connectors[name].fee.rate_bps, "fixed": connectors[name].fee.fixed_minor}
+            for name in route.candidates
+            if name in connectors
         },
     }
 

@@ -43,7 +43,8 @@ async def test_a_payment_tells_each_attempt_with_reason_connector_and_millisecon
         await shop.put({"rules": [], "otherwise": ["dead", "b"]})
         assert (await shop.app.call(shop.merchant, "POST", confirm, given)).status == 200
         visitor = await visitor_of(shop)
-        story = text(await visitor.get(f"/dashboard/payments/{created['id']}")).partition("What happened")[2]
+        shown, _, story = text(await visitor.get(f"/dashboard/payments/{created['id']}")).partition("What happened")
+        assert "Fee \N{MINUS SIGN}1.29 1 % + 0.10 Yours 117.71" in shown, shown[-300:]
         told = re.findall(r"(Declined: insufficient funds|refused the connection|Succeeded: 119.00 EUR)", story)
         assert told == [*["Declined: insufficient funds"] * 2, "refused the connection", "Succeeded: 119.00 EUR"]
         assert len(re.findall(r"at c, \d+ ms", story)) == 2 and len(re.findall(r"at b, \d+ ms", story)) == 1

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tillway.domain.money import fee_minor
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import overview
@@ -47,6 +48,7 @@ async def _page(visit: Visit, refused: CallRefused | None = None) -> Shown:
         "wrong": refused.message if refused is not None else "",
         "ledger": _ledger(timeline["ledger"]),
         "route": route,
+        "fee_rate": _fee_rate(row, route["fee_rates"].get(row["connector"])),
         **await _candidates(visit, route),
         "json": words.document(payment),
         "captured_at": next((step["at_ms"] for step in timeline["steps"] if step["kind"] == "authorized"), None),
@@ -72,6 +74,17 @@ async def _candidates(visit: Visit, route: dict[str, Any]) -> dict[str, Any]:
     if taken is not None and first is not None and taken != first and None not in (fees[taken], fees[first]):
         failover = fees[taken] - fees[first]
     return {"candidates": rows, "failover": failover}
+
+
+def _fee_rate(row: dict[str, Any], rate: dict[str, int] | None) -> str:
+    """The rate of the payment's fee in words: 2.9 % + 0.30; empty where the price of today is another one."""
+    if rate is None or row["fee"] != fee_minor(
+        row["amount_captured"], rate_bps=rate["rate_bps"], fixed_minor=rate["fixed"]
+    ):
+        return ""
+    percent = f"{rate['rate_bps'] / 100:g} %" if rate["rate_bps"] else ""
+    fixed = words.figures(rate["fixed"], row["currency"]) if rate["fixed"] else ""
+    return " + ".join(part for part in (percent, fixed) if part)
 
 
 def _state_now(connector: dict[str, Any]) -> str:

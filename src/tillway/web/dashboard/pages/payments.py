@@ -151,7 +151,7 @@ async def list_payments(visit: Visit) -> Reply:
     )
     values = {
         "list": found,
-        "totals": totals,
+        "totals": totals | {"sums": sorted(totals["sums"], key=lambda one: -one["payments"])},
         "every": every,
         "tabs": [(status, word, sum(every["states"][state] for state in of)) for status, word, of in _tabs(every)],
         "views": [view for view in views["data"][::-1] if view["page"] == "payments"],
