@@ -1,5 +1,6 @@
 """Who may see the dashboard: sign-in addresses, sessions, forms that are genuine, and headers."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -293,6 +294,14 @@ async def test_while_the_database_is_away_the_last_page_is_shown_dimmed(tmp_path
     assert re.search(r"what was here at \d\d:\d\d:\d\d UTC", text(shown)) and "No payment matches" in text(shown)
     for other in (await one.get("/dashboard/payments"), await two.get("/dashboard/payments?status=declined")):
         assert other.status == 503 and "No payment matches" not in text(other), "another page, or another person's"
+        assert "Try now See the checks" in text(other)
+    assert "Try now See the checks" in text(shown)
+    checks = ""
+    async with asyncio.timeout(30):  # The answer of before holds for a second.
+        while "The store does not answer" not in checks:
+            checks = text(await one.get("/dashboard/settings/system"))
+            await asyncio.sleep(0.05)
+    assert "See the checks" not in checks
     store.away = False
     home = await one.get("/dashboard/payments?status=declined")
     assert home.status == 200 and "what was here" not in text(home)

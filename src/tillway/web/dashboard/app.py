@@ -68,6 +68,7 @@ _HTML: Final = "text/html; charset=utf-8"
 
 FIELDS_MAX: Final = 1300
 """Most fields of a form or an address: a routing document of 100 rules has eleven for each."""
+CHECKS: Final = "/settings/system"
 AGAIN: Final = f"{BASE}/again"
 KEPT_TO: Final = "kept_to"
 """The field with the address of a form that is sent again after a new sign-in."""
@@ -143,12 +144,12 @@ class Dashboard:
         except (Unavailable, RecordDamaged) as stopped:
             log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
             code = stopped.code if isinstance(stopped, Unavailable) else "record_damaged"
-            response, pattern = self._trouble(request, Refused(code), request_id), BASE
+            response, pattern = await self._trouble(request, Refused(code), request_id), BASE
         except Refused as refused:
-            response, pattern = self._trouble(request, refused, request_id), BASE
+            response, pattern = await self._trouble(request, refused, request_id), BASE
         except Exception:
             log.exception("a page failed inside", extra={"request": request_id, "route": request.path[:200]})
-            response, pattern = self._trouble(request, Refused("internal"), request_id), BASE
+            response, pattern = await self._trouble(request, Refused("internal"), request_id), BASE
         response.headers.append(("request-id", request_id))
         return response, pattern
 
@@ -468,7 +469,7 @@ class Dashboard:
                 "request": refused.request_id,
                 "ask": await _admin_to_ask(visit),
                 "lacks": visit.lacks,
-                "back": place if visit.request.path != visit.url(place) else "",
+                "back": place if visit.request.method == "POST" or visit.request.path != visit.url(place) else "",
             }
             return Shown("forbidden.html", values, 403)
         if refused.code == "resource_missing":
@@ -511,21 +512,30 @@ class Dashboard:
             return None
         body, at = found
         values = {"at": at, "message": refused.message, "request": request_id, "address": _address_of(request)}
-        values |= _meaning(refused.code)
+        values |= _meaning(refused.code) | {"checks": f"{BASE}{CHECKS}"}
         note = render("stale.html", None, "", values)
         return Response(503, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], dimmed(body, note))
 
-    def _trouble(self, request: Request, refused: Refused, request_id: str) -> Response:
-        """The page for a failure outside of any page: the store is away, or there were too many tries."""
-        shown = self._last_shown(request, refused, request_id)
+    async def _trouble(self, request: Request, refused: Refused, request_id: str) -> Response:
+        """The page for a failure outside of any page: the store is away, or there were too many tries. In place of the
+        page of the system it tells the checks that fail."""
+        status = RULES[refused.code].status
+        is_system = request.path.endswith(CHECKS) and status >= 500
+        shown = self._last_shown(request, refused, request_id) if not is_system else None
         if shown is not None:
             return shown
-        status = RULES[refused.code].status
-        values = {"message": refused.message, "code": refused.code, "request": request_id}
+        values: dict[str, Any] = {"message": refused.message, "code": refused.code, "request": request_id}
+        values["failing"] = await self._failing_checks() if is_system else []
+        values["checks"] = f"{BASE}{CHECKS}" if status >= 500 and not is_system else ""
         kept = self._kept_form(request) if status >= 500 else None
         if kept is not None:
             return self._page(request, Shown("unfinished.html", values | kept | _meaning(refused.code), status))
         return self._page(request, Shown("trouble.html", values | _meaning(refused.code), status))
+
+    async def _failing_checks(self) -> list[str]:
+        """The reasons why no payment could be taken now."""
+        answer = await self._answer(Request("GET", "/readyz", "", {}, b"", None))
+        return [str(one["reason"]) for one in msgspec.json.decode(answer.body).get("reasons", [])]
 
     def _kept_form(self, request: Request) -> dict[str, Any] | None:
         """The fields of a form that could not be finished, for the page that sends it again; None where there are none

@@ -113,6 +113,7 @@ async def remove_routing(visit: Visit) -> Reply:
 async def _check_role(visit: Visit) -> None:
     """Let the API refuse operators who may not, so that the try stands in the audit trail. Raises `CallRefused`."""
     if not visit.may("configure"):
+        visit.lacks = "configure"
         await visit.door.put(PATH, {}, reason="")
 
 

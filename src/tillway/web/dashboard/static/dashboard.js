@@ -177,6 +177,7 @@ const live = $("[data-live]");
 const changed = (i) => (i.type === "checkbox" || i.type === "radio" ? i.checked !== i.defaultChecked : i.value !== i.defaultValue);
 if (live) {
   const button = $("[data-pause]");
+  for (const next of $$("[data-next]")) next.hidden = false;
   let paused = false;
   const tell = () => {
     root.classList.add("stale");
