@@ -94,7 +94,7 @@ def test_calls_beside_a_stock_are_told() -> None:
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^\| (.+?) \| [\d,.]+(?: ms)? \| [\d,.]+(?: ms)? \| (\d+\.\d\d) \|", done.stdout, re.M)
     by_processor = re.findall(r" \| [\d,.]+ ms \| [\d,.]+ ms \| \d+\.\d\d \|$", done.stdout, re.M)
-    assert (len(rows), len(by_processor)) == (15, 12), done.stdout
+    assert (len(rows), len(by_processor)) == (31, 28), done.stdout
     assert not (ROOT / "build" / "bench" / "with-stock").exists(), "what it made is deleted"
 
 
