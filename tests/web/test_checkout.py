@@ -436,7 +436,7 @@ async def test_a_link_whose_last_place_is_held_says_so(shop: Shop) -> None:
     (payment,) = await shop.payments()
     shown = await overview()
     (holder,) = shown["held_by"]
-    assert (shown["status"], holder["payment_intent"]) == ("held", payment["id"])
+    assert (shown["status"], shown["held"], holder["payment_intent"]) == ("held", 1, payment["id"])
     assert holder["session"] in holding and holder["expires_at"] <= payment["created"] + 86_400 + 60
     assert "Thank you" in text(await shop.challenge(pressed, "pass"))
     shown = await overview()

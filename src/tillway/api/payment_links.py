@@ -174,6 +174,7 @@ async def _overview(call: Call, link: PaymentLink) -> dict[str, Any]:
         "object": "payment_link_overview",
         "created": link.created,
         "expires_at": link.expires_at,
+        "held": len(link.paying),
         "held_by": [_holder(one) for one in holding],
         "payment_link": link.id,
         "status": link.status(now),

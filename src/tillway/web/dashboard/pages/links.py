@@ -149,6 +149,7 @@ async def show_link(visit: Visit) -> Reply:
         "amount": sum(line["amount_total"] for line in lines),
         "limit": link["restrictions"]["completed_sessions"] if link["restrictions"] else None,
         "status": overview["status"],
+        "held": overview["held"],
         "held_by": overview["held_by"],
         "funnel": _funnel(visits),
         "more": visits["has_more"],
