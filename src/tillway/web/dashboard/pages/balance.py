@@ -1,5 +1,6 @@
 """The balance, payouts and the accounts of the ledger; pay out."""
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -325,6 +326,7 @@ async def _payout_page(visit: Visit, wrong: str = "", status: int = 200) -> Show
             if payout.get(name)
         ],
         "stated": stated_badge(found["statement"], payout["currency"]),
+        "stated_on": _day_words(found["statement"]["day"], visit.now),
         "statuses": STATUSES,
         "maker": await _maker(visit, payout["id"]),
         "can_book": visit.may("settle") and found["statement"]["state"] == "differs",
@@ -333,6 +335,11 @@ async def _payout_page(visit: Visit, wrong: str = "", status: int = 200) -> Show
         "text": words.document(payout),
     }
     return Shown("payout.html", values, status)
+
+
+def _day_words(day: str | None, now: float) -> str:
+    """A day of ISO 8601 in words: 26 November."""
+    return words.day(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp(), now) if day else ""
 
 
 def _taken(movement: dict[str, Any]) -> dict[str, str]:
