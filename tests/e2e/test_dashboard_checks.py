@@ -22,6 +22,7 @@ from browser import CHROMIUM, Page, browsing
 from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, invoked, invoked_json
 
 from tillway.web.dashboard.qr_code import qr_path
+from tillway.web.dashboard.words import check
 
 pytestmark = [
     pytest.mark.soak,
@@ -981,7 +982,7 @@ async def test_25_the_doctor_and_the_backup_do_what_the_commands_do(
         await here.page.press("Run the doctor")
         await here.has("The doctor")
         for one in (await asyncio.to_thread(invoked_json, "doctor", "--data-dir", data_dir))["findings"]:
-            await here.has(one["check"].capitalize())
+            await here.has(check(one["check"]))
         await here.page.press("Back up now")
         await here.has("tillway restore ")
         command = await here.page.look("document.querySelector('.code pre').textContent")
