@@ -37,6 +37,7 @@ from tillway.engine.audit import entries as trail
 from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
 from tillway.engine.core import Engine
+from tillway.engine.events import Born
 from tillway.engine.health import ConnectorHealth
 from tillway.engine.ids import base62
 from tillway.engine.restores import RestoreWatch
@@ -100,9 +101,9 @@ def a_pending_debit_counts_as_paid() -> AbstractContextManager[None]:
 def _writes_without(dropped: Callable[[Write], bool]) -> AbstractContextManager[None]:
     original = Engine._writes
 
-    def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str]]:
-        writes, queues = original(self, *arguments)
-        return [write for write in writes if not dropped(write)], queues
+    def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str], Born | None]:
+        writes, queues, born = original(self, *arguments)
+        return [write for write in writes if not dropped(write)], queues, born
 
     return replaced(Engine, "_writes", fewer)
 

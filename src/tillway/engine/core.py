@@ -28,7 +28,7 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.events import Written, event_ids, event_of, find_event, keep_event
+from tillway.engine.events import Born, Places, Written, event_ids, event_of, find_event, keep_event
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
 from tillway.engine.siblings import Tell, tell_nobody
@@ -185,6 +185,8 @@ class Engine:
         self.client_secrets = client_secrets
         self.on_tasks: Callable[[set[str]], None] | None = None
         """Called with their queues after a commit that made due tasks. It must not raise."""
+        self.places: Places | None = None
+        """Where this process begins the deliveries of its commits; None: the queue has them all."""
         self.audited: set[str] = set()
         """The scopes that this process has written to, until the audit trail's chain has looked after them."""
         self.telemetry: Telemetry = SILENT
@@ -284,17 +286,18 @@ class Engine:
             if completes is None:
                 held = self._new_key(caller, load, attempts if under_way else (), status, body, at)
             elif not self._answer_follows(load, completes, changes, status, at):
-                held, answered = await self._completed_key(load, completes, changes, status, body, at)
-                if answered is not None and status:
-                    status, body = await self.answer_of(caller, answered) or (status, body)
+                held, status, body = await self._completed_key(caller, load, completes, changes, status, body, at)
             if not self._has_read(load, changes):
                 await self._read_rest(load, changes)
-            writes, queues = self._writes(caller, load, changes, attempts, held, at)
+            writes, queues, born = self._writes(caller, load, changes, attempts, held, at)
             if writes:
+                committed = False
                 try:
                     committed = await self._commit(caller, writes, completes, began_ns)
                 finally:
                     self.audited.add(caller.scope_key)  # Also where the outcome is unknown.
+                    if born is not None:
+                        self._begin(caller.scope_key, born, committed)
                 if not committed:
                     continue
             if queues and self.on_tasks is not None:
@@ -488,8 +491,8 @@ class Engine:
         attempts: tuple[Attempt, ...],
         held: IdempotencyRecord | None,
         at: Moment,
-    ) -> tuple[list[Write], set[str]]:
-        """All writes of one commit, and the queues of its due tasks.
+    ) -> tuple[list[Write], set[str], Born | None]:
+        """All writes of one commit, the queues of its due tasks, and the deliveries for which it has reserved places.
 
         The caller's key comes first: if it was used before, that is the conflict, even if other records have changed.
         New records follow each other in the rest, which is cheapest for a store.
@@ -530,16 +533,40 @@ class Engine:
         endpoints = self._endpoints[scope][1] if changes.events else []
         if self.restores.writes_as_before:
             as_before, more = _writes_as_before(caller, changes, records, writes, told, endpoints, at)
-            return as_before + deletions, queues | more
+            return as_before + deletions, queues | more, None
+        born: Born | None = None
         if changes.events:
             kept, deliveries = _journal_events(changes.events, written, endpoints, at)
-            writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at, kept), ABSENT))
-            if deliveries:
+            entry = _audit_entry(caller, told, changes.detail, at, kept)
+            writes.append(write_of(scope, entry, ABSENT))
+            if deliveries and self.places is not None and self.places.reserve(scope, len(deliveries)):
+                born = self._claimed(scope, entry, deliveries, at)
+                writes += [write for _, write in born.deliveries]
+            elif deliveries:
                 writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
                 queues.add(QUEUES[Delivery])
         elif told or changes.detail:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
-        return (writes + deletions if deletions else writes), queues
+        return (writes + deletions if deletions else writes), queues, born
+
+    def _claimed(self, scope: str, entry: AuditEntry, deliveries: Sequence[Delivery], at: Moment) -> Born:
+        """The deliveries with writes that lease them to this process. As in a claim, only the queue has the lease."""
+        until_ms = at.now_ms + self.settings.lease_ms
+        return Born(
+            entry,
+            [
+                (delivery, msgspec.structs.replace(write_of(scope, delivery, ABSENT), due_at_ms=until_ms))
+                for delivery in deliveries
+            ],
+        )
+
+    def _begin(self, scope: str, born: Born, committed: bool) -> None:
+        """Give the reserved places back, and begin the deliveries of a commit that is durable."""
+        if self.places is None:
+            return  # The runner has stopped meanwhile: another process finds them.
+        self.places.release(scope, len(born.deliveries))
+        if committed:
+            self.places.begin(born)
 
     def _new_key(
         self, caller: Caller, load: Load, under_way: tuple[Attempt, ...], status: int, body: bytes, at: Moment
@@ -623,16 +650,24 @@ class Engine:
         )
 
     async def _completed_key(
-        self, load: Load, id: str, changes: Changes[Record | None], status: int, body: bytes, at: Moment
-    ) -> tuple[IdempotencyRecord | None, IdempotencyRecord | None]:
-        """The record of a key with its answer; None if it need not be written. Then the other is the record of a key
-        that has its answer already: by a notice, or by the process that took the attempt over."""
+        self,
+        caller: Caller,
+        load: Load,
+        id: str,
+        changes: Changes[Record | None],
+        status: int,
+        body: bytes,
+        at: Moment,
+    ) -> tuple[IdempotencyRecord | None, int, bytes]:
+        """The record of a key with its answer, None if it need not be written; and the answer: the one that the key has
+        already, by a notice or by the process that took the attempt over, or else this one."""
         held = await load.maybe(IdempotencyRecord, id) if id else None
         if held is None or not status or self._answer_follows(load, id, changes, status, at):
-            return None, None
+            return None, status, body
         if held.status or (held.begun and await is_settled(load, held)):
-            return None, held
-        return msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body))), None
+            return None, *(await self.answer_of(caller, held) or (status, body))
+        answered = msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body)))
+        return answered, status, body
 
     async def answer_of(self, caller: Caller, held: IdempotencyRecord) -> tuple[int, bytes] | None:
         """The answer of a key, for the caller or another one of the same kind; None if its request is under way."""

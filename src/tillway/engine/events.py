@@ -5,19 +5,19 @@ row counts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from tillway.domain.audit import AuditEntry, holds_secrets
 from tillway.domain.comparison import differing_fields
-from tillway.domain.event import Event, JournalEvent
+from tillway.domain.event import Delivery, Event, JournalEvent
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, EventDraft, Moment, Record
 from tillway.engine.caller import Caller
 from tillway.engine.ids import ENTRY_ENDS, PAIRS, SUFFIX_LENGTH
 from tillway.store.codec import decode, encode
-from tillway.store.port import KEYS_MAX, PAGE_MAX, Row, Store
+from tillway.store.port import ABSENT, KEYS_MAX, PAGE_MAX, Row, Store, Write
 
 UNSHOWN = ("attempt", "references")
 """Fields of a payment that the engine works with and no reader sees: where only they differ, an event's object is the
@@ -86,6 +86,40 @@ def keep_event(draft: EventDraft, written: Written, deliveries: int) -> JournalE
 
 _SAME: dict[str, Any] = {}
 _NOT_WRITTEN = (None, b"", None)
+
+
+class Born(msgspec.Struct, frozen=True):
+    """The deliveries of a commit that are born claimed, each with its write: this process begins them when the commit
+    is durable, and others find them when the lease has run out."""
+
+    entry: AuditEntry
+    deliveries: list[tuple[Delivery, Write]]
+
+    def tasks(self) -> list[tuple[Row, dict[str, tuple[int, Record | None]]]]:
+        """The row of each, as a claim would return it, and its records, so that the worker need not read them."""
+        entry = self.entry
+        ids = event_ids(entry.id, len(entry.events))
+        events = {id: _event(entry, kept, id) for kept, id in zip(entry.events, ids, strict=True) if kept.deliveries}
+        return [
+            (
+                Row(write.key, 1, write.body or b""),
+                {delivery.id: (1, delivery), delivery.event: (ABSENT, events[delivery.event])},
+            )
+            for delivery, write in self.deliveries
+        ]
+
+
+class Places(Protocol):
+    """The places in which this process works on deliveries. A commit reserves them before it claims its own."""
+
+    def reserve(self, scope_key: str, count: int) -> bool:
+        """Whether so many places were free for that merchant, and now are not."""
+
+    def release(self, scope_key: str, count: int) -> None:
+        """Give reserved places back, after the commit or its failure."""
+
+    def begin(self, born: Born) -> None:
+        """Begin the deliveries of a commit that is durable."""
 
 
 def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> Event:

@@ -6,13 +6,14 @@ takes it over: no other part has to notice the death.
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 import msgspec
 
@@ -20,14 +21,15 @@ from tillway.connectors.port import TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
 from tillway.domain.audit import AuditBatch, AuditTask
-from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
+from tillway.domain.event import DELIVERY_DELAYS_SECONDS, Delivery, NoticeTask
 from tillway.domain.mail import DELAYS_SECONDS as MAIL_DELAYS_SECONDS
 from tillway.domain.record import Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
 from tillway.engine.balance import Folder
-from tillway.engine.core import Engine
+from tillway.engine.core import Engine, Seen
+from tillway.engine.events import Born
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.looks import POLL_SECONDS, Looks
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
@@ -84,6 +86,8 @@ TELL_EVERY_LOOKS = 12
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
 
+DELIVERIES: Final = "deliveries"
+
 WAITS_SECONDS_MAX = {
     "attempts": ASK_INTERVAL_MAX_SECONDS,
     "audit": IDLE_SECONDS,
@@ -96,6 +100,12 @@ WAITS_SECONDS_MAX = {
 ahead, and is brought forward. Expiries have times of their own in their records."""
 
 Work = Callable[[Row], Awaitable[None]]
+
+
+class DeliverKnown(Protocol):
+    """The worker of deliveries, also from records in memory."""
+
+    def __call__(self, row: Row, seen: Seen) -> Awaitable[None]: ...
 
 
 class Runner:
@@ -127,6 +137,10 @@ class Runner:
         self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}
         self._places: dict[str, Counter[str]] = {queue: Counter() for queue in self.queues}
         """How many tasks of each scope are under way, by queue."""
+        self._reserved = Counter[str]()
+        """The places that commits under way have reserved for their deliveries, by scope."""
+        self._none_waits = False
+        """Whether the last look at the deliveries has left none that was due, and none was put there since."""
         self._passed_over: dict[str, list[str]] = {queue: [] for queue in self.queues}
         """The scopes that the last claim passed over, by queue."""
         self.looks = Looks(engine.store, engine.clock, self.queues, engine.settings.lease_ms)
@@ -134,6 +148,7 @@ class Runner:
         """Where the next look at the leases of expiries goes on; None: at the last one."""
         self._right_expiries: dict[str, int] = {}
         """The expiries of the last look that are due as their records say: the due time of each by its key."""
+        self._context = contextvars.copy_context()
         self._stopping = False
         self._kept = False
         """Whether the chores of a start were done by `keep_house`."""
@@ -144,7 +159,9 @@ class Runner:
         return self._make_files() if self._make_files is not None else None
 
     def start(self) -> None:
+        self._context = contextvars.copy_context()
         self.engine.on_tasks = self.looks.wake
+        self.engine.places = self if Delivery in self.workers else None
         self.engine.time.on_others = self.looks.others_wrote
         self.looks.begin()
         for queue in self.queues:
@@ -167,7 +184,7 @@ class Runner:
     async def stop(self, *, within_seconds: float) -> None:
         """Claim no more tasks, and wait this long for running ones; a runner finds the rest again by their leases."""
         self._stopping = True
-        self.engine.on_tasks = self.engine.time.on_others = None
+        self.engine.on_tasks = self.engine.time.on_others = self.engine.places = None
         self.looks.end()
         for loop in self._loops:
             loop.cancel()
@@ -255,7 +272,7 @@ class Runner:
     async def _start_due(self, queue: str) -> tuple[int, int]:
         """Claim and start due tasks of `queue`. Return their number and the most that it could have been."""
         busy, places = self._busy[queue], self._places[queue]
-        free = AT_ONCE_MAX - len(busy)
+        free = AT_ONCE_MAX - len(busy) - (self._reserved.total() if queue == DELIVERIES else 0)
         if free <= 0:
             return 0, 0
         now_ms = self.engine.clock.now_ms()
@@ -271,12 +288,42 @@ class Runner:
             elif left:
                 rows += await claim(stored, now_ms=now_ms, lease_ms=lease_ms, limit=left)
         for row in rows:
-            scope_key = row.key.partition("/")[0]
-            places[scope_key] += 1
-            task = asyncio.create_task(self._work(queue, row))
-            busy.add(task)
-            task.add_done_callback(partial(self._on_done, queue, scope_key))
+            self._start(queue, row, self.carry, contextvars.copy_context())
+        if queue == DELIVERIES:
+            self._none_waits = len(rows) < limit and not passed_over
         return len(rows), limit
+
+    def _start(self, queue: str, row: Row, work: Work, context: contextvars.Context) -> None:
+        scope_key = row.key.partition("/")[0]
+        self._places[queue][scope_key] += 1
+        task = asyncio.create_task(self._work(queue, row, work), context=context)
+        self._busy[queue].add(task)
+        task.add_done_callback(partial(self._on_done, queue, scope_key))
+
+    # The places of deliveries that are born claimed (`Places`).
+
+    def reserve(self, scope_key: str, count: int) -> bool:
+        """Deliveries that wait in the queue go first, and the bound for one merchant is that of a claim."""
+        taken = self._places[DELIVERIES][scope_key] + self._reserved[scope_key] + count
+        free = AT_ONCE_MAX - len(self._busy[DELIVERIES]) - self._reserved.total() - count
+        if not self._none_waits or taken > free:
+            self._none_waits = False
+            return False
+        self._reserved[scope_key] += count
+        return True
+
+    def release(self, scope_key: str, count: int) -> None:
+        self._reserved[scope_key] -= count
+        if not self._reserved[scope_key]:
+            del self._reserved[scope_key]
+
+    def begin(self, born: Born) -> None:
+        if self._stopping:
+            return
+        deliver = cast(DeliverKnown, self.workers[Delivery])
+        for row, seen in born.tasks():
+            # Not in the context of the request, which has a trace and facts of its own.
+            self._start(DELIVERIES, row, partial(deliver, seen=seen), self._context.copy())
 
     def _on_done(self, queue: str, scope_key: str, task: asyncio.Task[None]) -> None:
         busy, places = self._busy[queue], self._places[queue]
@@ -287,13 +334,13 @@ class Runner:
         if len(busy) == AT_ONCE_MAX - 1 or self._passed_over[queue]:
             self.looks.wake((queue,))  # There was no place, or none for that merchant, and now there is.
 
-    async def _work(self, queue: str, row: Row) -> None:
+    async def _work(self, queue: str, row: Row, work: Work) -> None:
         telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "failed"
         facts = _facts_of(row)
         token = begin_facts(facts) if telemetry.telling else None
         try:
             with telemetry.span(f"task {queue}", "task") as span:
-                await self.carry(row)
+                await work(row)
                 outcome = "done"
                 span.tell(**facts)
         except Refused as refused:

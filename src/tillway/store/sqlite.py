@@ -1,9 +1,9 @@
 """The embedded store: one SQLite file, durable at every commit, fast because commits that come together share a flush.
 
-A batch is one SQLite transaction. Its statements run in the event loop's thread; only COMMIT, which waits for the disk,
-runs in a helper thread, and commits that arrive meanwhile ride in the next batch. Reads go through a connection of
-their own: SQLite shows a commit to other connections only after it has flushed it, so no reader sees data that is not
-durable.
+A batch is one SQLite transaction. Its statements run in the event loop's thread, those of all its commits together;
+only COMMIT, which waits for the disk, runs in a helper thread, and commits that arrive meanwhile ride in the next
+batch. Reads go through a connection of their own: SQLite shows a commit to other connections only after it has flushed
+it, so no reader sees data that is not durable.
 
 The log is copied into the database (a checkpoint) by a thread with a connection of its own, while commits go on.
 
@@ -61,6 +61,11 @@ BUSY_SECONDS_MAX = 10.0
 
 _BUSY_PAUSES = (0.0005, 0.001, 0.001, 0.001, 0.002)
 _READ_BUSY_MS = 1_000
+
+APART_MAX = 64
+"""For how many batches commits run one by one, at most, after statements of several that were put together failed. The
+first failure costs one batch, and each that follows it twice as many."""
+
 _CACHE_KIB = 65_536
 _STATEMENTS_MAX = 256
 _SYNCHRONOUS_FULL = 2
@@ -124,15 +129,15 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 # An insertion opens every index, and rows that share a statement share that. OR FAIL, because such a statement could
 # otherwise be undone alone, for which SQLite copies every page that it changes: more than is saved.
-_ROWS_MAX = 8
+_SIZES = (64, 32, 16, *range(8, 0, -1))
 _NEW = "(?, 1, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = _NEW.count("?")
-_INSERTS = [
-    f"""
+_INSERTS = {
+    rows: f"""
 INSERT OR FAIL INTO record (key, version, body, queue, due_at_ms, expires_at, customer, parent, kind, terms)
 VALUES {", ".join([_NEW] * rows)} ON CONFLICT (key) DO NOTHING"""
-    for rows in range(_ROWS_MAX + 1)
-]
+    for rows in _SIZES
+}
 """The insertion of so many rows."""
 
 # These three change nothing where the version or an index entry differs: so the common write, which leaves the entries
@@ -208,13 +213,16 @@ _NO_ROOM = (errno.EFBIG, errno.EDQUOT)
 _INFINITY = b""
 """As the upper end of a range of keys: in SQLite's order every blob comes after every text."""
 
-_Op = Callable[[], Any]
-_Batch = list[tuple[_Op, asyncio.Future[Any]]]
-_Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 _Statement = tuple[str | None, Sequence[Any]]
 """The SQL of an update or a deletion and its bindings, of which the first is the key, the second the version that it
 expects, and the last four, of an update, are the index entries. Without SQL: the columns of new rows, one row after the
 other."""
+
+_Step = Callable[[], Any]
+_Batch = list[tuple[list[_Statement] | _Step, asyncio.Future[Any]]]
+"""The statements of a commit or the step of a claim or purge, each with the future of its answer."""
+
+_Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -243,6 +251,7 @@ class SqliteStore:
         self._fence_due = False
         self._waiting: _Batch = []
         self._busy = False
+        self._apart, self._apart_next = 0, 1
         self._guarded = False
         self._lock_tries = 0
         self._lock_deadline = 0.0
@@ -348,7 +357,7 @@ class SqliteStore:
         assert 1 <= len(writes) <= WRITES_MAX
         if self._closed:
             raise Unavailable("the store is closed")
-        await self._enqueue(partial(self._apply, _statements(writes)))
+        await self._enqueue(_statements(writes))
 
     async def claim(
         self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
@@ -427,22 +436,18 @@ class SqliteStore:
     def _insert(self, columns: Sequence[Any]) -> None:
         """Insert new rows. If some of several exist already, SQLite does not say which: the guarded rerun of the batch
         gives each row a statement of its own."""
-        at_once = _COLUMNS if self._guarded else _ROWS_MAX * _COLUMNS
-        if len(columns) <= at_once:
-            self._insert_at_once(columns)
-        else:
-            for start in range(0, len(columns), at_once):
-                self._insert_at_once(columns[start : start + at_once])
+        start = 0
+        for size in (1,) if self._guarded else _SIZES:
+            while len(columns) - start >= size * _COLUMNS:
+                end = start + size * _COLUMNS
+                self._execute(_INSERTS[size], columns[start:end])
+                if self._changes() != size:
+                    raise Conflict(columns[start])
+                start = end
         terms = columns[_COLUMNS - 1 :: _COLUMNS]
         if any(terms):
             for key, new in zip(columns[::_COLUMNS], terms, strict=True):
                 self._replace_terms(key, None, new)
-
-    def _insert_at_once(self, columns: Sequence[Any]) -> None:
-        rows = len(columns) // _COLUMNS
-        self._execute(_INSERTS[rows], columns)
-        if self._changes() != rows:
-            raise Conflict(columns[0])
 
     def _change_entries(self, key: str, version: int, entries: Entries) -> None:
         """Set the index entries of the record at `key`; raise `Conflict` where it is not there at `version`."""
@@ -475,12 +480,12 @@ class SqliteStore:
 
     # Group commit.
 
-    def _submit(self, op: _Op) -> asyncio.Future[Any]:
+    def _submit(self, op: _Step) -> asyncio.Future[Any]:
         if self._closed:
             raise Unavailable("the store is closed")
         return self._enqueue(op)
 
-    def _enqueue(self, op: _Op) -> asyncio.Future[Any]:
+    def _enqueue(self, op: list[_Statement] | _Step) -> asyncio.Future[Any]:
         future = self._loop.create_future()
         self._waiting.append((op, future))
         if not self._busy:
@@ -500,19 +505,28 @@ class SqliteStore:
             return
         self._lock_tries = 0
         batch = self._take_batch()
+        together = len(batch) > 1 and not self._apart
         try:
-            answers = self._run(batch)
+            answers = self._run_together(batch) if together else self._run(batch)
             if answers is None:
                 self._execute("ROLLBACK")
         except apsw.Error as error:
             self._abandon(batch, _unavailable("cannot write", error, self._writer))
             return
         if answers is None:
-            # One of the batch failed half way and cannot be taken out any more. All again, now with savepoints.
+            # One of the batch failed half way and cannot be taken out any more. All again, first commit by commit, and
+            # then with savepoints.
             self._waiting[:0] = batch
-            self._guarded = True
+            if together:
+                self._apart, self._apart_next = self._apart_next, min(self._apart_next * 2, APART_MAX)
+            else:
+                self._guarded = True
             self._run_batch()
             return
+        if together:
+            self._apart_next = 1
+        elif len(batch) > 1:
+            self._apart -= 1
         self._guarded = False
         self._to_disk.put(answers)
 
@@ -536,8 +550,9 @@ class SqliteStore:
             if guarded:
                 execute("SAVEPOINT op")
             before = self._total_changes()
+            step = partial(self._apply, op) if isinstance(op, list) else op
             try:
-                answers.append((future, op(), None))
+                answers.append((future, step(), None))
             except Exception as refusal:
                 if isinstance(refusal, apsw.Error) and not isinstance(refusal, _FAULT_OF_ONE):
                     raise  # The disk is full or broken: no commit of the batch can be written.
@@ -548,6 +563,45 @@ class SqliteStore:
                 answers.append((future, None, refusal))
             if guarded:
                 execute("RELEASE op")
+        return answers
+
+    def _run_together(self, batch: _Batch) -> list[_Answer] | None:
+        """Run `batch` with the statements of its commits put together by what they do; None where one of them failed.
+
+        Each statement keeps its conditions. If all have changed their row, the commits are right in this order too. New
+        rows come last, into the room that the others leave: the file would grow by a twentieth more otherwise.
+        """
+        rows: list[Any] = []
+        others: dict[str, list[Sequence[Any]]] = {_DELETE: [], _REWRITE: [], _UPDATE: []}
+        steps: list[tuple[_Step, asyncio.Future[Any]]] = []
+        answers: list[_Answer] = []
+        for op, future in batch:
+            if future.done():
+                continue  # Cancelled before anything was written.
+            if isinstance(op, list):
+                for sql, bindings in op:
+                    if sql is None:
+                        rows += bindings
+                    else:
+                        others[sql].append(bindings)
+                answers.append((future, None, None))
+            else:
+                steps.append((op, future))
+        try:
+            expected = self._total_changes()
+            for sql, of_each in others.items():
+                if of_each:
+                    expected += len(of_each)
+                    self._execute_many(sql, of_each)
+            if self._total_changes() != expected:
+                return None
+            self._insert(rows)
+            for step, future in steps:
+                answers.append((future, step(), None))
+        except Exception as failure:
+            if isinstance(failure, apsw.Error) and not isinstance(failure, _FAULT_OF_ONE):
+                raise  # The disk is full or broken: no commit of the batch can be written.
+            return None
         return answers
 
     def _ask_for_lock_again(self) -> None:
@@ -646,7 +700,8 @@ class SqliteStore:
         # A lock that another process holds is asked for again by the loop; to wait here would stop everything.
         writer.set_busy_timeout(0)
         self._writer: apsw.Connection | None = writer
-        self._execute = writer.cursor().execute
+        cursor = writer.cursor()
+        self._execute, self._execute_many = cursor.execute, cursor.executemany
         self._changes = writer.changes
         self._total_changes = writer.total_changes
 

@@ -2,9 +2,9 @@ import asyncio
 import gzip
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -14,14 +14,17 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from tillway_server import TillwayServer, init
 from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
+from tillway.domain.account import Scope
 from tillway.domain.cards import Secret
-from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
+from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event, WebhookEndpoint
+from tillway.domain.refusal import Refused
 from tillway.engine.events import entry_id_of
+from tillway.engine.runner import AT_ONCE_MAX, Runner
 from tillway.engine.webhooks.concurrency import EndpointLimiter, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import guarded_socket, is_public
 from tillway.engine.webhooks.signing import signature_header
 from tillway.store.codec import CHECK_FIELD, write_of
-from tillway.store.port import ABSENT, Row, Unavailable, Write
+from tillway.store.port import ABSENT, Conflict, Row, Unavailable, Write
 from tillway.store.sqlite import SqliteStore
 from tillway.testing.memory_store import MemoryStore
 
@@ -255,14 +258,16 @@ class _PowerCut(Exception):
 
 
 class _Failing(MemoryStore):
-    """Raises the given failures, one by one, instead of the commits that delete a delivery."""
+    """Raises the given failures, one by one, instead of the commits that delete a delivery, or make one."""
 
-    def __init__(self, *failures: Exception) -> None:
+    def __init__(self, *failures: Exception, at: Literal["deletion", "making"] = "deletion") -> None:
         super().__init__()
         self.failures = list(failures)
+        self.at = at
 
     async def commit(self, writes: Any) -> None:
-        if self.failures and any(write.body is None and "/whd_" in write.key for write in writes):
+        deletes = self.at == "deletion"
+        if self.failures and any((write.body is None) == deletes and "/whd_" in write.key for write in writes):
             raise self.failures.pop(0)
         await super().commit(writes)
 
@@ -288,6 +293,107 @@ async def test_a_store_that_is_busy_for_a_moment_sends_once(tmp_path: Path, rece
         assert await world.deliver() == 1
         assert await world.tasks() == []
         assert len(receiver.requests) == 1
+
+
+async def running(world: World) -> Runner:
+    """The runner, once it has looked for deliveries that wait."""
+    runner = world.running.runner
+    runner.start()
+    await until(lambda: runner._none_waits)
+    return runner
+
+
+async def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+async def test_the_process_that_commits_an_event_begins_its_delivery_unclaimed(
+    world: World, receiver: Receiver
+) -> None:
+    heard = asyncio.Event()
+    receiver.answers[HOOK] = lambda request: _answer_when(heard)
+    await world.endpoint(receiver.url + HOOK)
+    runner = await running(world)
+    id = await world.happen()
+    await until(lambda: receiver.requests)
+    (task,) = await world.tasks()
+    row = await world.store.get(f"{world.scope().key}/{task.id}")
+    assert row is not None and row.version == 1, "it was claimed"
+    assert await world.store.claim("webhooks", now_ms=world.clock.now_ms(), lease_ms=1, limit=9) == []
+    assert not runner._reserved and len(runner._busy["deliveries"]) == 1
+    heard.set()
+    await until(lambda: not runner._busy["deliveries"])
+    assert await world.tasks() == []
+    assert [event["id"] for event in receiver.events()] == [id]
+    # As another one reads the event from the store, byte for byte.
+    sent = receiver.requests[0][2]
+    assert await world.running.platform.webhooks._body(*await _read_anew(world, id)) == sent
+
+
+async def _answer_when(heard: asyncio.Event) -> web.Response:
+    await heard.wait()
+    return web.Response()
+
+
+async def _read_anew(world: World, id: str) -> tuple[Scope, Event, WebhookEndpoint]:
+    load = world.running.platform.engine.load(world.scope().key)
+    (endpoint,) = await world.records("we")
+    assert isinstance(endpoint, WebhookEndpoint)
+    return world.scope(), await load.get(Event, id), endpoint
+
+
+async def test_a_delivery_that_was_begun_by_a_dead_process_is_due_after_its_lease(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.answers[HOOK] = _hang
+    await world.endpoint(receiver.url + HOOK)
+    runner = await running(world)
+    id = await world.happen()
+    await until(lambda: receiver.requests)
+    runner._stopping = True
+    for task in runner._busy["deliveries"]:
+        task.cancel()
+    receiver.status(HOOK, 200)
+    assert await world.deliver() == 0
+    world.ahead_seconds = LEASE_MS // 1000
+    assert await world.deliver() == 1
+    assert {event["id"] for event in receiver.events()} == {id} and await world.tasks() == []
+
+
+async def test_a_commit_that_fails_gives_the_places_back(tmp_path: Path, receiver: Receiver) -> None:
+    store = _Failing(at="making")
+    async with opened(tmp_path, store) as world:
+        await world.endpoint(receiver.url + HOOK)
+        runner = await running(world)
+        store.failures = [Unavailable("locked")]
+        with pytest.raises(Refused):
+            await world.happen()
+        assert not runner._reserved and not runner._busy["deliveries"]
+        store.failures = [Conflict("elsewhere")]  # Decided again, and delivered once.
+        await world.happen()
+        await until(lambda: receiver.requests and not runner._busy["deliveries"])
+        assert not runner._reserved and len(receiver.requests) == 1
+
+
+async def test_deliveries_beyond_the_places_wait_in_the_queue_and_are_not_overtaken(
+    world: World, receiver: Receiver
+) -> None:
+    runner = world.running.runner
+    assert not runner.reserve("shop", 1), "nobody has looked at the queue"
+    runner._none_waits = True
+    half = AT_ONCE_MAX // 2
+    assert runner.reserve("shop", half) and runner.reserve("other", 1)
+    assert not runner.reserve("shop", 1)
+    runner.release("shop", half)
+    assert not runner.reserve("shop", 1), "it would overtake the one that had to wait"
+    assert await runner._start_due("deliveries") == (0, (AT_ONCE_MAX - 1) // 2)
+    assert runner.reserve("shop", 1)
+    runner.release("shop", 1)
+    runner.release("other", 1)
+    assert not runner._reserved
 
 
 async def test_deliveries_survive_a_restart(tmp_path: Path, receiver: Receiver) -> None:

@@ -25,7 +25,7 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Result
 from tillway.domain.refusal import Refused
 from tillway.engine.batched_log import new_line_id
 from tillway.engine.caller import Caller
-from tillway.engine.core import Done, Engine, Load, Render, Work
+from tillway.engine.core import Done, Engine, Load, Render, Seen, Work
 from tillway.engine.ids import SUFFIX_LENGTH, time_prefix
 from tillway.engine.scans import Scan
 from tillway.engine.telemetry import note, note_id
@@ -312,21 +312,24 @@ class Webhooks:
 
     # Delivery.
 
-    async def deliver(self, row: Row) -> None:
-        """Carry out one claimed task: at most one POST, then one commit."""
+    async def deliver(self, row: Row, seen: Seen | None = None) -> None:
+        """Carry out one claimed task: at most one POST, then one commit. `seen` has the task and its event where they
+        are known."""
         if row.key in self._under_way:
             return  # Its lease ran out while this process was still working on it.
         self._under_way.add(row.key)
         try:
-            await self._deliver(row)
+            await self._deliver(row, seen)
         finally:
             self._under_way.discard(row.key)
 
-    async def _deliver(self, row: Row) -> None:
-        scope_key = row.key.partition("/")[0]
+    async def _deliver(self, row: Row, seen: Seen | None) -> None:
+        scope_key, _, id = row.key.partition("/")
         claimed = time.monotonic()
-        delivery = _delivery(row)
-        load = Load(self.engine.store, scope_key, {delivery.id: (row.version, delivery)})
+        load = Load(self.engine.store, scope_key, seen or {id: (row.version, _delivery(row))})
+        delivery = await load.get(Delivery, id)
+        if seen is not None:  # It was born claimed, and its lease began with its commit.
+            claimed -= max(self.engine.clock.now_ms() - delivery.due_at_ms, 0) / 1000
         note_id(delivery.event)
         note_id(delivery.endpoint)
         note("tries", delivery.tries + 1)
