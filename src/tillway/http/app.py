@@ -36,7 +36,7 @@ from tillway.http.ephemeral_keys import refuse_others_things
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
 from tillway.http.masking import mask_personal
-from tillway.http.messages import Request, Response
+from tillway.http.messages import Request, Response, refuse_repeated
 from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for
@@ -437,6 +437,7 @@ class Api:
         key = request.headers.get("idempotency-key")
         if key is None or request.method not in ("POST", "PUT"):
             return route.handler(call)
+        refuse_repeated(request, "idempotency-key")
         return answer_once(self.platform, request, route, call, key, raw, headers)
 
     def _parse_parameters(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:

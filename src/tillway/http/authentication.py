@@ -25,7 +25,7 @@ from tillway.engine.siblings import Tell, tell_nobody
 from tillway.http.capabilities import capability_of
 from tillway.http.contract import Dialect, is_named
 from tillway.http.ephemeral_keys import refuse_other_calls
-from tillway.http.messages import Request
+from tillway.http.messages import Request, refuse_repeated
 from tillway.http.routes import Route
 from tillway.http.scopes import scope_of
 from tillway.http.throttle import Rate, Throttle
@@ -395,6 +395,7 @@ async def identify_caller(
         caller.scope_key = SYSTEM  # Until it is known for which merchant.
         refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
         if not route.whole:
+            refuse_repeated(request, "tillway-account")
             named = request.headers.get("tillway-account")
             scope = await authenticator.scope_of_operator(key, named)
         caller.reason = _reason_in(request.headers.get(REASON_HEADER))
@@ -446,6 +447,8 @@ def _admit(
         raise Refused("access_token_invalid", "This access token is for the calls of another contract.")
     if key.scopes is not None:
         key.needs(scope_of(route.method, route.path))
+    if request.method != "GET":
+        refuse_repeated(request, "authorization")
     # The caller means another account's money, so the call must not act on this one.
     if request.headers.get("stripe-account", scope.account) != scope.account:
         raise Refused("account_invalid", param="Stripe-Account")

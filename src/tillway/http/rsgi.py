@@ -13,9 +13,6 @@ from tillway.http.wire import BODY_BYTES_MAX
 
 BODY_SECONDS_MAX = 30.0
 
-SINGLE_HEADERS = ("authorization", "idempotency-key", "tillway-account")
-"""Headers that say who asks, for whom, and whether again. A proxy may believe the first of two, a server the last."""
-
 T = TypeVar("T")
 
 
@@ -42,12 +39,6 @@ class RsgiApp:
             # HTTP/2 has `:authority` in its place, and HTTP/1.0, which health checks still speak, asks for none.
             self._refuse(scope, protocol, Refused("host_missing"))
             return
-        for name in SINGLE_HEADERS:
-            if len(headers.get_all(name)) > 1:
-                self._refuse(
-                    scope, protocol, Refused("header_repeated", f"Send {name.title()} once.", param=name.title())
-                )
-                return
         peer = scope.client.rpartition(":")[0]
         if peer.startswith("["):
             peer = plain_address(peer)
