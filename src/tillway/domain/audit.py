@@ -53,6 +53,10 @@ UNREMARKABLE: dict[type[Record], frozenset[str]] = {
 """Fields with the time of a task's next try: a change of these alone makes no entry. The begin and end of such a task
 are in its subject: the payment, refund or payout with this `attempt`."""
 
+TOLD_ATTEMPTS: frozenset[str] = frozenset(("capture", "increment", "payout", "refund", "void"))
+"""The kinds of attempts whose begin has an entry with all that they will do: no other record names the authorization
+that they are about. What an authorization will do follows from its payment."""
+
 UNCHANGING: frozenset[type[Record]] = frozenset((Entry, SettledOperation))
 """Records that never change after they are written: the trail holds the digest of their bytes, and the bytes are the
 record."""

@@ -18,9 +18,11 @@ from tillway.domain.dashboard import IdentityLink, SignInLink
 from tillway.domain.event import WebhookEndpoint
 from tillway.domain.generation import GENERATION_ID, Generation
 from tillway.domain.ledger import Entry, Posting
+from tillway.domain.outcome import OperationKind
 from tillway.domain.passkey import Passkey
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
+from tillway.domain.refund import Refund
 from tillway.domain.sign_in_proofs import SignInProofs
 from tillway.domain.time_mark import MARK_ID, TimeMark
 from tillway.engine.audit.baseline import BASELINE, tell_of_proofs
@@ -179,10 +181,49 @@ async def test_an_attempt_under_way_that_was_edited_is_named() -> None:
         ({"capture": True}, "its capture is true, and pi_1 has false"),
         ({"method": "pm_2"}, 'its method is "pm_2", and pi_1 has "pm_1"'),
         ({"reference": "c" * 18}, f'its reference is "{"c" * 18}", and pi_1 has ""'),
+        ({"kind": "refund"}, 'its kind is "refund", and pi_1 has "authorize"'),
     ):
         store.edit(SCOPE, msgspec.structs.replace(attempt, **edit))
         [found] = (await compare(store, SCOPE)).differences
         assert found.text == f"att_1 was edited: {text}"
+
+
+@pytest.mark.parametrize("kind", ["capture", "refund"])
+async def test_an_attempt_about_an_authorization_is_told_from_its_beginning(kind: OperationKind) -> None:
+    """A refund that was made one of another payment would give its money to another cardholder."""
+    store, clock = EditedStore(), Clock()
+    payment = PaymentIntent(id="pi_1", created=1, amount_minor=100, currency="eur", capturable_minor=100)
+    refund = Refund(
+        id="re_1", created=1, amount_minor=100, currency="eur", charge="ch_1", payment="pi_1", connector="b"
+    )
+    about = {"capture": payment, "refund": refund}[kind]
+    subject = msgspec.structs.replace(about, attempt="att_1")
+    attempt = msgspec.structs.replace(
+        _attempt("att_1", subject.id), kind=kind, connector="b", parent="att_0", parent_bank_id="b-0", due_at_ms=5
+    )
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    await store.commit(build_writes(SYSTEM, BY, clock.moment(), (ABSENT, None, account)))
+    await store.commit(build_writes(SCOPE, BY, clock.moment(), (ABSENT, None, subject), (ABSENT, None, attempt)))
+    assert (await compare(store, SCOPE)).differences == ()
+    # The time of the next try is no entry.
+    store.edit(SCOPE, msgspec.structs.replace(attempt, due_at_ms=9, sent=1))
+    assert (await compare(store, SCOPE)).differences == ()
+    edits: tuple[dict[str, Any], ...] = (
+        {"amount_minor": 99},
+        {"captured_minor": 1},
+        {"connector": "c"},
+        {"final": False},
+        {"held": True},
+        {"kind": "void"},
+        {"parent": "att_9"},
+        {"parent_bank_id": "b-9"},
+        {"state": "scheduled"},
+    )
+    for edit in edits:
+        store.edit(SCOPE, msgspec.structs.replace(attempt, **edit))
+        [found] = (await compare(store, SCOPE)).differences
+        [name] = edit
+        assert found.text.startswith(f"att_1 was edited: its {name} is "), found.text
 
 
 async def test_a_record_deleted_before_it_would_be_forgotten_is_named() -> None:

@@ -4,7 +4,8 @@ State is everything that a merchant, a provider or an operator could ask about. 
 their deliveries repeat their change, an idempotency record repeats an answer, a balance checkpoint repeats postings,
 the guard of payouts only changes with them, the files of payments repeat their operations, a sign-in has an entry that
 tells it, and most tasks only hold the time of a next look. An attempt, also a task, has an entry when money depends on
-it: when its outcome becomes unknown or pending.
+it: when its outcome becomes unknown or pending, and from the beginning for all kinds but authorizations
+(`TOLD_ATTEMPTS`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from tillway.domain.audit import (
     HIDDEN,
     REDACTED,
     TASK_ID,
+    TOLD_ATTEMPTS,
     UNCHANGING,
     UNREMARKABLE,
     AuditBatch,
@@ -139,7 +141,7 @@ def change_of(record: Record, write: Write, plain: bytes, old: Record | None) ->
         return Change(id=record.id, version=write.version + 1, changed=fields)
     if kind in UNCHANGING:
         return Change(id=record.id, version=1, digest=digest_of(write.body or b""))
-    if kind in UNREMARKABLE:
+    if isinstance(record, Attempt) and record.kind not in TOLD_ATTEMPTS:
         return None
     if kind in REDACTED and holds_secrets(record):
         plain = encode(redact(record))

@@ -352,7 +352,8 @@ class _Comparison:
         # The trail was read after the record, so it may already tell of later versions.
         current = _up_to(history, row.version, len(self._exports))
         if kind in UNREMARKABLE:
-            return _find_edit(id, kind, row, record, current, partly=True) or self._put_in_attempt(record)
+            partly = not current or current[0].what != "made"
+            return _find_edit(id, kind, row, record, current, partly=partly) or self._put_in_attempt(record)
         if current and current[-1].what == "deleted":
             return Difference(
                 record=id, kind="inserted", text=f"{id} was put in again: the trail tells of its deletion"
@@ -438,7 +439,7 @@ def _find_edit(
         if led_to == record:
             return None
         shown, fields = _plain(record), _plain(led_to)
-        names = set(shown)
+        names = set(shown) - UNREMARKABLE.get(kind, frozenset())
     differing = sorted(name for name in names if shown[name] != fields[name])
     if not differing:
         return None
@@ -460,6 +461,8 @@ def _find_edit_of_attempt(attempt: Attempt, led_to: Fields) -> Difference | None
     match subject:
         case PaymentIntent():
             told["currency"] = subject.currency
+            if attempt.kind in ("refund", "payout") or not subject.capturable_minor:
+                told["kind"] = "authorize"
             if attempt.kind == "authorize":
                 told["amount_minor"], told["method"] = subject.amount_minor, subject.method
                 told["capture"] = subject.captures_at_once
@@ -468,7 +471,7 @@ def _find_edit_of_attempt(attempt: Attempt, led_to: Fields) -> Difference | None
         case Refund() | Payout():
             told["kind"] = "refund" if isinstance(subject, Refund) else "payout"
             told["amount_minor"], told["currency"] = subject.amount_minor, subject.currency
-            told["reference"] = subject.reference
+            told["reference"], told["connector"] = subject.reference, subject.connector
     for name, value in told.items():
         found = getattr(attempt, name)
         if found != value:
