@@ -77,6 +77,20 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     await app.close()
 
 
+async def test_parts_of_three_decimals_end_in_0_as_the_whole_does(shop: Shop) -> None:
+    """Card networks know two of the decimals: a bank cannot take or return 5.001 KWD."""
+    given = {"payment_method": "pm_card_visa", "confirm": True, "return_url": "https://example.com/"}
+    held = await shop.post("/v1/payment_intents", amount=10_000, currency="kwd", capture_method="manual", **given)
+    capture = f"/v1/payment_intents/{held['id']}/capture"
+    refused = await shop.refused(capture, amount_to_capture=5_001)
+    assert (refused["code"], refused["param"]) == ("parameter_invalid_integer", "amount_to_capture")
+    assert (await shop.post(capture, amount_to_capture=5_010))["amount_received"] == 5_010
+    refused = await shop.refused("/v1/refunds", payment_intent=held["id"], amount=11)
+    assert (refused["code"], refused["param"]) == ("parameter_invalid_integer", "amount")
+    assert (await shop.post("/v1/refunds", payment_intent=held["id"], amount=10))["amount"] == 10
+    assert (await shop.post("/v1/refunds", payment_intent=held["id"]))["amount"] == 5_000
+
+
 @pytest.mark.parametrize("currency", WIRE)
 async def test_refusals_name_the_money(shop: Shop, currency: str) -> None:
     """A number of minor units would be another amount on `/v1`."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillway.domain.amount_limits import AMOUNT_LARGEST, CHARGE_MINIMUMS, LIMITS, check_charge, check_payout
+from tillway.domain.amount_limits import AMOUNT_LARGEST, CHARGE_MINIMUMS, LIMITS, check_charge, check_part, check_payout
 from tillway.domain.money import AMOUNT_MAX, MINOR_UNITS, minor_to_major
 from tillway.domain.refusal import Refused
 
@@ -89,6 +89,20 @@ def test_payouts(amount_minor: int, currency: str, code: str | None) -> None:
     with pytest.raises(Refused) as caught:
         check_payout(amount_minor, currency)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "left_minor", "currency", "refused"),
+    [(10, 20, "kwd", False), (15, 15, "kwd", False), (15, 20, "kwd", True), (15, 20, "eur", False)],
+)
+def test_parts_of_a_charge(amount_minor: int, left_minor: int, currency: str, refused: bool) -> None:
+    """All that is left is taken, also of a charge that another contract made off the step."""
+    if not refused:
+        check_part(amount_minor, left_minor, currency)
+        return
+    with pytest.raises(Refused) as caught:
+        check_part(amount_minor, left_minor, currency, "amount_to_capture")
+    assert (caught.value.code, caught.value.param) == ("parameter_invalid_integer", "amount_to_capture")
 
 
 def test_the_page_lists_every_minimum() -> None:

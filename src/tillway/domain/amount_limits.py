@@ -112,6 +112,16 @@ def check_payout(amount_minor: int, currency: str) -> None:
         raise _off_step(step, currency)
 
 
+def check_part(amount_minor: int, left_minor: int, currency: str, param: str = "amount") -> None:
+    """Check the part of a charge that a capture or refund takes. Raises Refused parameter_invalid_integer.
+
+    All of what is left is taken whatever it is: the other contracts make charges off the step.
+    """
+    step = LIMITS[currency].step
+    if step != 1 and amount_minor % step and amount_minor != left_minor:
+        raise _off_step(step, currency, param)
+
+
 def _with_number(amount_minor: int, currency: str) -> str:
     return f"{spell(amount_minor, currency)} (send {amount_minor})"
 
@@ -122,9 +132,9 @@ def _too_large(maximum: int, currency: str) -> Refused:
     )
 
 
-def _off_step(step: int, currency: str) -> Refused:
+def _off_step(step: int, currency: str, param: str = "amount") -> Refused:
     return Refused(
         "parameter_invalid_integer",
         f"Invalid amount: in {currency} it must be divisible by {step}. Round it to the nearest multiple.",
-        param="amount",
+        param=param,
     )

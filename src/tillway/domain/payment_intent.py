@@ -12,7 +12,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from tillway.domain import card_tries, routing, stored_credit
-from tillway.domain.amount_limits import check_charge, check_steps
+from tillway.domain.amount_limits import check_charge, check_part, check_steps
 from tillway.domain.attempt import (
     AskLater,
     Attempt,
@@ -1524,6 +1524,7 @@ def capture(
             param="amount_to_capture",
             payment_intent=payment,
         )
+    check_part(amount, payment.capturable_minor, payment.currency, "amount_to_capture")
     assert charge is not None, "a payment to capture has a charge"
     final = command.final or amount == payment.capturable_minor
     return before.then(_follow(payment, charge, "capture", amount, at, idem, shows, final=final))

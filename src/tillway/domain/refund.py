@@ -5,6 +5,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from tillway.domain import stored_credit
+from tillway.domain.amount_limits import check_part
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.charge import Charge
 from tillway.domain.commands import CreateRefund, UpdateRefund
@@ -61,6 +62,8 @@ def create(
     has less than the amount left.
     """
     amount = _refundable(charge, command.amount_minor)
+    if command.source_api is SourceApi.v1:
+        check_part(amount, charge.refundable_minor, charge.currency)
     type = METHOD_TYPES[charge.method_type]
     if type.performed_by == "platform":
         return _to_credit(charge, customer, amount, command, at)
