@@ -75,12 +75,12 @@ def test_a_server_that_is_killed_pays_everybody_once_and_tells_them(merchant: Pa
     # The bank takes its time, and some of its answers never arrive.
     merchant.bank.strike(
         {"fault": "lose_answer", "operation": "payout", "probability": 0.4},
-        {"fault": "slow", "operation": "payout", "ms": 3500},
+        {"fault": "slow", "operation": "payout", "ms": 60_000},
     )
     with ThreadPoolExecutor(COUNT) as pool:
         made = list(pool.map(merchant.pay, range(COUNT)))
     assert all(payment["status"] == "pending" for payment, _ in made)
-    assert max(seconds for _, seconds in made) < 2.5, "a slow bank kept somebody waiting"
+    assert max(seconds for _, seconds in made) < 30, "a slow bank kept somebody waiting"
     time.sleep(0.7)
     merchant.server.stop(signal.SIGKILL)
     merchant.bank.strike()

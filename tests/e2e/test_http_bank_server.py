@@ -218,7 +218,7 @@ def test_a_bank_that_is_down_and_comes_back(shop: ServerWithBank) -> None:
         interrupted = paying.result()
     assert interrupted.status == "processing"
     assert declined.value.code == "processing_error"
-    assert 0.5 < time.monotonic() - began < 10
+    assert 0.5 < time.monotonic() - began < 30
     error: Any = declined.value.error
     refused = error.payment_intent
     assert (refused.status, refused.amount_received) == ("requires_payment_method", 0)

@@ -623,7 +623,7 @@ async def test_a_commit_wakes_the_runner(world: World, receiver: Receiver) -> No
         began = time.monotonic()
         await world.happen()
         while len(receiver.requests) <= i:
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 60
             await asyncio.sleep(0.002)
         lasted.append(time.monotonic() - began)
     assert sorted(lasted)[4] < 0.2, "the poll alone would take a quarter of a second on average"
