@@ -115,7 +115,7 @@ def check_payout(amount_minor: int, currency: str) -> None:
 def check_part(amount_minor: int, left_minor: int, currency: str, param: str = "amount") -> None:
     """Check the part of a charge that a capture or refund takes. Raises Refused parameter_invalid_integer.
 
-    All of what is left is taken whatever it is: the other contracts make charges off the step.
+    The whole rest of a charge may be off the step, because the other contracts make such charges.
     """
     step = LIMITS[currency].step
     if step != 1 and amount_minor % step and amount_minor != left_minor:

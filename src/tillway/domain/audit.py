@@ -54,8 +54,8 @@ UNREMARKABLE: dict[type[Record], frozenset[str]] = {
 are in its subject: the payment, refund or payout with this `attempt`."""
 
 TOLD_ATTEMPTS: frozenset[str] = frozenset(("capture", "increment", "payout", "refund", "void"))
-"""The kinds of attempts whose begin has an entry with all that they will do: no other record names the authorization
-that they are about. What an authorization will do follows from its payment."""
+"""The kinds of attempts that have an entry from their beginning, because no other record names their authorization. An
+authorization follows from its payment."""
 
 UNCHANGING: frozenset[type[Record]] = frozenset((Entry, SettledOperation))
 """Records that never change after they are written: the trail holds the digest of their bytes, and the bytes are the
