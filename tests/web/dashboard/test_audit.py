@@ -98,8 +98,8 @@ async def test_an_entry_is_shown_field_by_field_beside_the_list(shop: DashboardS
 
 
 async def test_an_action_says_how_its_author_had_signed_in(shop: DashboardShop) -> None:
-    id = await refunded(shop)
-    (made, *_) = (await shop.get("/ops/v1/audit", who="Mara", record=id))["data"]
+    await refunded(shop)
+    (made, *_) = (await shop.get("/ops/v1/audit", who="Mara"))["data"]
     assert made["detail"]["signed_in"] == {"factor": "link", "role": "admin", "browser": ""}
     entry = text(await (await shop.visitor()).get(f"{PAGE}/{made['id']}"))
     assert "Who Mara Brandt, admin, with an address that signs in once" in entry
