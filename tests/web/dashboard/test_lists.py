@@ -246,3 +246,13 @@ async def test_the_navigation_counts_what_needs_a_person(shop: DashboardShop) ->
         await shop.app.wait(seconds)
     shown = text(await visitor.get("/dashboard/customers"))
     assert "Money in doubt 1 need you" in shown
+
+
+@pytest.mark.parametrize("asked", ["status=nope", "min=abc", "max=-1", "from=2026-99-99", "to=soon", "days=abc"])
+async def test_what_is_no_filter_is_said_shown_as_none_and_makes_no_file(shop: DashboardShop, asked: str) -> None:
+    await shop.pay(4200)
+    visitor = await shop.visitor()
+    page = (await visitor.get(f"/dashboard/payments?{asked}")).body.decode()
+    assert 'role="alert"' in page and asked.partition("=")[2] in page and 'class="chip on"' not in page
+    refused = await visitor.get(f"/dashboard/payments.csv?{asked}")
+    assert refused.status == 400 and not refused.headers["content-type"].startswith("text/csv")

@@ -304,6 +304,28 @@ async def test_a_refund_of_a_payment_that_has_changed_shows_the_difference(shop:
     assert (await visitor.submit(late, action, {"amount": "50.00", "previewed": "5000"})).status == 303
 
 
+async def test_a_form_that_was_sent_and_changed_afterwards_comes_back_as_a_new_one(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(9900), await shop.visitor()
+    action = f"/dashboard/payments/{id}/refund"
+    form = await visitor.submit(await visitor.get(action), action, {"amount": "20.50"})
+    assert (await visitor.submit(form, action, {"amount": "20.50"})).status == 303
+    went_back = await visitor.submit(form, action, {"amount": "10.00", "previewed": "1000"})
+    assert went_back.status == 400 and "nothing was done now" in text(went_back), text(went_back)
+    assert [refund["amount"] for refund in await refunds_of(shop, id)] == [2050]
+    assert (await visitor.submit(went_back, action, {"amount": "10.00", "previewed": "1000"})).status == 303
+    assert sorted(refund["amount"] for refund in await refunds_of(shop, id)) == [1000, 2050]
+
+
+async def test_a_key_of_a_program_makes_two_presses_one_too(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(9900), await shop.visitor()
+    action = f"/dashboard/payments/{id}/refund"
+    form = await visitor.submit(await visitor.get(action), action, {"amount": "20.50"})
+    for _ in range(2):
+        sent = {"amount": "20.50", "idempotency_key": "0b5f-1", "version": ""}
+        assert (await visitor.submit(form, action, sent)).status == 303
+    assert [refund["amount"] for refund in await refunds_of(shop, id)] == [2050]
+
+
 @pytest.mark.parametrize(
     ("role", "small", "large"), [("viewer", 403, 403), ("support", 303, 403), ("operator", 303, 303)]
 )

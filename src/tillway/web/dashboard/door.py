@@ -14,6 +14,14 @@ from tillway.http.messages import Request, Response
 IN_USE_WAITS: Final = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0)
 """Seconds between the tries of a call under a key that an earlier press still uses: 12 in all."""
 
+SAID: Final = {
+    "idempotency_key_reused": "This form was sent before with other entries, and nothing was done now. Look at what "
+    "came of it, then send the form again.",
+    "parameter_invalid_empty": "Fill in the field “{field}”: it cannot be empty.",
+}
+"""What a person reads in place of words for programs. The first is for who went back to a form and changed it: its key
+has served what was sent first."""
+
 Answer = Callable[[Request], Awaitable[Response]]
 """Answers a call of the API inside this process: `Api.answer`."""
 
@@ -134,9 +142,11 @@ class Door:
         request.grant = self._grant
         response = await self._answer(request)
         if response.status >= 400:
-            document = msgspec.json.decode(response.body)
+            error = msgspec.json.decode(response.body).get("error") or {}
+            if said := SAID.get(error.get("code", "")):
+                error["message"] = said.format(field=error.get("param"))
             request_id = next((value for name, value in response.headers if name == "request-id"), "")
-            self.refused = CallRefused(response.status, document.get("error") or {}, request_id)
+            self.refused = CallRefused(response.status, error, request_id)
             raise self.refused
         return response.body
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import tzinfo
+from hashlib import sha256
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -158,9 +159,17 @@ class Visit(msgspec.Struct):
 
     @property
     def idempotency_key(self) -> str:
-        """The key of the form that was sent, or a new one for a form that is shown."""
-        sent = self.sent("idempotency_key")
-        return sent if sent.startswith("dashboard-") and len(sent) <= 80 else new_form_key()
+        """The key of the form that was sent, or a new one for a form that is shown.
+
+        A form whose key has served other entries, as after the browser's Back, comes back with a new key too. A key
+        that no page made, such as a program's, is kept apart from those of the API.
+        """
+        sent, refused = self.sent("idempotency_key"), self.door.refused
+        if not sent or (refused is not None and refused.code == "idempotency_key_reused"):
+            return new_form_key()
+        if sent.startswith("dashboard-") and len(sent) <= 80:
+            return sent
+        return f"dashboard-{sha256(sent.encode()).hexdigest()[:32]}"
 
 
 Handler = Callable[[Visit], Awaitable[Reply]]

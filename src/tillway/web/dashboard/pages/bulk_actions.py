@@ -144,9 +144,10 @@ async def _outcomes(
     visit: Visit, act: Act, chosen: list[Chosen], one: Callable[[Chosen, str], Awaitable[Outcome]]
 ) -> dict[str, Any]:
     outcomes: list[Outcome] = []
+    key = visit.idempotency_key
     for each in chosen:
         try:
-            outcomes.append(await one(each, f"{visit.idempotency_key}-{each.payment['id']}"))
+            outcomes.append(await one(each, f"{key}-{each.payment['id']}"))
         except CallRefused as refused:
             changed = refused.code == "record_changed"
             wrong = "It has changed meanwhile. Look at it first." if changed else refused.message

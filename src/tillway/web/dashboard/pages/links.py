@@ -16,6 +16,7 @@ PAGE_ROWS = 20
 SESSIONS_MAX = 100
 """The newest visits of a link that are counted."""
 
+NEW = ("limit", "ends", "currency", "amount", "name")
 EDITED = ("limit", "ends", "url", "message", "inactive_message")
 """The fields of the form that changes a link."""
 
@@ -94,16 +95,15 @@ async def ask_link(visit: Visit) -> Reply:
     return _form(visit)
 
 
-def _form(visit: Visit, wrong: str = "", status: int = 200, *, late: str = "") -> Shown:
-    """The form for a new link; `late` says why its end is none."""
+def _form(visit: Visit, wrong: str = "", at: str = "", status: int = 422) -> Shown:
+    """The form for a new link, with the reason why its field `at` was refused, or the `form` as a whole."""
     values = {
         "currency": visit.sent("currency") or visit.account.default_currency,
-        "wrong": wrong,
-        "late": late,
-        "given": {name: visit.sent(name) for name in ("name", "amount", "limit", "ends")},
+        "wrong": {**dict.fromkeys((*NEW, "form"), ""), at: wrong},
+        "given": {name: visit.sent(name) for name in NEW},
         "key": visit.idempotency_key,
     }
-    return Shown("new-link.html", values, status)
+    return Shown("new-link.html", values, status if wrong else 200)
 
 
 @page("POST", "/links/new", place="/links")
@@ -111,13 +111,15 @@ async def make_link(visit: Visit) -> Reply:
     await visit.check_role("configure", "/v1/payment_links")
     currency = visit.sent("currency").lower()
     if currency not in MINOR_UNITS:
-        return _form(visit, "Write a currency of three letters, such as EUR.", 422)
+        return _form(visit, "Write a currency of three letters, such as EUR.", "currency")
     minor, wrong = read_amount(visit.sent("amount"), currency, AMOUNT_MOST, "can be paid by a link")
-    if wrong or not visit.sent("name"):
-        return _form(visit, wrong or "Say what the link is for.", 422)
+    if wrong:
+        return _form(visit, wrong, "amount")
+    if not visit.sent("name"):
+        return _form(visit, "Say what the link is for.", "name")
     ends, late = _read_end(visit)
     if late:
-        return _form(visit, status=422, late=late)
+        return _form(visit, late, "ends")
     line = {
         "price_data": {"currency": currency, "unit_amount": minor, "product_data": {"name": visit.sent("name")}},
         "quantity": 1,
@@ -132,9 +134,9 @@ async def make_link(visit: Visit) -> Reply:
     except CallRefused as refused:
         if refused.code == "operator_forbidden":
             raise
-        if refused.param == "expires_at":
-            return _form(visit, status=refused.status, late=refused.message)
-        return _form(visit, refused.message, refused.status)
+        named = "ends" if refused.param == "expires_at" else refused.param
+        at = next((name for name in NEW if name in named), "form")
+        return _form(visit, refused.message, at, refused.status)
     return Redirect(visit.url(f"/links/{made['id']}"))
 
 

@@ -82,13 +82,8 @@ def asked_of(visit: Visit, without: tuple[str, ...] = ()) -> Asked:
     for name in without:
         many.update({name: []} if name in many else {})
         one.update({name: ""} if name in one else {})
+    wrong = _drop_unread(many, one, visit)
     states = [state for status in many["status"] for state in _states_of(status)]
-    wrong = ""
-    for name in ("min", "max"):
-        one[name] = one[name].replace(",", ".")
-        if one[name] and not re.fullmatch(r"\d{1,12}(\.\d{1,3})?", one[name], re.ASCII):
-            wrong = f"Write the amount such as 20.00; {one[name][:20]} is none."
-            one[name] = ""
     params = {
         "state": states,
         "currency": [currency for currency in many["currency"] if len(currency) == 3],
@@ -103,6 +98,24 @@ def asked_of(visit: Visit, without: tuple[str, ...] = ()) -> Asked:
         "created": _created(one["from"], one["to"], visit.zone) or _last_days(one["days"], visit),
     }
     return Asked({**many, **one, "after": visit.asked("after"), "view": visit.asked("view")}, params, wrong)
+
+
+def _drop_unread(many: dict[str, list[str]], one: dict[str, str], visit: Visit) -> str:
+    """Take out what no filter can be, so that no chip shows it, and say why; empty if there is nothing."""
+    wrong = ""
+    for status in [status for status in many["status"] if not _states_of(status)]:
+        wrong = f"No payment is called {status[:20]}: choose a status of the list."
+    many["status"] = [status for status in many["status"] if _states_of(status)]
+    for name in ("min", "max"):
+        one[name] = one[name].replace(",", ".")
+        if one[name] and not re.fullmatch(r"\d{1,12}(\.\d{1,3})?", one[name], re.ASCII):
+            wrong, one[name] = f"Write the amount such as 20.00; {one[name][:20]} is none.", ""
+    for name in ("from", "to"):
+        if one[name] and _created(one[name], "", visit.zone) is None:
+            wrong, one[name] = f"Write the day such as 2026-11-27; {one[name][:20]} is none.", ""
+    if one["days"] and _last_days(one["days"], visit) is None:
+        wrong, one["days"] = f"Write the number of days, 1 to 999; {one['days'][:20]} is none.", ""
+    return wrong
 
 
 def _states_of(status: str) -> tuple[str, ...]:
@@ -225,7 +238,10 @@ async def payments_csv(visit: Visit) -> Reply:
         filters = {"id": chosen}
         found = [await overview(visit, id) for id in chosen]
     else:
-        filters = asked_of(visit).params
+        asked = asked_of(visit)
+        if asked.wrong:  # A file of more than was asked for would not say so.
+            return Shown("error.html", {"message": asked.wrong, "request": ""}, 400)
+        filters = asked.params
         found = await rows_of(visit, "/ops/v1/payments", **filters)
     rows = [_csv_row(one) for one in found]
     return await export_csv(visit, "payments", "payments.csv", CSV_COLUMNS, rows, **filters)
