@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -66,7 +67,7 @@ class Sessions:
             return Reply(why=f"no answer within {within_seconds:.3g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = _refusal_in(error)
-            why = f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
+            why = f"not sent: {refused}" if refused is not None else f"no answer: {_reason(error)}"
             return Reply(why=why)
 
     def _session(self, mode: Mode) -> aiohttp.ClientSession:
@@ -131,3 +132,20 @@ def _refusal_in(error: BaseException) -> HostRefused | None:
     """The guard's message, if it caused an error of the connection."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return inner if isinstance(inner, HostRefused) else None
+
+
+REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (aiohttp.ClientConnectorDNSError, "the host's name has no address"),
+    (aiohttp.ClientConnectorCertificateError, "the host's certificate is not trusted"),
+    (aiohttp.ClientSSLError, "TLS with the host failed"),
+    (aiohttp.ClientConnectorError, "no connection to the host"),
+    (aiohttp.ServerDisconnectedError, "the connection ended before an answer"),
+    (aiohttp.ClientOSError, "the connection ended before an answer"),
+    (aiohttp.ClientResponseError, "the answer is not HTTP"),
+)
+"""Errors of a request in words, the narrower ones first."""
+
+
+def _reason(error: Exception) -> str:
+    """The kind of failure in words: no URL, header or body, which may hold secrets."""
+    return next((said for kind, said in REASONS if isinstance(error, kind)), type(error).__name__)

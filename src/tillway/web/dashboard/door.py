@@ -19,8 +19,8 @@ SAID: Final = {
     "came of it, then send the form again.",
     "parameter_invalid_empty": "Fill in the field “{field}”: it cannot be empty.",
 }
-"""What a person reads in place of words for programs. The first is for who went back to a form and changed it: its key
-has served what was sent first."""
+"""The texts of pages in place of words for programs. The first meets a person who went back to a form and changed it:
+the key has served the first sending."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 """Answers a call of the API inside this process: `Api.answer`."""

@@ -161,8 +161,8 @@ class Visit(msgspec.Struct):
     def idempotency_key(self) -> str:
         """The key of the form that was sent, or a new one for a form that is shown.
 
-        A form whose key has served other entries, as after the browser's Back, comes back with a new key too. A key
-        that no page made, such as a program's, is kept apart from those of the API.
+        A form comes back with a new key if its own has served other entries, as after the browser's Back. A key of
+        a program, which no page made, is kept apart from those of the API.
         """
         sent, refused = self.sent("idempotency_key"), self.door.refused
         if not sent or (refused is not None and refused.code == "idempotency_key_reused"):

@@ -101,7 +101,7 @@ def asked_of(visit: Visit, without: tuple[str, ...] = ()) -> Asked:
 
 
 def _drop_unread(many: dict[str, list[str]], one: dict[str, str], visit: Visit) -> str:
-    """Take out what no filter can be, so that no chip shows it, and say why; empty if there is nothing."""
+    """Take out the fields that are no filter, so that no chip shows them, and say why; empty if all are."""
     wrong = ""
     for status in [status for status in many["status"] if not _states_of(status)]:
         wrong = f"No payment is called {status[:20]}: choose a status of the list."
@@ -239,7 +239,7 @@ async def payments_csv(visit: Visit) -> Reply:
         found = [await overview(visit, id) for id in chosen]
     else:
         asked = asked_of(visit)
-        if asked.wrong:  # A file of more than was asked for would not say so.
+        if asked.wrong:  # A file cannot say that it has more than was asked for.
             return Shown("error.html", {"message": asked.wrong, "request": ""}, 400)
         filters = asked.params
         found = await rows_of(visit, "/ops/v1/payments", **filters)
