@@ -256,3 +256,10 @@ async def test_what_is_no_filter_is_said_shown_as_none_and_makes_no_file(shop: D
     assert 'role="alert"' in page and asked.partition("=")[2] in page and 'class="chip on"' not in page
     refused = await visitor.get(f"/dashboard/payments.csv?{asked}")
     assert refused.status == 400 and not refused.headers["content-type"].startswith("text/csv")
+
+
+@pytest.mark.parametrize("path", ["", "/payments", "/connectors", "/events", "/webhooks"])
+async def test_a_page_that_refreshes_itself_can_be_paused(shop: DashboardShop, path: str) -> None:
+    await shop.pay(4200)
+    page = (await (await shop.visitor()).get(f"/dashboard{path}")).body.decode()
+    assert page.count(" data-pause ") == 1
