@@ -180,10 +180,10 @@ def _measured(few: Stock, many: Stock, parts: Sequence[str]) -> list[Timed]:
 
 def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequence[str]) -> list[Timed]:
     timed, began = list[Timed](), time.monotonic()
-    asking = [
-        Asking(server, {"authorization": f"Bearer {each.merchant.secret_key}"})
-        for server, each in zip(running, both, strict=True)
-    ]
+    pairs = list(zip(both, running, strict=True))
+    # Of payments at the same moment, the newest events may be of one kind: so the newest are of some in turn.
+    _in_turns(1, pairs, lambda pair: _rate(*pair, connections=1))
+    asking = [Asking(server, {"authorization": f"Bearer {each.merchant.secret_key}"}) for each, server in pairs]
     reads = [_read(asking, address) for part in ("lists", "searches") if part in parts for address in OF_PART[part]]
     if "lists" in parts:
         page = "/v1/payment_intents?limit=100"
@@ -212,7 +212,7 @@ def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequenc
             ask.connect_anew()
     timed += _timed_reads(reads)
     if "payments" in parts:
-        rates = _in_turns(RATES, list(zip(both, running, strict=True)), lambda pair: _rate(*pair))
+        rates = _in_turns(RATES, pairs, lambda pair: _rate(*pair))
         timed.append(_timed(f"payments a second, {CONNECTIONS} connections", rates, is_rate=True))
     return timed
 
@@ -360,7 +360,7 @@ async def _sign_in_link(data_dir: Path) -> str:
     return f"/dashboard/sign-in/{token}"
 
 
-def _rate(stock: Stock, server: Server) -> float:
+def _rate(stock: Stock, server: Server, connections: int = CONNECTIONS) -> float:
     """Payments a second, each of which is then looked for in the database."""
     request, name, since = (
         payment(stock.merchant.secret_key, "pm_card_visa"),
@@ -368,7 +368,7 @@ def _rate(stock: Stock, server: Server) -> float:
         next_second(),
     )
     pressed = uvloop.run(
-        press(server.port, request, connections=CONNECTIONS, warm_up=1, seconds=3, name=name, expect=SUCCEEDED)
+        press(server.port, request, connections=connections, warm_up=1, seconds=3, name=name, expect=SUCCEEDED)
     )
     if pressed.wrong:
         raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
