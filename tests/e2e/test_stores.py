@@ -437,6 +437,21 @@ def test_a_caller_hears_the_outcome_of_a_payment_that_is_sent_again(tmp_path: Pa
         assert server.stop() == 0
 
 
+def test_every_payment_meets_one_of_as_many_faults(tmp_path: Path) -> None:
+    """A payment that gave up drawing met none, and another one met two, whose caller was answered `processing`."""
+    server = TillwayServer(tmp_path / "data", init(tmp_path / "data", ""), ["--workers", "3"])
+    lost = {"rules": [{"fault": "lose_request", "operation": "authorize", "times": 24}]}
+    try:
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            for _ in range(2):
+                assert server.call("POST", "/ops/v1/simulator", {"faults": lost})[0] == 200
+                answers = list(pool.map(lambda _: server.call("POST", "/v1/payment_intents", PAYMENT), range(24)))
+                assert {answer.get("status") for _, answer in answers} == {"succeeded"}
+                assert server.call("GET", "/ops/v1/simulator")[1]["faults"]["rules"] == []
+    finally:
+        assert server.stop() == 0
+
+
 def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:
     done = tillway("init", "--data-dir", tmp_path / "data", "--store", "mysql://joe:very-secret@db/shop")
     assert done.returncode == 2 and "postgresql://" in done.stderr and "very-secret" not in done.stderr

@@ -68,6 +68,13 @@ SETTINGS = (
 TRIES_MAX = 8
 """How often the bank decides anew after another process has changed an operation."""
 
+DRAWS_MAX = 100
+"""How often faults are drawn or set anew after another process has drawn from them. Every payment of the merchants
+changes the same record, so this happens more often than with an operation."""
+
+PAUSE_SECONDS_MAX = 0.02
+"""The longest pause before they are drawn anew. It is random, so that the processes do not meet again."""
+
 
 class Remembered(NamedTuple):
     """Operations by their references and faults by their scopes, each with its version."""
@@ -171,7 +178,7 @@ class Simulator:
         `FaultsInvalid`. False: the shared memory could not be written."""
         if self.memory is not None:
             held = Faults(rules).as_dict() if rules else {}
-            for _ in range(TRIES_MAX):
+            for draw in range(DRAWS_MAX):
                 version, _ = (await self.memory.read((), scope_key)).faults.get(scope_key, (0, {}))
                 if await self.memory.write_faults(scope_key, version, held):
                     if self.free is not None:
@@ -179,6 +186,7 @@ class Simulator:
                     if self.on_faults is not None:
                         self.on_faults()
                     return True
+                await _let_others_draw(draw)
             return False
         if scope_key == SYSTEM:
             self.faults.replace(rules)
@@ -261,6 +269,10 @@ class Simulator:
         return outcome if operation is None else _with_foretold(self.bank, operation, outcome, faults)
 
 
+async def _let_others_draw(draw: int) -> None:
+    await asyncio.sleep(random.uniform(0.0, min(0.001 * (draw + 1), PAUSE_SECONDS_MAX)))
+
+
 def _accepted(performed: BankOperation) -> Succeeded | None:
     """The outcome of an authorization that the bank accepted, as `outcome_of` reads it from its answer; else None."""
     if performed.status != "Accepted":
@@ -339,6 +351,9 @@ class CallTransport:
     ) -> None:
         self._memory = memory
         self._free = free
+        # Payments of one process draw one after the other: they would only conflict, and the faults of those that gave
+        # up would meet other payments.
+        self._drawing = asyncio.Lock()
         self._bank = bank
         self._faults = faults
         self._faults_of = faults_of
@@ -399,19 +414,22 @@ class CallTransport:
     ) -> tuple[Drawn, Remembered]:
         """Draw from the faults that all processes share, and count down their times. The operations that were read
         with them are the first look of `_perform`."""
-        for _ in range(TRIES_MAX):
-            drops = self._free.drops if self._free is not None else 0
-            read = await memory.read(references_of(request), scope_key)
-            place, version, rules = in_force(read, scope_key)
-            if not rules.get("rules"):
-                if self._free is not None:
-                    self._free.learn(scope_key, drops)
-                break
-            # No process knows what the others have drawn, so chance does not follow from the seed.
-            faults = Faults(rules, chance=random.Random())
-            drawn, left = faults.draw(operation, amount), faults.as_dict()
-            if left == rules or await memory.write_faults(place, version, left):
-                return drawn, read
+        drops = self._free.drops if self._free is not None else 0
+        read = await memory.read(references_of(request), scope_key)
+        if not in_force(read, scope_key)[2].get("rules"):
+            if self._free is not None:
+                self._free.learn(scope_key, drops)
+            return NOTHING, read
+        async with self._drawing:
+            for draw in range(DRAWS_MAX):
+                read = await memory.read(references_of(request), scope_key)
+                place, version, rules = in_force(read, scope_key)
+                # No process knows what the others have drawn, so chance does not follow from the seed.
+                faults = Faults(rules, chance=random.Random())
+                drawn, left = faults.draw(operation, amount), faults.as_dict()
+                if left == rules or await memory.write_faults(place, version, left):
+                    return drawn, read
+                await _let_others_draw(draw)
         return NOTHING, read
 
     async def _perform(self, request: Request, answer: Status, read: Remembered | None = None) -> Response:
