@@ -63,7 +63,14 @@ class ClientSecrets:
 
     def of(self, subject: Secretive) -> str:
         """The client secret, as the API shows it."""
-        return f"{subject.id}_secret_{self._part(subject)}"
+        id: str = subject.id
+        # Objects made before secrets were derived have their own; a payment method never has.
+        own: str | None = getattr(subject, "secret", None)
+        if own:
+            return f"{id}_secret_{own}"
+        digest = self._keyed.copy()  # As `_derive` does: every answer about a payment comes here.
+        digest.update(id.encode())
+        return f"{id}_secret_{digest.hexdigest()}"
 
     def opens(self, subject: Secretive, given: str) -> bool:
         """Whether `given` is the client secret of `subject`; compared in constant time."""
@@ -139,9 +146,7 @@ class ClientSecrets:
         return _marked.sub(self._write, body) if _MARK in body else body
 
     def _part(self, subject: Secretive) -> str:
-        # Objects made before secrets were derived have their own; a payment method never has.
-        own: str | None = getattr(subject, "secret", None)
-        return own or self._derive(subject.id.encode())
+        return self.of(subject).removeprefix(f"{subject.id}_secret_")
 
     def text_secret(self, text: str) -> str:
         """A secret that belongs to a text of the server's own, which is no id: 32 hexadecimal digits."""

@@ -104,17 +104,22 @@ class Renderer:
         version = caller.api_version
         if caller.expand or caller.shows_charge or (version is not None and has_older_shapes(version)):
             return None
-        view, kind = self.view(caller), type(record)
         if caller.publishable or caller.kind == "ephemeral":
-            return 200, encode(narrow_for(caller, render_record(record, view)))
-        if kind in STENCILS:
-            body = STENCILS[kind].render(record, view)
+            return 200, encode(narrow_for(caller, render_record(record, self.view(caller))))
+        stencils = STENCILS.get(type(record))
+        if stencils is not None:
+            # Without a view, which nearly no payment needs.
+            marked = stencils.mark(record)
+            filled = stencils.fill(
+                record, marked, caller.scope.mode == "live", not caller.in_minor_units, self.client_secrets
+            )
+            body = filled or stencils.render_unlike(record, marked, self.view(caller))
         else:
+            view = self.view(caller)
             view.takes_encoded = True
             body = encode(render_record(record, view))
         if self._compares_stencils:
-            general = render_record(record, msgspec.structs.replace(view, takes_encoded=False))
-            assert body == encode(general), f"the stencil of {record.id} differs"
+            assert body == encode(render_record(record, self.view(caller))), f"the stencil of {record.id} differs"
         return 200, body
 
     async def render_older(self, document: dict[str, Any], load: Load, view: View) -> None:

@@ -108,29 +108,40 @@ class Stencils:
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
-        self._mark = _write_marker(fields)
+        self.mark = _write_marker(fields)
         self._kept: dict[tuple[object, ...], tuple[Record, Stencil | None]] = {}
         """By the view, status and currency: the last record, with marks, and its stencil; None: it was not cut yet."""
 
     def render(self, record: Any, view: View) -> bytes:
         """The same bytes as the general way."""
+        marked = self.mark(record)
+        filled = self.fill(record, marked, view.livemode, view.converts_amounts, view.client_secrets)
+        return self.render_unlike(record, marked, view) if filled is None else filled
+
+    def fill(
+        self, record: Any, marked: Record, livemode: bool, converts_amounts: bool, secrets: ClientSecrets
+    ) -> bytes | None:
+        """The same without a view, if the record, which is also given with marks, is like the last one. Else None."""
+        kept = self._kept.get((livemode, converts_amounts, record.status, record.currency))
+        if kept is None or kept[1] is None or kept[0] != marked:
+            return None
+        filled = kept[1](record, secrets.of(record))
+        return None if filled is None else filled.encode()
+
+    def render_unlike(self, record: Any, marked: Record, view: View) -> bytes:
+        """Render in the general way a record that could not be filled in, so that the next ones like it can be."""
         if record.status in self.fields.without:
             return render(record, view)
         place = (view.livemode, view.converts_amounts, record.status, record.currency)
-        marked = self._mark(record)
         kept = self._kept.get(place)
         if kept is None or kept[0] != marked:
             # Cut when a second one is like it: a shop with another address in each payment would cut each time.
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
             self._kept[place] = (marked, None)
-            return render(record, view)
-        stencil = kept[1]
-        if stencil is None:
-            stencil = self._cut(record, marked, view)
-            self._kept[place] = (marked, stencil)
-        filled = stencil(record, view.client_secrets.of(record))
-        return render(record, view) if filled is None else filled.encode()
+        elif kept[1] is None:
+            self._kept[place] = (marked, self._cut(record, marked, view))
+        return render(record, view)
 
     def _cut(self, record: Record, marked: Record, view: View) -> Stencil:
         """The stencil of a record with marks, if it gives the answers of that record and of other marks."""
