@@ -302,7 +302,8 @@ async def test_the_only_connector_is_never_refused_by_its_breaker(shop: RoutedSh
     connections = shop.app.running.connections
     health = connections.health_of("test", "a")
     for _ in range(5):
-        health.tell("not_sent", 0.1, _silent)
+        health.tell("not_sent", 0.1)
+    health.watch(_silent)
     listed = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/connectors"))["data"]
     assert [row["breaker"] for row in listed] == ["open", "closed", "closed"]
     assert await shop.went_to() == "a"

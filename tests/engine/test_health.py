@@ -25,6 +25,15 @@ class Provider:
         return answers
 
 
+def tell(
+    health: ConnectorHealth, outcome: str, seconds: float, provider: Provider, *, is_payment: bool = False
+) -> None:
+    """Tell an exchange, and watch the breaker after a failure, as `Attempts` does."""
+    health.tell(outcome, seconds, is_payment=is_payment)
+    if outcome in ("not_sent", "unknown"):
+        health.watch(provider.ask)
+
+
 def two_processes() -> tuple[ConnectorHealth, ConnectorHealth]:
     siblings = Siblings()
     one, other = (ConnectorHealth("a", siblings.marks_of("test/a")) for _ in range(2))
@@ -42,7 +51,7 @@ def test_failures_of_both_processes_open_the_breaker_of_both() -> None:
         provider = Provider(answers=False)
         for n in range(OPEN_AFTER):
             assert (one.state, other.state) == ("closed", "closed")
-            (one, other)[n % 2].tell("not_sent", 0.1, provider.ask)
+            tell((one, other)[n % 2], "not_sent", 0.1, provider)
         assert (one.state, other.state) == ("open", "open")
         assert ConnectorHealth("b", Siblings().marks_of("test/b")).state == "closed"
         await one.close()
@@ -57,7 +66,7 @@ def test_the_changes_of_the_breaker_are_told_with_their_age() -> None:
         provider = Provider(answers=True)
         assert health.describe()["breaker_changes"] == []
         for _ in range(OPEN_AFTER):
-            health.tell("not_sent", 0.1, provider.ask)
+            tell(health, "not_sent", 0.1, provider)
         await asyncio.sleep(2.2 * PROBE_SECONDS)
         told = [(one["breaker"], one["seconds_ago"]) for one in health.describe()["breaker_changes"]]
         assert told == [("open", 11), ("half_open", 6), ("closed", 1)]
@@ -70,10 +79,10 @@ def test_both_processes_tell_the_same_rates_and_changes() -> None:
     async def work() -> None:
         one, other = two_processes()
         provider = Provider(answers=True)
-        one.tell("succeeded", 0.1, provider.ask, is_payment=True)
-        other.tell("declined", 0.3, provider.ask, is_payment=True)
+        tell(one, "succeeded", 0.1, provider, is_payment=True)
+        tell(other, "declined", 0.3, provider, is_payment=True)
         for n in range(OPEN_AFTER):
-            (one, other)[n % 2].tell("not_sent", 9.0, provider.ask)
+            tell((one, other)[n % 2], "not_sent", 9.0, provider)
         told = one.describe()
         assert told == other.describe()
         assert (told["exchanges"], told["payments"], told["success_rate"], told["answer_rate"]) == (5, 2, 0.2, 0.4)
@@ -92,11 +101,11 @@ def test_more_answers_and_changes_than_are_kept_leave_the_newest() -> None:
         health = ConnectorHealth("a")
         provider = Provider(answers=True)
         for seconds in range(2 * RECENT_MAX):
-            health.tell("succeeded", seconds, provider.ask)
+            tell(health, "succeeded", seconds, provider)
         assert health.describe()["latency_ms"] == 1000 * (RECENT_MAX + RECENT_MAX // 2)
         for _ in range(CHANGES_MAX):
             for _ in range(OPEN_AFTER):
-                health.tell("unknown", 0.1, provider.ask)
+                tell(health, "unknown", 0.1, provider)
             health.close_now()
         told = [one["breaker"] for one in health.describe()["breaker_changes"]]
         assert told == ["open", "closed"] * (CHANGES_MAX // 2)
@@ -111,7 +120,7 @@ def test_it_closes_by_itself_when_the_process_that_opened_it_has_ended() -> None
         one, other = two_processes()
         provider = Provider(answers=False)
         for _ in range(OPEN_AFTER):
-            one.tell("not_sent", 0.1, provider.ask)
+            tell(one, "not_sent", 0.1, provider)
         await one.close()
         other.watch(provider.ask)
         await asyncio.sleep(10.5 * PROBE_SECONDS)
@@ -133,12 +142,12 @@ def test_two_that_ask_leave_it_half_open_as_long_as_one() -> None:
         one, other = two_processes()
         provider = Provider(answers=True)
         for _ in range(OPEN_AFTER):
-            one.tell("unknown", 0.1, provider.ask)
+            tell(one, "unknown", 0.1, provider)
         await asyncio.sleep(0.1 * PROBE_SECONDS)
         other.watch(provider.ask)
         await asyncio.sleep(PROBE_SECONDS)
         assert one.state == "half_open"
-        other.tell("not_sent", 0.1, provider.ask)
+        tell(other, "not_sent", 0.1, provider)
         assert one.state == "open", "the first failure opens it again"
         await asyncio.sleep(3 * PROBE_SECONDS)
         assert one.state == "closed"
@@ -152,9 +161,9 @@ def test_an_old_question_does_not_open_it_again() -> None:
         provider = Provider(answers=False)
         provider.seconds = 3 * PROBE_SECONDS
         for _ in range(OPEN_AFTER):
-            one.tell("not_sent", 0.1, provider.ask)
+            tell(one, "not_sent", 0.1, provider)
         await asyncio.sleep(2 * PROBE_SECONDS)
-        other.tell("succeeded", 0.1, provider.ask)
+        tell(other, "succeeded", 0.1, provider)
         await asyncio.sleep(3 * PROBE_SECONDS)
         assert one.state == "closed" and provider.asked == 1
 
@@ -165,7 +174,7 @@ def test_a_provider_that_cannot_be_asked_is_tried_again() -> None:
     async def work() -> None:
         one, _ = two_processes()
         for _ in range(OPEN_AFTER):
-            one.tell("not_sent", 0.1, Provider(answers=None).ask)
+            tell(one, "not_sent", 0.1, Provider(answers=None))
         await asyncio.sleep((BLIND_PROBES + 0.5) * PROBE_SECONDS)
         assert one.state == "half_open"
         await asyncio.sleep(BLIND_PROBES * PROBE_SECONDS)

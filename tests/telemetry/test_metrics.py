@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tillway.domain.account import Scope
 from tillway.domain.source_api import SourceApi
-from tillway.telemetry.metrics import TABLE, Metric, Metrics
-from tillway.telemetry.recorder import Recorder
+from tillway.telemetry.metrics import TABLE, Metric, Metrics, totals
+from tillway.telemetry.recorder import TOGETHER_MAX, Recorder
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -48,12 +48,27 @@ SHOP = Scope(account="acct_0123456789abcdef", mode="live").key
 def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
     metrics = Metrics((Metric("tillway_x_seconds", "histogram", ("queue",), "X.", (0.1, 1.0)),))
     histogram = metrics.histogram("tillway_x_seconds")
-    for value in (0.05, 0.1, 0.2, 1.0, 7.0):
-        histogram.observe(value, histogram.cell(("q",)))
+    histogram.observe(("q",), [7.0, 0.05, 0.2])
+    histogram.observe(("q",), [1.0, 0.1])
     buckets = {dict(labels)["le"]: value for labels, value in _own(metrics, "tillway_x_seconds_bucket").items()}
     assert buckets == {"0.1": 2, "1": 4, "+Inf": 5}
     assert _own(metrics, "tillway_x_seconds_count") == {(("queue", "q"),): 5}
     assert _own(metrics, "tillway_x_seconds_sum") == {(("queue", "q"),): pytest.approx(8.35)}
+
+
+def test_events_that_are_counted_together_are_all_counted() -> None:
+    metrics = Metrics()
+    recorder = Recorder(metrics)
+    for number in range(2 * TOGETHER_MAX + 3):
+        recorder.commit("done", 0.002 if number % 2 else 0.2)
+        recorder.settled("bank", "authorize", SourceApi.v1, "succeeded", f"{number % 300:016}l")
+    counted = 2 * TOGETHER_MAX + 3
+    assert totals(metrics, "tillway_commits_total", outcome="done") == counted
+    assert totals(metrics, "tillway_payments_total") == counted
+    assert totals(metrics, "tillway_merchant_payments_total") == counted
+    found = read(metrics)
+    assert found["tillway_commit_seconds_count"] == {(): counted}
+    assert found["tillway_commit_seconds_bucket"][("le", "0.0025"),] == TOGETHER_MAX + 1
 
 
 def _own(metrics: Metrics, name: str) -> dict[tuple[tuple[str, str], ...], float]:

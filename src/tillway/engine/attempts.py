@@ -563,8 +563,9 @@ class Attempts:
         self.engine.telemetry.exchange(connection.name, operation, outcome, seconds)
         # One that was cancelled says nothing of the provider.
         if operation != "look_up" and outcome != "raised":
-            is_payment = operation == "authorize"
-            connection.health.tell(outcome, seconds, partial(_answers, connection), is_payment=is_payment)
+            connection.health.tell(outcome, seconds, is_payment=operation == "authorize")
+            if outcome == "not_sent" or outcome == "unknown":
+                watch(connection)
         elif outcome not in ("unknown", "raised"):
             connection.health.answered()
 

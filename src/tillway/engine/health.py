@@ -51,8 +51,11 @@ _RING_OF_MINUTES = _RING_OF_ANSWERS + 2 * RECENT_MAX
 _MINUTE, _DID_ANSWER, _DID_NOT, _SUCCEEDED, _PAYMENTS = range(5)
 """A minute since the system's start, and its exchanges: answered or not, of the answers the successes, and those to
 take a payment."""
-_MARKS_USED = _RING_OF_MINUTES + (_PAYMENTS + 1) * MINUTES
+_MINUTE_WIDTH = _PAYMENTS + 1
+_MARKS_USED = _RING_OF_MINUTES + _MINUTE_WIDTH * MINUTES
 assert _MARKS_USED <= MARKS, "the health of a connector has room in the memory that processes share"
+
+_SUCCESSES = ("succeeded", "pending", "action_required")
 
 Probe = Callable[[], Awaitable[bool | None]]
 """Asks the provider something that moves no money. Returns whether it answered; None if it cannot be asked."""
@@ -75,18 +78,36 @@ class ConnectorHealth:
     def open(self) -> bool:
         return self.state == "open"
 
-    def tell(self, outcome: str, seconds: float, probe: Probe, *, is_payment: bool = False) -> None:
-        """Count an exchange that moves money, or `is_payment`, one to take a payment. `probe` is used if the breaker
-        opens."""
-        self._count(outcome, seconds, is_payment=is_payment)
+    def tell(self, outcome: str, seconds: float, *, is_payment: bool = False) -> None:
+        """Count an exchange that moves money, or `is_payment`, one to take a payment. Every payment comes here. One
+        that fails may open the breaker, which the caller watches then."""
+        marks, minute = self._marks, int(time.monotonic() // 60)
+        place = _RING_OF_MINUTES + minute % MINUTES * _MINUTE_WIDTH
+        if marks[place] != minute:
+            marks[place] = minute
+            for each in range(_DID_ANSWER, _MINUTE_WIDTH):
+                marks[place + each] = 0
+        if is_payment:
+            marks[place + _PAYMENTS] += 1
         if outcome == "not_sent" or outcome == "unknown":
-            self._marks[_FAILED] += 1
-            if self._marks[_FAILED] >= OPEN_AFTER and not self.open:
-                log.warning(BREAKER_OPENS, extra={"connector": self.name})
-                self._change("open")
-            self.watch(probe)
-        elif self._marks[_FAILED]:
+            marks[place + _DID_NOT] += 1
+            self._fail()
+            return
+        marks[place + _DID_ANSWER] += 1
+        if outcome in _SUCCESSES:
+            marks[place + _SUCCEEDED] += 1
+        answers = marks[_ANSWERED]
+        recent = _RING_OF_ANSWERS + int(answers) % RECENT_MAX * 2
+        marks[recent], marks[recent + 1] = minute, seconds
+        marks[_ANSWERED] = answers + 1
+        if marks[_FAILED]:
             self._close()
+
+    def _fail(self) -> None:
+        self._marks[_FAILED] += 1
+        if self._marks[_FAILED] >= OPEN_AFTER and not self.open:
+            log.warning(BREAKER_OPENS, extra={"connector": self.name})
+            self._change("open")
 
     def answered(self) -> None:
         """The provider has answered a question."""
@@ -98,24 +119,6 @@ class ConnectorHealth:
         if self.state != "closed" and (self._watch is None or self._watch.done()):
             self._probe = probe
             self._watch = asyncio.create_task(self._watch_until_closed())
-
-    def _count(self, outcome: str, seconds: float, *, is_payment: bool) -> None:
-        marks, minute = self._marks, int(time.monotonic() // 60)
-        place = _RING_OF_MINUTES + minute % MINUTES * (_PAYMENTS + 1)
-        if marks[place + _MINUTE] != minute:
-            for each in (_DID_ANSWER, _DID_NOT, _SUCCEEDED, _PAYMENTS):
-                marks[place + each] = 0
-            marks[place + _MINUTE] = minute
-        answered = outcome not in ("not_sent", "unknown")
-        marks[place + (_DID_ANSWER if answered else _DID_NOT)] += 1
-        if is_payment:
-            marks[place + _PAYMENTS] += 1
-        if outcome in ("succeeded", "pending", "action_required"):
-            marks[place + _SUCCEEDED] += 1
-        if answered:
-            recent = _RING_OF_ANSWERS + int(marks[_ANSWERED]) % RECENT_MAX * 2
-            marks[recent], marks[recent + 1] = minute, seconds
-            marks[_ANSWERED] += 1
 
     def describe(self) -> dict[str, Any]:
         """The state of the breaker, and rates over the last MINUTES; None where there were no exchanges."""
@@ -152,12 +155,11 @@ class ConnectorHealth:
 
     def _last_minutes(self) -> list[list[int]]:
         """The counts of each of the last MINUTES, oldest first."""
-        now, width = int(time.monotonic() // 60), _PAYMENTS + 1
-        found = []
+        now, found = int(time.monotonic() // 60), []
         for minute in range(now - MINUTES + 1, now + 1):
-            place = _RING_OF_MINUTES + minute % MINUTES * width
-            counts = [int(self._marks[at]) for at in range(place, place + width)]
-            found.append(counts if counts[_MINUTE] == minute else [minute, *[0] * (width - 1)])
+            place = _RING_OF_MINUTES + minute % MINUTES * _MINUTE_WIDTH
+            counts = [int(self._marks[at]) for at in range(place, place + _MINUTE_WIDTH)]
+            found.append(counts if counts[_MINUTE] == minute else [minute, *[0] * (_MINUTE_WIDTH - 1)])
         return found
 
     def _last_seconds(self) -> list[float]:

@@ -33,26 +33,27 @@ class MerchantCounters:
         self._recent: dict[str, int] = {}
         self._counted = 0
 
-    def payment(self, scope_key: str, outcome: str) -> None:
-        """Count a payment that was settled."""
-        self._count("tillway_merchant_payments_total", scope_key, outcome)
+    def payment(self, scope_key: str, outcome: str, times: int = 1) -> None:
+        """Count payments that were settled."""
+        self._count("tillway_merchant_payments_total", scope_key, outcome, times)
 
     def delivery(self, scope_key: str, outcome: str) -> None:
         """Count a try to deliver a webhook."""
-        self._count("tillway_merchant_deliveries_total", scope_key, outcome)
+        self._count("tillway_merchant_deliveries_total", scope_key, outcome, 1)
 
-    def _count(self, name: str, scope_key: str, outcome: str) -> None:
+    def _count(self, name: str, scope_key: str, outcome: str, times: int) -> None:
         if not self._limit:
             return
         recent = self._recent
-        recent[scope_key] = recent.get(scope_key, 0) + 1
-        self._counted += 1
-        if self._counted % HALVED_EVERY == 0:
+        recent[scope_key] = recent.get(scope_key, 0) + times
+        self._counted += times
+        if self._counted >= HALVED_EVERY:
+            self._counted = 0
             self._recent = {key: count // 2 for key, count in recent.items() if count > 1}
         labels = self._shown.get(scope_key)
         if labels is None:
             labels = self._admit(scope_key)
-        self._counters[name].cell((labels[0], labels[1], outcome))[0] += 1
+        self._counters[name].add((labels[0], labels[1], outcome), times)
 
     def _admit(self, scope_key: str) -> tuple[str, str]:
         """The labels of a merchant without series of its own. It is given them if there is room, or if it is busier
@@ -67,7 +68,7 @@ class MerchantCounters:
             return OTHER, scope.mode
         place = self._shown.pop(least)
         for counter in self._counters.values():
-            for moved in [labels for labels in counter.cells if labels[:2] == place]:
-                counter.add((OTHER, *moved[1:]), counter.cells.pop(moved)[0])
+            for moved in [labels for labels in counter.values if labels[:2] == place]:
+                counter.add((OTHER, *moved[1:]), counter.values.pop(moved))
         self._shown[scope_key] = labels
         return labels

@@ -1,9 +1,8 @@
 """Counters and histograms of this process, and their text for Prometheus.
 
 One table lists all metrics; tests compare docs/operations.md and the files in deploy/ with it. Only the event loop's
-thread counts, so counting needs no lock: it costs an addition to a cell, or a bisection and two additions. The code or
-the operator chooses every label, never a caller, so the number of series is bounded; that of merchants is bounded by
-`telemetry/merchants.py`.
+thread counts, so counting needs no lock. The code or the operator chooses every label, never a caller, so the number of
+series is bounded; that of merchants is bounded by `telemetry/merchants.py`.
 """
 
 import math
@@ -11,8 +10,8 @@ import os
 import platform
 import sys
 import time
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -163,39 +162,20 @@ TABLE = (
 )
 
 
-Cell = list[float]
-"""A series of a counter: its number alone. Of a histogram: a count for each bucket, one for values above all buckets,
-and the sum of all values. A counter of every payment holds its cells: finding one costs as much as adding to four."""
-
-
 class Counter:
     """A number by labels: a counter, or, when set, a gauge."""
 
-    __slots__ = ("cells", "metric")
+    __slots__ = ("metric", "values")
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.cells: dict[Labels, Cell] = {}
-
-    def cell(self, labels: Labels = ()) -> Cell:
-        cell = self.cells.get(labels)
-        if cell is None:
-            cell = self.cells[labels] = [0]
-        return cell
+        self.values: dict[Labels, float] = {}
 
     def add(self, labels: Labels = (), by: float = 1) -> None:
-        self.cell(labels)[0] += by
+        self.values[labels] = self.values.get(labels, 0) + by
 
     def set(self, labels: Labels, value: float) -> None:
-        self.cell(labels)[0] = value
-
-    @property
-    def values(self) -> dict[Labels, float]:
-        return {labels: cell[0] for labels, cell in self.cells.items()}
-
-    @values.setter
-    def values(self, values: Mapping[Labels, float]) -> None:
-        self.cells = {labels: [value] for labels, value in values.items()}
+        self.values[labels] = value
 
     def lines(self) -> Iterable[str]:
         for labels, value in self.values.items():
@@ -210,18 +190,22 @@ class Histogram:
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.bounds = metric.bounds
-        self.cells: dict[Labels, Cell] = {}
+        self.cells: dict[Labels, list[float]] = {}
+        """By labels: a count for each bucket, one for values above all buckets, and the sum of all values."""
 
-    def cell(self, labels: Labels = ()) -> Cell:
+    def observe(self, labels: Labels, values: list[float]) -> None:
+        """Count these values, which are sorted in place: then each bucket takes one search, however many there are."""
         cell = self.cells.get(labels)
         if cell is None:
             cell = self.cells[labels] = [0] * (len(self.bounds) + 2)
-        return cell
-
-    def observe(self, value: float, cell: Cell) -> None:
-        """Count a value in a cell of this histogram."""
-        cell[bisect_left(self.bounds, value)] += 1
-        cell[-1] += value
+        values.sort()
+        below = 0
+        for bucket, bound in enumerate(self.bounds):
+            up_to = bisect_right(values, bound, below)
+            cell[bucket] += up_to - below
+            below = up_to
+        cell[-2] += len(values) - below
+        cell[-1] += sum(values)
 
     def lines(self) -> Iterable[str]:
         name, names = self.metric.name, (*self.metric.labels, "le")
@@ -232,6 +216,10 @@ class Histogram:
                 yield f"{_series(f'{name}_bucket', names, (*labels, _number(bound)))} {_number(below)}"
             yield f"{_series(f'{name}_sum', self.metric.labels, labels)} {_number(cell[-1])}"
             yield f"{_series(f'{name}_count', self.metric.labels, labels)} {_number(below)}"
+
+
+def _nothing() -> None:
+    """Nothing was kept."""
 
 
 class Metrics:
@@ -245,19 +233,24 @@ class Metrics:
                 self._histograms[metric.name] = Histogram(metric)
             else:
                 self._counters[metric.name] = Counter(metric)
+        self.complete: Callable[[], None] = _nothing
+        """Called before metrics are read: counts the events that were kept and not yet counted."""
         self._began = time.time()
         for counter in self._counters.values():
             for labels in counter.metric.starts:
                 counter.add(labels, 0)
 
     def counter(self, name: str) -> Counter:
+        self.complete()
         return self._counters[name]
 
     def histogram(self, name: str) -> Histogram:
+        self.complete()
         return self._histograms[name]
 
     def exposition(self) -> str:
         """Render all metrics in Prometheus' text format."""
+        self.complete()
         self._look_at_the_process()
         lines: list[str] = []
         everything: list[Counter | Histogram] = [*self._counters.values(), *self._histograms.values()]

@@ -123,14 +123,15 @@ async def test_a_connector_says_since_when_it_is_out_of_reach(tmp_path: Path) ->
         health = shop.app.running.connections.health_of("test", "b")
         assert "Opened at" not in text(await visitor.get("/dashboard/connectors"))
         for _ in range(3):
-            health.tell("not_sent", 0.1, silent)
+            health.tell("not_sent", 0.1)
+        health.watch(silent)
         listed = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/connectors"))["data"]
         assert [one["breaker_seconds"] for one in listed] == [None, 0, None]
         words = text(await visitor.get("/dashboard/connectors"))
         assert "b: opened by itself Three requests in a row without an answer. Others go first." in words
         assert re.search(r"b is out of reach \d+ s", text(await visitor.get("/dashboard")))
         assert re.search(r"Out of reach .* Opened at [\d:]+ , after three requests in a row without an answer", words)
-        health.tell("succeeded", 0.1, silent)
+        health.tell("succeeded", 0.1)
         words = text(await visitor.get("/dashboard/connectors"))
         assert re.search("b: closed again .* b: opened by itself", words), "also within a second, the newest is first"
 
