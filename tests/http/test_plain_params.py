@@ -10,9 +10,20 @@ from hypothesis import strategies as st
 from tillway.api import handlers
 from tillway.dialects import handlers as dialects
 from tillway.domain.refusal import Refused
-from tillway.http.params import Boolean, Currency, Enum, Id, Ignored, Integer, Parameter, Params, Text
-from tillway.http.plain_params import NAMES_MAX, READERS_MAX, validate, write_reader
+from tillway.http.params import Boolean, Currency, Enum, Id, Ignored, Integer, Metadata, Parameter, Params, Text
+from tillway.http.plain_params import (
+    FORMS_MAX,
+    FORMS_MISSED_MAX,
+    NAMES_MAX,
+    READERS_MAX,
+    keep_form,
+    parse_known_form,
+    validate,
+    write_form,
+    write_reader,
+)
 from tillway.http.routes import DIALECT_ROUTES, ROUTES
+from tillway.http.wire import parse_body
 
 _REGISTERED = handlers, dialects
 DECLARED = [route.params for route in (*ROUTES, *DIALECT_ROUTES) if route.params.members]
@@ -63,7 +74,7 @@ def requests(draw: st.DrawFn) -> tuple[Params, dict[str, Any]]:
     return params, {name: draw(VALUES) for name in draw(st.permutations([*names, *required]))[:NAMES_MAX]}
 
 
-def outcome(read: Any, raw: dict[str, Any]) -> Outcome:
+def outcome(read: Any, raw: Any) -> Outcome:
     try:
         values = read(raw)
     except Refused as refused:
@@ -124,3 +135,72 @@ def test_names_that_never_return_hold_no_memory(names: int) -> None:
     for i in range(names):
         validate(params, {f"p{i}": "x"})
     assert len(params.readers) <= READERS_MAX
+
+
+FORM_NAMES = st.sampled_from(
+    [
+        *("a", "b", "Ä", "a.*", "a+b", "%61", "metadata[a]", "metadata[0]", "metadata%5Bb%5D", "list[]", "list[0]"),
+        *("list[1]", "list[2][x]", "deep[a][b]", "deep[a][c]", "deep[0]", "a[", "]", ""),
+    ]
+)
+FORM_VALUES = st.sampled_from(
+    ["", "1", "a=b", "a+b", "%41", "%4", "%00", "%FF", "%C3%84", "Ä", "\n", "\0", "v0", "mark0", "[a]", "{x}", "'\"\\"]
+)
+
+
+def read_form(body: bytes) -> Outcome:
+    return outcome(partial(parse_body, None), body)
+
+
+@settings(max_examples=300)
+@given(st.lists(FORM_NAMES, min_size=1, max_size=5), st.lists(FORM_VALUES, min_size=10, max_size=10))
+def test_a_known_form_is_parsed_as_the_general_way_does(names: list[str], values: list[str]) -> None:
+    plain = "&".join(f"{name}=1" for name in names)
+    if read_form(plain.encode())[0] != "read":
+        return
+    form = write_form([pair.partition("=")[0] for pair in plain.split("&")])
+    for some in (values[:5], values[5:]):
+        text = "&".join(f"{name}={value}" for name, value in zip(names, some, strict=False))
+        assert outcome(form, text) in (read_form(text.encode()), ("read", "None"))
+    assert outcome(form, plain) == read_form(plain.encode())
+    for other in (f"{plain}&z=1", f"{plain}&", f"&{plain}", f"x{plain}", plain[1:], plain.replace("=", "&", 1)):
+        assert form(other) is None
+
+
+def parsed(params: Params, body: bytes) -> tuple[bool, dict[str, Any]]:
+    """Whether the form was known, and its typed values."""
+    known = parse_known_form(params, body)
+    if known is not None:
+        raw, read = known
+        return True, read(raw) or params.validate(raw)
+    raw = parse_body(None, body)
+    values = validate(params, raw)
+    keep_form(params, raw, body)
+    return False, values
+
+
+def test_a_form_is_known_once_its_names_were_read_often() -> None:
+    params = Params(a=Integer(), b=Text())
+    bodies = [f"a={n}&b=%41+{n}".encode() for n in range(6)]
+    met = [parsed(params, body) for body in bodies]
+    assert [values for _, values in met] == [{"a": n, "b": f"A {n}"} for n in range(6)]
+    assert [known for known, _ in met] == [False, False, False, True, True, True]
+    assert parsed(params, b"b=x&a=1") == (False, {"b": "x", "a": 1})
+    for body in (b"a=x&b=y", b"a=1&b=%4"):
+        with pytest.raises(Refused):
+            parsed(params, body)
+    assert parse_known_form(params, b"a=1&b=\xff") is None
+
+
+def test_forms_that_never_return_hold_no_memory_and_a_few_popular_ones_stay() -> None:
+    params = Params(a=Text(), metadata=Metadata())
+    for n in range(FORMS_MAX + 2):
+        for _ in range(4):
+            parsed(params, f"a=x&metadata[{n}]=y".encode())
+    assert len(params.forms) == FORMS_MAX
+    assert parsed(params, b"a=x&metadata[0]=y")[0]
+    assert params.forms[0][0]("a=x&metadata[0]=y") is not None  # The last used one is tried first.
+    for n in range(FORMS_MISSED_MAX):
+        parsed(params, f"a=x&metadata[n{n}]=y".encode())
+    assert len(params.forms_seen) <= READERS_MAX
+    assert not parsed(params, b"a=x&metadata[0]=y")[0]

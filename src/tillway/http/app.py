@@ -57,7 +57,7 @@ from tillway.http.shapes import check_expansions, expand, render_record
 from tillway.http.stored_throttle import SharedCounts
 from tillway.http.throttle import Limits, Throttle, Throttled
 from tillway.http.versions import CURRENT, check_parameters, check_version, has_older_shapes
-from tillway.http.wire import parse_body, parse_json, parse_query
+from tillway.http.wire import FORM_TYPE, parse_body, parse_json, parse_query
 from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
 
@@ -405,16 +405,28 @@ class Api:
             caller.client_ip = request.client_ip
             is_head = request.method == "HEAD"
             return route.handler(Call(self.platform, caller, params, ids, request.headers, request.body, self, is_head))
+        read, is_form = None, False
         if raw is None:
-            version = check_version(request.headers.get("stripe-version"))
-            caller.api_version = caller.api_version or version  # That of an ephemeral key goes before the header.
-            caller.older_shapes = has_older_shapes(caller.api_version)
-            raw = self._parse_parameters(request, None)
-            check_parameters(raw, caller.api_version)
+            version = request.headers.get("stripe-version")
+            if version is not None or caller.api_version is not None:
+                version = check_version(version)
+                caller.api_version = caller.api_version or version  # That of an ephemeral key goes before the header.
+                caller.older_shapes = has_older_shapes(caller.api_version)
+            is_form = _is_form(request)
+            known = plain_params.parse_known_form(route.params, request.body) if is_form else None
+            raw, read = known or (self._parse_parameters(request, None), None)
+            if version is not None or caller.api_version is not None:
+                check_parameters(raw, caller.api_version)
         caller.sent, caller.ids = raw, ids
-        params = plain_params.validate(route.params, raw)
-        caller.expand = tuple(params.get("expand") or ())
-        if caller.expand:
+        if read is not None:
+            params = read(raw) or route.params.validate(raw)
+        else:
+            params = plain_params.validate(route.params, raw)
+            if is_form:
+                plain_params.keep_form(route.params, raw, request.body)
+        expand = params.get("expand")
+        if expand:
+            caller.expand = tuple(expand)
             check_expansions(route.returns, caller.expand, of=route.of)
         call = Call(self.platform, caller, params, ids, {}, request.body)
         if caller.kind == "ephemeral":
@@ -488,6 +500,17 @@ class Api:
         if caller.older_shapes and not caller.publishable:
             await self.renderer.render_older(document, load, view)
         return 200, encode(narrow_for(caller, document))
+
+
+def _is_form(request: Request) -> bool:
+    """Whether the parameters of the request are those of the form in its body, and nothing but these."""
+    headers = request.headers
+    return (
+        headers.get("content-type") == FORM_TYPE
+        and not request.query
+        and headers.get("content-encoding") is None
+        and len(request.body) > 0
+    )
 
 
 def _parse_upload(content_type: str, content: bytes) -> dict[str, Any]:

@@ -72,6 +72,10 @@ Reader = Callable[[dict[str, Any]], dict[str, Any] | None]
 """From parameters of the names that it was written for, in their order, to typed values; None if one is not plain."""
 
 
+Form = Callable[[str], dict[str, Any] | None]
+"""From the text of a form with the names that it was written for to its parameters; None for any other text."""
+
+
 class Parameter:
     """The definition of one parameter. The module's docstring explains `unsettable`."""
 
@@ -819,6 +823,12 @@ class Params(Object):
         self.exclusive: tuple[tuple[str, ...], ...] = ()
         self.readers: dict[tuple[str, ...], Reader | None] = {}
         """By the names that a request sent, of `plain_params`: its reader; None where there is none, or none yet."""
+        self.forms: list[tuple[Form, Reader]] = []
+        """The forms that `plain_params` knows, and the readers of their parameters; the last used one first."""
+        self.forms_seen: set[tuple[str, ...]] = set()
+        """The names of forms that were read once."""
+        self.forms_missed = 0
+        """The forms of other names since all of `forms` were found."""
 
     def at_most_one(self, *names: str) -> "Params":
         """Return these parameters with the rule that at most one of `names` may have a value."""

@@ -4,8 +4,12 @@ The requests of a shop name the same parameters each time. `Params` reads any re
 For names that were sent before, `write_reader` writes the tests and conversions of these parameters one after another.
 A reader knows plain values, such as the texts of a form without a fault. For all others it returns None, and the
 general way reads the request or refuses it. A parameter without a writer here is read by its own method.
+
+Forms with the same names in the same order are read alike: one pattern finds their values, and a function that was
+written for these names puts them where `wire` does.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +21,7 @@ from tillway.http.params import (
     Boolean,
     Currency,
     Enum,
+    Form,
     Id,
     Ignored,
     Integer,
@@ -27,12 +32,23 @@ from tillway.http.params import (
     Text,
     Timestamp,
 )
+from tillway.http.wire import BODY_BYTES_MAX, parse_form, unescape
 
 READERS_MAX = 32
 """Sets of names, of each route, that a process remembers."""
 
 NAMES_MAX = 15
 """Of a dict with more entries, written as one, Python makes several."""
+
+FORMS_MAX = 8
+"""Orders of names, of each route, whose forms a process knows."""
+
+FORMS_MISSED_MAX = 1000
+"""After so many forms of other names, the known ones are forgotten."""
+
+FORM_PAIRS_MAX = 40
+FORM_NAMES_MAX = 1000
+"""The most names of such a form, and characters of them: their pattern is made while other requests wait."""
 
 
 def validate(params: Params, raw: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +62,85 @@ def validate(params: Params, raw: dict[str, Any]) -> dict[str, Any]:
         _keep_reader(params, names)
         return values
     return reader(raw) or params.validate(raw)
+
+
+def parse_known_form(params: Params, body: bytes) -> tuple[dict[str, Any], Reader] | None:
+    """Return the parameters in `body` as `wire.parse_form` does, and their reader, if forms of the same names are
+    known; else None. Raises the same as `wire.parse_form`."""
+    forms = params.forms
+    if not forms or len(body) > BODY_BYTES_MAX:
+        return None
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    for form in forms:
+        raw = form[0](text)
+        if raw is not None:
+            if form is not forms[0]:  # The last used one is tried first.
+                forms.remove(form)
+                forms.insert(0, form)
+            return raw, form[1]
+    return None
+
+
+def keep_form(params: Params, raw: dict[str, Any], body: bytes) -> None:
+    """Write the function for forms with the names of `body`, which was read in the general way and has no fault, when
+    a second one was read. `raw` are its parameters, which have a reader."""
+    reader, forms, seen = params.readers.get(tuple(raw)), params.forms, params.forms_seen
+    if reader is None:
+        return
+    if len(forms) >= FORMS_MAX:
+        # A pattern takes as long as some payments: where there are more forms than are kept, most are not learnt.
+        params.forms_missed += 1
+        if params.forms_missed < FORMS_MISSED_MAX:
+            return
+        forms.clear()
+        params.forms_missed = 0
+    names = tuple(pair.partition("=")[0] for pair in body.decode().split("&"))
+    if "" in names or len(names) > FORM_PAIRS_MAX or sum(map(len, names)) > FORM_NAMES_MAX:
+        return
+    if names in seen:
+        seen.remove(names)
+        forms.insert(0, (write_form(names), reader))
+    else:
+        if len(seen) >= READERS_MAX:
+            seen.clear()
+        seen.add(names)
+
+
+def write_form(names: Sequence[str]) -> Form:
+    """Write the function that parses the forms with these names, in their order, as they are sent. It returns None for
+    any other text."""
+    values = [f"v{i}" for i in range(len(names))]
+    placed = parse_form("&".join(f"{name}={value}" for name, value in zip(names, values, strict=True)))
+    told = tuple(unescape(name, name) for name in names)
+
+    def unescaped(found: Sequence[str]) -> list[str]:
+        return [unescape(value, name) for value, name in zip(found, told, strict=True)]
+
+    known: dict[str, Any] = {
+        "match": re.compile("&".join(f"{re.escape(name)}=([^&]*)" for name in names)).fullmatch,
+        "unescaped": unescaped,
+    }
+    lines = (
+        "def form(text):",
+        "    found = match(text)",
+        "    if found is None or '\\0' in text:",
+        "        return None",
+        f"    {', '.join(values)}, = unescaped(found.groups()) if '%' in text or '+' in text else found.groups()",
+        f"    return {_written(placed)}",
+    )
+    exec("\n".join(lines), known)
+    form: Form = known["form"]
+    return form
+
+
+def _written(placed: Any) -> str:
+    """The expression that makes these parameters, of which each text is the name of a value."""
+    if type(placed) is dict:
+        return f"{{{', '.join(f'{name!r}: {_written(member)}' for name, member in placed.items())}}}"
+    return f"[{', '.join(map(_written, placed))}]" if type(placed) is list else str(placed)
 
 
 def _keep_reader(params: Params, names: tuple[str, ...]) -> None:

@@ -33,7 +33,7 @@ INTEGER_MAX: Final = 2**53
 
 DECIMAL_CHARACTERS_MAX: Final = 40
 
-_FORM_TYPE = "application/x-www-form-urlencoded"
+FORM_TYPE = "application/x-www-form-urlencoded"
 _JSON_TYPE = "application/json"
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -56,7 +56,7 @@ def parse_body(content_type: str | None, body: bytes) -> dict[str, Any]:
         raise Refused("body_too_large")
     match _media_type(content_type):
         case "form":
-            return _parse_form(_utf8(body))
+            return parse_form(_utf8(body))
         case "json":
             return _parse_json(body)
         case _:
@@ -81,7 +81,7 @@ def parse_query(query: str | bytes) -> dict[str, Any]:
         return {}
     if len(query) > BODY_BYTES_MAX:
         raise Refused("body_too_large", "The query string is larger than 1 MiB.")
-    return _parse_form(_utf8(query.encode(errors="surrogatepass") if isinstance(query, str) else query))
+    return parse_form(_utf8(query.encode(errors="surrogatepass") if isinstance(query, str) else query))
 
 
 def quote(text: str, characters_max: int = 60) -> str:
@@ -108,14 +108,14 @@ def _refuse_malformed(message: str, name: str | None = None) -> NoReturn:
 
 
 def _media_type(content_type: str | None) -> str | None:
-    if content_type == _FORM_TYPE or not content_type:
+    if content_type == FORM_TYPE or not content_type:
         return "form"
     if content_type == _JSON_TYPE:
         return "json"
     media_type, *options = (part.strip() for part in content_type.lower().split(";", 8))
     if any(option.startswith("charset=") and option[8:].strip('"') not in ("utf-8", "utf8") for option in options):
         return None
-    return {_FORM_TYPE: "form", _JSON_TYPE: "json", "": "form"}.get(media_type)
+    return {FORM_TYPE: "form", _JSON_TYPE: "json", "": "form"}.get(media_type)
 
 
 def _utf8(body: bytes) -> str:
@@ -128,7 +128,8 @@ def _utf8(body: bytes) -> str:
 # Forms
 
 
-def _parse_form(text: str) -> dict[str, Any]:
+def parse_form(text: str) -> dict[str, Any]:
+    """Return the parameters in the text of a form. Raises `Refused` body_malformed."""
     if "\0" in text:
         _refuse_malformed(f"The request holds a null byte, at character {text.index(chr(0))}.")
     if text.count("&") >= PARAMETERS_MAX:
@@ -144,8 +145,8 @@ def _parse_form(text: str) -> dict[str, Any]:
                 continue
             _refuse_without_value(text, pair)
         if escaped and ("%" in pair or "+" in pair):
-            name = _unescape(name, name)
-            value = _unescape(value, name)
+            name = unescape(name, name)
+            value = unescape(value, name)
         if long and len(name) > NAME_MAX:
             _refuse_malformed(f"The name of parameter {quote(name)} is longer than {NAME_MAX} characters.", name)
         if name and not (bracketed and ("[" in name or "]" in name)):
@@ -171,7 +172,8 @@ def _refuse_without_value(text: str, pair: str) -> NoReturn:
     _refuse_malformed(f"Parameter {quote(pair)} has no `=` and no value.", pair)
 
 
-def _unescape(text: str, name: str) -> str:
+def unescape(text: str, name: str) -> str:
+    """Return a name or a value of a form without its escapes. Raises `Refused` body_malformed about the parameter."""
     spaced = text.replace("+", " ")
     if "%" not in spaced:
         return spaced
