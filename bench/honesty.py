@@ -39,10 +39,10 @@ async def check_accounts(
     try:
         for account in accounts:
             scope, start = Scope(account=account, mode="test").key, time_prefix(int(since))
-            async for payment in _walk(store, None, f"{scope}/pi_", f"{scope}/pi_{start}"):
+            async for payment in walk(store, None, f"{scope}/pi_", f"{scope}/pi_{start}"):
                 if isinstance(payment, PaymentIntent):
                     made[payment.id] = payment.status
-            async for entry in _walk(store, None, f"{scope}/txn_", f"{scope}/txn_{start}"):
+            async for entry in walk(store, None, f"{scope}/txn_", f"{scope}/txn_{start}"):
                 if isinstance(entry, Entry) and entry.type == "charge":
                     charged.append(entry.amount_minor)
     finally:
@@ -60,7 +60,8 @@ async def check_accounts(
         raise Untruth(f"{len(made)} payments, but the ledger has {len(charged)} charges over {sum(charged)}")
 
 
-async def _walk(store: Store, index: str | None, partition: str, after: str) -> AsyncIterator[Record]:
+async def walk(store: Store, index: str | None, partition: str, after: str) -> AsyncIterator[Record]:
+    """The records of an index, or those whose keys begin with `partition`, behind the key `after`."""
     for _ in range(PAGES_MAX):
         rows = await store.query(index, partition, after=after, limit=PAGE_MAX, order="oldest")
         for row in rows:

@@ -42,6 +42,8 @@ class Pressed(msgspec.Struct, frozen=True):
     ids: list[str]
     own_cpu: float
     """The load generator's own share of its core: near 1.0, it would be what is measured."""
+    took_ms: dict[str, float]
+    """The latency of each payment of the timed seconds, by its id."""
 
 
 class Tally:
@@ -51,6 +53,7 @@ class Tally:
         self.opens_at = opens_at
         self.closes_at = closes_at
         self.latencies: list[float] = []
+        self.took: dict[bytes, float] = {}
         self.ids: list[bytes] = []
         self.wrong: list[str] = []
         self.answered = 0
@@ -122,10 +125,13 @@ class Connection(asyncio.Protocol):
             tally.wrong.append(answer[:SHOWN_MAX].decode("latin-1"))
         else:
             start = answer.find(b'"pi_', head) + 1
-            if start:
-                tally.ids.append(answer[start : answer.find(b'"', start)])
+            id = answer[start : answer.find(b'"', start)] if start else b""
+            if id:
+                tally.ids.append(id)
             if tally.opens_at <= now < tally.closes_at:
                 tally.latencies.append(now - self._sent_at)
+                if id:
+                    tally.took[id] = now - self._sent_at
         if now + self._pause >= tally.closes_at or len(tally.wrong) >= WRONG_MAX:
             self._finished = True
             self._transport.close()
@@ -187,6 +193,7 @@ def pressed_of(tallies: list[Tally], seconds: float, own_cpu: float = 0.0) -> Pr
         wrong=[text for tally in tallies for text in tally.wrong][:3],
         ids=[id.decode() for tally in tallies for id in tally.ids],
         own_cpu=own_cpu,
+        took_ms={id.decode(): 1000 * took for tally in tallies for id, took in tally.took.items()},
     )
 
 
