@@ -97,7 +97,7 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
         processes = settings.workers or workers.by_cores()
         if processes > 1 and visitor is None:
-            siblings = Siblings()
+            siblings = Siblings(processes)
 
             def work(number: int, link: workers.SupervisorLink) -> None:
                 siblings.begin(number)

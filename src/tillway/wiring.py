@@ -98,6 +98,12 @@ class Running(msgspec.Struct):
         self.uses.start()
         self.api.request_log.start()
         self.webhooks.tries.start()
+        if self.api.siblings is not None:
+            self.api.siblings.write_when_asked(self._write_logs)
+
+    async def _write_logs(self) -> None:
+        await self.api.request_log.flush()
+        await self.webhooks.tries.flush()
 
     def keep_settings_fresh(self) -> None:
         """Read settings in use again from now on, before they expire."""
@@ -115,6 +121,8 @@ class Running(msgspec.Struct):
         await self.runner.stop(within_seconds=within_seconds)
         await self.api.request_log.close()
         await self.webhooks.tries.close()
+        if self.api.siblings is not None:
+            self.api.siblings.leave()
         if self.fresh is not None:
             await self.fresh.close()
         if self.api.counts is not None:
@@ -490,6 +498,9 @@ def _api_of(
     tells_addresses = settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries, tells_addresses)
     api.counts = counts
+    for written in (request_log, platform.webhooks.tries):
+        written.has_other_servers = bool(settings.store)
+        written.ask_siblings = None if siblings is None else siblings.ask_to_write
     if siblings is not None:
         api.siblings, engine = siblings, platform.engine
         connections.marks_of = siblings.marks_of

@@ -422,34 +422,45 @@ def test_a_caller_cannot_tell_which_of_two_processes_answers(tmp_path: Path) -> 
         assert server.stop() == 0
 
 
-def test_a_caller_hears_the_outcome_of_a_payment_that_is_sent_again(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def three_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TillwayServer]:
+    """A server of three processes on one file. Each call is a connection of its own, mostly at another process."""
+    data_dir = tmp_path_factory.mktemp("three") / "data"
+    server = TillwayServer(data_dir, init(data_dir, ""), ["--workers", "3"])
+    yield server
+    assert server.stop() == 0, "".join(server.log)
+
+
+def pay_at_once(server: TillwayServer, number: int, rule: dict[str, Any]) -> set[str]:
+    """The statuses of so many payments under a fault; `declined` for those that failed."""
+    assert server.call("POST", "/ops/v1/simulator", {"faults": {"rules": [rule]}})[0] == 200
+    with concurrent.futures.ThreadPoolExecutor(number) as pool:
+        answers = pool.map(lambda _: server.call("POST", "/v1/payment_intents", PAYMENT), range(number))
+        return {answer.get("status", "declined") for _, answer in answers}
+
+
+def test_a_caller_hears_the_outcome_of_a_payment_that_is_sent_again(three_processes: TillwayServer) -> None:
     """Another process could take over between two sends, and its caller was answered `processing`."""
-    server = TillwayServer(tmp_path / "data", init(tmp_path / "data", ""), ["--workers", "3"])
-    refusals = {"rules": [{"fault": "refuse", "operation": "authorize", "times": 40}]}
-    try:
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            for _ in range(2):
-                assert server.call("POST", "/ops/v1/simulator", {"faults": refusals})[0] == 200
-                answers = list(pool.map(lambda _: server.call("POST", "/v1/payment_intents", PAYMENT), range(8)))
-                # Six refusals of one payment decline it.
-                assert {answer.get("status", "declined") for _, answer in answers} <= {"succeeded", "declined"}
-    finally:
-        assert server.stop() == 0
+    refusals = {"fault": "refuse", "operation": "authorize", "times": 40}
+    for _ in range(2):
+        # Six refusals of one payment decline it.
+        assert pay_at_once(three_processes, 8, refusals) <= {"succeeded", "declined"}
 
 
-def test_every_payment_meets_one_of_as_many_faults(tmp_path: Path) -> None:
+def test_every_payment_meets_one_of_as_many_faults(three_processes: TillwayServer) -> None:
     """A payment that gave up drawing met none, and another one met two, whose caller was answered `processing`."""
-    server = TillwayServer(tmp_path / "data", init(tmp_path / "data", ""), ["--workers", "3"])
-    lost = {"rules": [{"fault": "lose_request", "operation": "authorize", "times": 24}]}
-    try:
-        with concurrent.futures.ThreadPoolExecutor(24) as pool:
-            for _ in range(2):
-                assert server.call("POST", "/ops/v1/simulator", {"faults": lost})[0] == 200
-                answers = list(pool.map(lambda _: server.call("POST", "/v1/payment_intents", PAYMENT), range(24)))
-                assert {answer.get("status") for _, answer in answers} == {"succeeded"}
-                assert server.call("GET", "/ops/v1/simulator")[1]["faults"]["rules"] == []
-    finally:
-        assert server.stop() == 0
+    for _ in range(2):
+        assert pay_at_once(three_processes, 24, {"fault": "lose_request", "times": 24}) == {"succeeded"}
+        assert three_processes.call("GET", "/ops/v1/simulator")[1]["faults"]["rules"] == []
+
+
+def test_every_process_has_a_request_in_its_list_at_once(three_processes: TillwayServer) -> None:
+    """It waits in the memory of the process that answered it, which writes it down when another one asks."""
+    for number in range(12):
+        key = f"listed-{number}"
+        three_processes.call("POST", "/v1/customers", {"name": "Ada"}, idempotency_key=key)
+        _, listed = three_processes.call("GET", "/ops/v1/requests?path=/v1/customers&limit=20")
+        assert key in [request["idempotency_key"] for request in listed["data"]]
 
 
 def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:

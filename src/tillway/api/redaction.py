@@ -27,6 +27,6 @@ async def redact_payment(call: Call) -> Answer:
 
 async def _with_requests(call: Call, done: redaction.Redaction) -> dict[str, Any]:
     """The document of a redaction, after the request log is redacted too."""
-    await call.platform.request_log.flush()
+    await call.platform.request_log.catch_up(servers=True)
     done.requests = await hide_requests(call.platform.store, call.caller.scope_key, done.mentions)
     return done.document()

@@ -37,7 +37,7 @@ async def list_requests(call: Call) -> Answer:
     `text` selects those with this text in the path, the idempotency key, the error or the value of a parameter, which
     is then `found`.
     """
-    await call.platform.request_log.flush()
+    await call.platform.request_log.catch_up()
     keep, text = _keep(call.params), call.params.get("text")
     if text is None:
         return await log_page(call, WRITTEN, "request", keep, lambda one: _document(call, one.line), URL)
@@ -56,7 +56,7 @@ async def list_requests(call: Call) -> Answer:
 @route("GET", "/ops/v1/requests/{id}", returns="request")
 async def retrieve(call: Call) -> Answer:
     """Retrieve a request by the id in its answer's header `Request-Id`, with its redacted bodies."""
-    await call.platform.request_log.flush()
+    await call.platform.request_log.catch_up()
     place = await place_of(call, WRITTEN, "request", call.id, "id")
     query, body, answer = unpack_bodies(place.batch)[place.number]
     shown = _document(call, place.line.line)

@@ -54,7 +54,7 @@ async def list_deliveries(call: Call) -> Answer:
     """
     if call.params.get("status") == "pending":
         return await _pending(call)
-    await call.platform.webhooks.tries.flush()
+    await call.platform.webhooks.tries.catch_up()
     keep = _keep(call.params)
     return await log_page(call, WRITTEN, "webhook delivery", keep, lambda one: _document(call, one), URL)
 
@@ -93,7 +93,7 @@ def _backlog_of(id: str, endpoint: WebhookEndpoint | None, waiting: list[Deliver
 @route("GET", "/ops/v1/webhook_deliveries/{id}", returns="webhook_delivery")
 async def retrieve(call: Call) -> Answer:
     """Retrieve one try, with its event rendered anew as the body of the request."""
-    await call.platform.webhooks.tries.flush()
+    await call.platform.webhooks.tries.catch_up()
     load = call.platform.engine.load(call.caller.scope_key)
     waiting = await load.maybe(Delivery, call.id)
     if waiting is not None:
@@ -109,7 +109,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/ops/v1/webhook_deliveries/{id}/resend", returns="event")
 async def resend(call: Call) -> Answer:
     """Send the event of a try again, to the same webhook endpoint."""
-    await call.platform.webhooks.tries.flush()
+    await call.platform.webhooks.tries.catch_up()
     waiting = await call.platform.engine.load(call.caller.scope_key).maybe(Delivery, call.id)
     one = waiting or await _find(call)
     return await call.platform.webhooks.resend(call.caller, one.event, one.endpoint)

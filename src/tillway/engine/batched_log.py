@@ -6,7 +6,7 @@ drops lines and says how many; a process that is killed loses its last second.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -82,6 +82,10 @@ class BatchedLog(Generic[Line]):
         self._dropped = 0
         self._last_us = 0
         self._flushing = asyncio.Lock()
+        self.ask_siblings: Callable[[], Awaitable[None]] | None = None
+        """Has the other processes of the server write their lines down."""
+        self.has_other_servers = False
+        """Whether lines may wait in another server on the store, which cannot be asked."""
         self._loop = Repeating(f"log of {self.prefix}", self.flush, EVERY_SECONDS)
 
     @property
@@ -110,8 +114,18 @@ class BatchedLog(Generic[Line]):
             await self._loop.stop()
             await self.flush()
 
+    async def catch_up(self, *, servers: bool = False) -> None:
+        """Write down all lines that wait, in every process of the server; with `servers`, wait until other servers on
+        the store have done so by themselves."""
+        await self.flush()
+        if servers and self.has_other_servers:
+            await asyncio.sleep(2 * EVERY_SECONDS)
+        elif self.ask_siblings is not None:
+            await self.ask_siblings()
+
     async def flush(self) -> None:
-        """Write down all lines that wait. Lines that the store does not take are lost, and counted in the log."""
+        """Write down all lines that wait in this process. Those that the store does not take are lost, and counted in
+        the log."""
         async with self._flushing:
             waiting, self._waiting, self._bytes = self._waiting, [], 0
             dropped, self._dropped = self._dropped, 0

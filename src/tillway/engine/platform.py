@@ -32,8 +32,8 @@ class KeyCache(Protocol):
 
 
 class RequestLogWriter(Protocol):
-    async def flush(self) -> None:
-        """Write down the requests that wait in this process."""
+    async def catch_up(self, *, servers: bool = False) -> None:
+        """Write down the requests that wait in every process of the server, and, with `servers`, of others."""
 
 
 class CommandFailed(Exception):

@@ -39,7 +39,7 @@ async def webhooks_of(platform: Platform, load: Load, trail: Sequence[AuditEntry
     events = {one.id: one for one in await with_own_rows(load.store, load.scope_key, made) if one.deliveries}
     if not events:
         return []
-    await platform.webhooks.tries.flush()
+    await platform.webhooks.tries.catch_up()
     waiting: dict[Place, Delivery] = {}
     for event in events.values():
         for one in await platform.webhooks.open_deliveries(load.scope_key, event):
