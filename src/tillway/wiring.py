@@ -466,7 +466,7 @@ def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, r
         from tillway.web.dashboard.app import Dashboard
         from tillway.web.dashboard.identity_provider import IdentityProvider
 
-        return Dashboard(
+        dashboard = Dashboard(
             platform,
             api.answer,
             base_url,
@@ -477,6 +477,9 @@ def _pages(settings: Settings, platform: Platform, api: Api, keyring: Keys, *, r
             idle_seconds=settings.session_idle_minutes * 60,
             refreshes=refreshes,
         )
+        if api.siblings is not None:
+            api.siblings.on_change.append(dashboard.drop)
+        return dashboard
 
     return late.LatePages("/dashboard", build) if late.are_left() else build()
 
@@ -504,7 +507,7 @@ def _api_of(
     if siblings is not None:
         api.siblings, engine = siblings, platform.engine
         connections.marks_of = siblings.marks_of
-        siblings.on_change = partial(_drop_settings, authenticator, connections, engine, free)
+        siblings.on_change.append(partial(_drop_settings, authenticator, connections, engine, free))
         authenticator.tell = connections.tell = engine.tell_siblings = siblings.tell_change
     return api
 

@@ -1,6 +1,8 @@
 """The same server on every store: what a merchant does, and what happens when a process, or the database, dies."""
 
+import asyncio
 import concurrent.futures
+import http.client
 import http.server
 import itertools
 import json
@@ -12,11 +14,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import stripe
+from dashboard_visitor import Visitor, text
 from sdk_shop import until
-from tillway_server import ENVIRONMENT, TillwayServer, tillway, tillway_json
+from tillway_server import ENVIRONMENT, TillwayServer, invoked, tillway, tillway_json
 
 from tillway.cli.installation import create
 from tillway.crash import ministack
@@ -24,6 +28,7 @@ from tillway.crash.postgres_server import PostgresServer, fresh, own_server
 from tillway.settings import Settings
 from tillway.store.dynamodb import SCHEMA_VERSION as ON_DYNAMODB
 from tillway.store.postgres import SCHEMA_VERSION as ON_POSTGRESQL
+from tillway.testing.in_process import Answer
 
 PAYMENT: Any = {
     "amount": 4200,
@@ -461,6 +466,40 @@ def test_every_process_has_a_request_in_its_list_at_once(three_processes: Tillwa
         three_processes.call("POST", "/v1/customers", {"name": "Ada"}, idempotency_key=key)
         _, listed = three_processes.call("GET", "/ops/v1/requests?path=/v1/customers&limit=20")
         assert key in [request["idempotency_key"] for request in listed["data"]]
+
+
+class OverHttp:
+    """In place of an application in this process: each request is a connection of its own."""
+
+    def __init__(self, server: TillwayServer) -> None:
+        self.server = server
+
+    async def send(self, method: str, path: str, *, query: str, body: bytes, content_type: str, headers: Any) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        address = f"{path}?{query}" if query else path
+        connection.request(method, address, body, {"content-type": content_type, **headers})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+
+
+async def test_every_process_counts_anew_after_a_form(three_processes: TillwayServer) -> None:
+    """Each keeps for ten seconds how many disputes need a person."""
+    server, where = three_processes, ("--data-dir", three_processes.data_dir)
+    added = await asyncio.to_thread(invoked, "operators", "add", "Mara", "--role", "admin", *where)
+    address = (await asyncio.to_thread(invoked, "operators", "sign-in", "Mara", *where)).stdout.strip()
+    visitor = Visitor(OverHttp(server))  # type: ignore[arg-type]  # It only sends.
+    assert added.returncode == 0 and (await visitor.post(urlsplit(address).path)).status == 303
+    assert server.call("POST", "/v1/payment_intents", {**PAYMENT, "payment_method": "pm_card_createDispute"})[0] == 200
+    [dispute] = server.call("GET", "/v1/disputes")[1]["data"]
+    action = f"/dashboard/disputes/{dispute['id']}/give-in"
+    for _ in range(9):
+        page = await visitor.get(action)
+        assert "1 need you" in text(page)
+    assert (await visitor.submit(page, action, {"reason": "They are right"})).status == 303
+    for _ in range(9):
+        assert "need you" not in text(await visitor.get("/dashboard/disputes"))
 
 
 def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ class Siblings:
         self._counts = memoryview(self._changes).cast("Q")
         self._seen = bytes(self._changes[:])
         self._number = 0
-        self.on_change: Callable[[], None] = tell_nobody
-        """Drops the settings that this process knows."""
+        self.on_change: list[Callable[[], None]] = []
+        """Drop what this process knows that another one may have changed."""
         self.names = memoryview(mmap.mmap(-1, SLOTS * _WORD)).cast("q")
         self.times = memoryview(mmap.mmap(-1, SLOTS * _WORD)).cast("d")
         self._marked = memoryview(mmap.mmap(-1, MARKED_MAX * _WORD)).cast("q")
@@ -149,11 +149,12 @@ class Siblings:
         return own_marks()
 
     def look(self) -> None:
-        """Call `on_change` if another process has told a change since the last look."""
+        """Call those of `on_change` if another process has told a change since the last look."""
         now = self._changes[:]
         if now != self._seen:
             self._seen = now
-            self.on_change()
+            for drop in self.on_change:
+                drop()
 
 
 class SharedTimes:

@@ -197,10 +197,10 @@ class Dashboard:
             await sign_ins.note_use(self._platform.engine, signed.session)
         if request.method == "POST" and inner == "/sign-out":
             await sign_ins.end_session(self._platform.engine, signed, signed.session.id, request.client_ip)
-            self._kept.forget(token)
+            self._forget_pages(token)
             return self._redirect(f"{BASE}/sign-in", self._cookie_header("", 0)), f"{BASE}/sign-out"
         if request.method == "POST" and inner == "/merchant":
-            self._kept.forget(token)
+            self._forget_pages(token)
         methods, visit.ids = self._pages.find(inner)
         chosen = methods.get("GET" if request.method == "HEAD" else request.method)
         pattern = f"{BASE}{chosen.path}" if chosen is not None else f"{BASE}/*"
@@ -215,6 +215,7 @@ class Dashboard:
             reply = await self._refused(visit, refused, chosen.place if chosen is not None else "")
         if request.method == "POST":
             self._badges.forget(visit)
+            self._platform.engine.tell_siblings()
         if isinstance(reply, Shown):
             visit.frame = await self._badges.of(visit)
         response = self._reply(visit, chosen, reply)
@@ -224,6 +225,16 @@ class Dashboard:
         if request.method == "GET" and isinstance(reply, Shown) and reply.status == 200:
             self._kept.keep(visit.token, _address_of(request), response.body, visit.now)
         return response, pattern
+
+    def drop(self) -> None:
+        """Drop the numbers and pages of this process: an operator has done something, or signed out, at another."""
+        self._badges.drop()
+        self._kept.drop()
+
+    def _forget_pages(self, token: str) -> None:
+        """Drop the pages of a session that has ended, in every process."""
+        self._kept.forget(token)
+        self._platform.engine.tell_siblings()
 
     async def _begin(
         self, request: Request, form: dict[str, list[str]], token: str, signed: SignedIn, mode: Mode
@@ -421,7 +432,7 @@ class Dashboard:
         """Send the browser on with its new session. The one that it had before ends: a proof gives a new one."""
         token, before = await self._session(request)
         if before is not None:
-            self._kept.forget(token)
+            self._forget_pages(token)
             address = request.client_ip
             await sign_ins.end_session(self._platform.engine, before, before.session.id, address)
         return self._redirect(onward, *headers, self._cookie_header(opened, SESSION_SECONDS))

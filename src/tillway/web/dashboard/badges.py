@@ -37,6 +37,10 @@ class Badges:
         """Count anew for the next page: an operator has done something."""
         self._kept.pop(_place(visit), None)
 
+    def drop(self) -> None:
+        """The same for every merchant."""
+        self._kept.clear()
+
 
 def _place(visit: Visit) -> tuple[str, str]:
     return visit.account.id, visit.mode

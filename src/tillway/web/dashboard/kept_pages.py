@@ -43,6 +43,10 @@ class KeptPages:
         for key in [key for key in self._pages if key[0] == digest]:
             del self._pages[key]
 
+    def drop(self) -> None:
+        """Drop every page of every session."""
+        self._pages.clear()
+
     def find(self, token: str, address: str, now: int) -> tuple[bytes, int] | None:
         """The page that a session was last shown at an address, and the epoch second of that; None if it is too old or
         there is none."""
