@@ -42,6 +42,7 @@ PROMISES = (
     "test_a_task_is_what_its_last_write_says",
     "test_a_task_is_claimed_when_it_is_due",
     "test_no_update_is_lost",
+    "test_a_write_that_must_be_the_first_in_a_partition",
 )
 
 
@@ -58,12 +59,18 @@ async def first_broken(contract: StoreContract) -> str | None:
 STATEMENTS = {
     "whole": ("", "", None),
     "ignores versions": ("WHERE coalesce(held.version, 0) <> w.version", "WHERE false", PROMISES[0]),
-    "tears commits": ("WHERE w.c NOT IN (SELECT c FROM bad)", "WHERE w.key NOT IN (SELECT key FROM bad)", PROMISES[1]),
+    "tears commits": (
+        "w.c NOT IN (SELECT c FROM moved UNION ALL SELECT c FROM taken)",
+        "w.key NOT IN (SELECT key FROM moved UNION ALL SELECT key FROM taken)",
+        PROMISES[1],
+    ),
     "leaves terms behind": (
         "WHERE t.partition = o.partition",
         "WHERE false AND t.partition = o.partition",
         PROMISES[2],
     ),
+    "lets anyone be the first": ("w.first_in IS NOT NULL AND", "false AND", PROMISES[6]),
+    "asks in one index only": ("OR w.customer = w.first_in AND", "OR false AND", PROMISES[6]),
     "forgets tasks": ("queue = g.queue, due_at_ms = g.due_at_ms, ", "", PROMISES[3]),
 }
 

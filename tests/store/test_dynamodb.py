@@ -20,7 +20,18 @@ from tillway.installation import KEY_FILE
 from tillway.settings import Settings
 from tillway.store import dynamodb
 from tillway.store.dynamodb import QUEUE_SHARDS, SHARDS, TRIES_MAX, DynamoStore, inspect, migrate
-from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
+from tillway.store.port import (
+    ABSENT,
+    WRITES_MAX,
+    CommitUnknown,
+    Conflict,
+    NotFirst,
+    Row,
+    Store,
+    StoreUnfit,
+    Unavailable,
+    Write,
+)
 from tillway.testing.in_process import InProcessApp, MovedClock
 from tillway.testing.store_contract import StoreContract
 from tillway.vault.keyring import Keyring
@@ -233,40 +244,46 @@ async def test_entries_that_are_there_are_not_paid_for_again(store: FaultyDynamo
 REFERENCE = f"{'m' * 16}t@{'f' * 18}"
 
 
-def of_reference(version: int = ABSENT, key: str = "m/pi_1") -> list[Write]:
-    return [Write(key, version, b"x", (("kind", REFERENCE),)), Write(f"{key}x", version, b"y")]
+def of_reference(key: str = "m/pi_1", *, asks: bool = True, index: str = "kind", tail: str = "") -> list[Write]:
+    """The writes of a new payment with that reference."""
+    place = REFERENCE + tail
+    return [
+        Write(key, ABSENT, b"x", ((index, place),), first_in=place if asks else None),
+        Write(f"{key}x", ABSENT, b"y"),
+    ]
 
 
 async def test_a_reference_is_asked_for_and_entered_in_one_request(store: FaultyDynamo) -> None:
     other, before = await opened(store.url), store.client.requests
-    assert await store.enter("kind", REFERENCE, "m/pi_1")
     await store.commit(of_reference())
-    assert store.client.requests - before == 2, "the entry was put again"
+    assert store.client.requests - before == 2, "one for the reference with its entry, one for the commit"
     for each in (store, other):
-        assert not await each.enter("kind", REFERENCE, "m/pi_2")
+        with pytest.raises(NotFirst):
+            await each.commit(of_reference("m/pi_2"))
         assert [row.key for row in await each.query("kind", REFERENCE)] == ["m/pi_1"]
-    assert await store.enter("customer", REFERENCE, "m/re_1"), "each index has its own"
+    await store.commit(of_reference("m/re_1", index="customer"))  # Each index has its own.
     await other.close()
 
 
 async def test_an_entry_without_a_record_takes_no_reference(store: FaultyDynamo) -> None:
     """A process died between the entry and its commit. The one that repeats the request stands beside it."""
-    assert await store.enter("kind", REFERENCE, "m/pi_0")
+    assert await store._enter("kind", REFERENCE, "m/pi_0")
     again = await opened(store.url)
-    assert await again.enter("kind", REFERENCE, "m/pi_1")
     await again.commit(of_reference())
     for each in (store, again):
-        assert not await each.enter("kind", REFERENCE, "m/pi_2")
+        with pytest.raises(NotFirst):
+            await each.commit(of_reference("m/pi_2"))
         assert [row.key for row in await each.query("kind", REFERENCE, limit=1)] == ["m/pi_1"]
     # The first one was only slow, and its commit had the other key: nothing of it is hidden either.
-    await store.commit(of_reference(key="m/pi_0"))
+    await store.commit(of_reference("m/pi_0", asks=False))
     assert [row.key for row in await again.query("kind", REFERENCE)] == ["m/pi_1", "m/pi_0"]
     await again.close()
 
 
 async def test_an_imported_reference_is_taken(store: FaultyDynamo) -> None:
-    await store.commit(of_reference())
-    assert not await store.enter("kind", REFERENCE, "m/pi_2")
+    await store.commit(of_reference(asks=False))
+    with pytest.raises(NotFirst):
+        await store.commit(of_reference("m/pi_2"))
     assert [row.key for row in await store.query("kind", REFERENCE)] == ["m/pi_1"]
 
 
@@ -310,8 +327,10 @@ async def test_a_table_of_the_schema_before_keeps_its_entries(store: FaultyDynam
         },
     )
     old = await opened(store.url)
-    await old.commit(of_reference())
-    assert not await old.enter("kind", REFERENCE, "m/pi_2") and await old.enter("kind", f"{REFERENCE}0", "m/pi_2")
+    await old.commit(of_reference(asks=False))
+    with pytest.raises(NotFirst):
+        await old.commit(of_reference("m/pi_2"))
+    await old.commit(of_reference("m/pi_2", tail="0"))
     items = await old._items(f"I#kind#{REFERENCE}", dynamodb._Span("", None, None), 10, "oldest")
     assert [item["sk"]["S"] for item in items] == ["m/pi_1"]
     assert await migrate(store.url) == 1 and all(finding.ok for finding in await inspect(store.url))

@@ -19,6 +19,7 @@ from tillway.store.port import (
     PAGE_MAX,
     CommitUnknown,
     Conflict,
+    NotFirst,
     Row,
     StoreUnfit,
     Unavailable,
@@ -179,6 +180,14 @@ async def test_what_comes_together_is_one_statement(store: PostgresStore) -> Non
     await asyncio.gather(*(store.commit([Write(f"a/{n:03}", ABSENT, b"x")]) for n in range(200)))
     assert store.commits == 200 and store.batches <= 3
     assert len(await store.query(None, "a/", limit=PAGE_MAX)) == 200
+
+
+async def test_one_of_those_that_come_together_is_the_first(store: PostgresStore) -> None:
+    place = (("kind", "k"),)
+    commits = [store.commit([Write(f"a/{n}", ABSENT, b"x", place, first_in="k")]) for n in range(10)]
+    answers = await asyncio.gather(*commits, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [type(None), *[NotFirst] * 9]
+    assert [row.key for row in await store.query("kind", "k")] == ["a/0"]
 
 
 async def test_commits_on_the_same_key_at_once_do_not_share_a_statement(store: PostgresStore) -> None:

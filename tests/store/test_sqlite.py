@@ -12,7 +12,18 @@ import pytest
 from sqlite_stores import FaultyStore, SqliteContract
 
 from tillway.store import sqlite
-from tillway.store.port import ABSENT, PAGE_MAX, Conflict, Row, StorageFull, Store, StoreUnfit, Unavailable, Write
+from tillway.store.port import (
+    ABSENT,
+    PAGE_MAX,
+    Conflict,
+    NotFirst,
+    Row,
+    StorageFull,
+    Store,
+    StoreUnfit,
+    Unavailable,
+    Write,
+)
 from tillway.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, inspect, migrate
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.store_contract import snapshot
@@ -279,7 +290,10 @@ async def test_commits_together_end_as_one_by_one(seed: int, tmp_path: Path) -> 
         gone = version != ABSENT and not lasts and chance.random() < 0.3
         index = tuple(("kind", f"k{chance.randrange(2)}") for _ in range(chance.random() < 0.2))
         terms = tuple(("term", f"t{n}") for n in range(chance.randrange(3)) if chance.random() < 0.2)
-        return Write(key, version, None if gone else b"%d" % count, () if gone else (*index, *terms))
+        # These partitions are always asked for. Others may be entered in the same batch, before or after.
+        first = f"first{chance.randrange(9)}" if not gone and chance.random() < 0.1 else None
+        index = (("kind", first),) if first is not None else index
+        return Write(key, version, None if gone else b"%d" % count, () if gone else (*index, *terms), first_in=first)
 
     for count in range(12):
         commits = [
@@ -299,6 +313,14 @@ async def test_commits_together_end_as_one_by_one(seed: int, tmp_path: Path) -> 
         versions = {row.key: row.version for row in rows}
     await together.close()
     await apart.close()
+
+
+async def test_one_of_those_that_arrive_together_is_the_first(store: FaultyStore) -> None:
+    place = (("kind", "k"),)
+    commits = [store.commit([Write(f"a/{n}", ABSENT, b"x", place, first_in="k")]) for n in range(10)]
+    answers = await asyncio.gather(*commits, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [type(None), *[NotFirst] * 9]
+    assert [row.key for row in await store.query("kind", "k")] == ["a/0"]
 
 
 async def test_a_cancelled_commit_leaves_the_others_alone(store: FaultyStore) -> None:

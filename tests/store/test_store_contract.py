@@ -9,7 +9,19 @@ from typing import Any, Literal, cast
 import pytest
 from sqlite_stores import FaultyStore, SqliteContract
 
-from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
+from tillway.store.port import (
+    ABSENT,
+    INDEXES,
+    WRITES_MAX,
+    CommitUnknown,
+    Conflict,
+    NotFirst,
+    Row,
+    Store,
+    Unavailable,
+    Waiting,
+    Write,
+)
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.store_contract import StoreContract, broken_promises
 
@@ -269,6 +281,22 @@ class LeavesTermsBehind(LeavesIndexEntriesBehind):
         return {entry for entry in old if entry[0] == "term"}
 
 
+class LetsAnyoneBeTheFirst(MemoryStore):
+    async def commit(self, writes: Sequence[Write]) -> None:
+        await super().commit([rewrite(write, first_in=None) for write in writes])
+
+
+class AsksInEveryIndex(MemoryStore):
+    """It asks for the partition in every index."""
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            for index in INDEXES:
+                if write.first_in is not None and await self.query(index, write.first_in, limit=1):
+                    raise NotFirst(write.first_in)
+        await super().commit(writes)
+
+
 class MixesIndexes(MemoryStore):
     async def query(self, index: str | None, partition: str, **page: Any) -> list[Row]:
         return await super().query(index and ("customer" if index == "parent" else index), partition, **page)
@@ -385,6 +413,9 @@ BROKEN_IN_MEMORY = [
     (LeavesIndexEntriesOfTheDead, "test_a_write_replaces_the_index_entries"),
     (LeavesTermsBehind, "test_a_write_replaces_the_index_entries"),
     (LeavesTermsBehind, "test_a_record_has_up_to_64_terms"),
+    (LetsAnyoneBeTheFirst, "test_a_write_that_must_be_the_first_in_a_partition"),
+    (LetsAnyoneBeTheFirst, "test_one_that_is_not_the_first_spares_its_neighbours"),
+    (AsksInEveryIndex, "test_a_write_that_must_be_the_first_in_a_partition"),
     (MixesIndexes, "test_each_index_has_partitions_of_its_own"),
     (EndsAPrefixTooLate, "test_a_prefix_ends_where_it_ends"),
     (CountsTheEndIn, "test_pages_in_both_orders"),

@@ -119,10 +119,12 @@ def the_attempt_is_never_deleted() -> AbstractContextManager[None]:
 def _in_a_commit_of_its_own(prefix: str) -> AbstractContextManager[None]:
     original = Engine._commit
 
-    async def twice(self: Engine, caller: Any, writes: Sequence[Write], completes: Any, began_ns: int) -> bool:
+    async def twice(
+        self: Engine, caller: Any, writes: Sequence[Write], completes: Any, began_ns: int, attempts: int = 0
+    ) -> bool:
         apart = [write for write in writes if f"/{prefix}_" in write.key]
         rest = [write for write in writes if write not in apart]
-        if rest and not await original(self, caller, rest, completes, began_ns):
+        if rest and not await original(self, caller, rest, completes, began_ns, attempts):
             return False
         return not apart or await original(self, caller, apart, completes, began_ns)
 

@@ -45,7 +45,7 @@ from tillway.store.codec import (
     with_all_entries,
     write_of,
 )
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, NotFirst, Row, StorageFull, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +166,6 @@ def _has_place(id: str) -> bool:
 
 Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 
-Enter = Callable[[str, str, str], Awaitable[bool]]
-"""`enter` of a store that has it (`store/dynamodb.py`): whether no record stands in that partition of an index; puts
-the entry of the record with that key, whose commit follows."""
-
 
 class Engine:
     """Runs decisions. Every change goes through `run`."""
@@ -178,7 +174,6 @@ class Engine:
         self, store: Store, clock: Clock, settings: Settings, render: Render, client_secrets: ClientSecrets
     ) -> None:
         self.store = store
-        self._enter: Enter | None = getattr(store, "enter", None)
         self.clock = clock
         self.settings = settings
         self.render = render
@@ -271,9 +266,13 @@ class Engine:
             if completes is None and (caller.expects or self.time.trouble or self.restores.reason):
                 self._check_new(caller, load, changes)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
-            if attempts and completes is None and await self._are_taken(caller, load, attempts):
-                caller.attempts_begun += len(attempts)
-                continue
+            firsts: list[tuple[int, str]] = []
+            if attempts and completes is None:
+                firsts = _first_references(load, changes, attempts)
+                more = caller.named or len(firsts) < len(attempts)
+                if more and await self._are_taken(caller, load, changes, attempts, firsts):
+                    caller.attempts_begun += len(attempts)
+                    continue
             # No caller waits for an attempt that is due later: the answer goes out now.
             under_way = attempts and not final and _are_under_way(attempts)
             status, body = 0, b""
@@ -291,13 +290,13 @@ class Engine:
                 await self._read_rest(load, changes)
             writes, queues, born = self._writes(caller, load, changes, attempts, held, at)
             if writes:
+                _ask_to_be_first(writes, firsts, 0 if held is None else 1)
                 committed = False
                 try:
-                    committed = await self._commit(caller, writes, completes, began_ns)
+                    committed = await self._commit(caller, writes, completes, began_ns, len(attempts))
                 finally:
                     self.audited.add(caller.scope_key)  # Also where the outcome is unknown.
-                    if born is not None:
-                        self._begin(caller.scope_key, born, committed)
+                    self._begin(caller.scope_key, born, committed)
                 if not committed:
                     continue
             if queues and self.on_tasks is not None:
@@ -351,33 +350,40 @@ class Engine:
                 attempts += (msgspec.structs.replace(task, due_at_ms=until_ms) if task.due_at_ms == 0 else task,)
         return attempts
 
-    async def _are_taken(self, caller: Caller, load: Load, attempts: tuple[Attempt, ...]) -> bool:
+    async def _are_taken(
+        self,
+        caller: Caller,
+        load: Load,
+        changes: Changes[Record | None],
+        attempts: tuple[Attempt, ...],
+        firsts: list[tuple[int, str]],
+    ) -> bool:
         """Whether an earlier request has begun an attempt with one of the references of these new ones: its key is
         used anew after the 24 hours of an idempotency record; or, before a restore, a later try by the same name was
-        performed."""
+        performed. The commit itself asks about `firsts` (see `_first_references`), to which this adds."""
         if caller.named and self.restores.was_followed(caller.scope_key, attempts, caller.references(len(attempts))):
             return True
         for attempt in attempts:
-            if attempt.reference and attempt.id not in load.seen:
-                subject = load.seen.get(attempt.subject, NOWHERE)[1]
-                if attempt.reference in getattr(subject, "references", ()):
+            if not attempt.reference or attempt.id in load.seen:
+                continue
+            subject = load.seen.get(attempt.subject, NOWHERE)[1]
+            known = getattr(subject, "references", ())
+            if attempt.reference in known:
+                return True
+            partition, place = by_reference(load.scope_key, attempt.reference), _place_of_subject(attempt, changes)
+            if place is None or known:
+                # A request about a payment that is there may have the first reference of another payment: the ids in
+                # it are no part of the reference.
+                if await self.store.query(REFERENCE_INDEXES.get(attempt.kind, "kind"), partition, limit=1):
                     return True
-                # A request that makes a new record has the first reference of that. One about a payment that is there
-                # may have any of another payment's: the ids in it are no part of the reference.
-                first = REFERENCE_INDEXES.get(attempt.kind, "kind")
-                partition = by_reference(load.scope_key, attempt.reference)
-                if self._enter is not None and attempt.kind != "verify" and not getattr(subject, "references", ()):
-                    # The record will have its first entry there: such a store asks and writes it at the same time.
-                    if not await self._enter(first, partition, f"{load.scope_key}/{attempt.subject}"):
-                        return True
-                elif await self.store.query(first, partition, limit=1):
-                    return True
-                if subject is not None and await self.store.query("term", partition, limit=1):
-                    return True
-                # A payment forgets references between its first and its latest; what they named is kept.
-                forgotten = f"{load.scope_key}/{settled_id(attempt.reference)}"
-                if subject is not None and await self.store.get(forgotten) is not None:
-                    return True
+            elif subject is not None:
+                firsts.append((place, partition))
+            if subject is not None and await self.store.query("term", partition, limit=1):
+                return True
+            # A payment forgets references between its first and its latest; what they named is kept.
+            forgotten = f"{load.scope_key}/{settled_id(attempt.reference)}"
+            if subject is not None and await self.store.get(forgotten) is not None:
+                return True
         return False
 
     async def _answer(
@@ -396,8 +402,11 @@ class Engine:
             plain = msgspec.structs.replace(caller, expand=())
             return await self.render(plain, view, changes.result, changes.refusal)
 
-    async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None, began_ns: int) -> bool:
-        """Whether the writes are durable. False if a record had changed: decide again.
+    async def _commit(
+        self, caller: Caller, writes: Sequence[Write], completes: str | None, began_ns: int, attempts: int = 0
+    ) -> bool:
+        """Whether the writes are durable. False if a record had changed, or the reference of one of `attempts` is
+        taken: decide again.
 
         A decision that began COMMIT_SECONDS_MAX ago is given up: its ids lie in a time that other processes treat as
         complete.
@@ -423,7 +432,9 @@ class Engine:
             except Conflict as conflict:
                 if doubted:
                     return await self._read_back(writes) == "happened"
-                if (
+                if isinstance(conflict, NotFirst):
+                    caller.attempts_begun += attempts
+                elif (
                     completes is None
                     and caller.idempotency is not None
                     and conflict.key.endswith(caller.idempotency[0])
@@ -560,10 +571,10 @@ class Engine:
             ],
         )
 
-    def _begin(self, scope: str, born: Born, committed: bool) -> None:
+    def _begin(self, scope: str, born: Born | None, committed: bool) -> None:
         """Give the reserved places back, and begin the deliveries of a commit that is durable."""
-        if self.places is None:
-            return  # The runner has stopped meanwhile: another process finds them.
+        if born is None or self.places is None:
+            return  # There are none; or the runner has stopped meanwhile, and another process finds them.
         self.places.release(scope, len(born.deliveries))
         if committed:
             self.places.begin(born)
@@ -751,6 +762,35 @@ def _refuse_new_money(changes: Changes[Any], trouble: str) -> None:
         isinstance(record, Entry) for record in changes.records
     ):
         raise Refused("clock_off", f"This server's clock cannot be trusted ({trouble}), so it begins no payments.")
+
+
+def _place_of_subject(attempt: Attempt, changes: Changes[Any]) -> int | None:
+    """The place of an attempt's subject among the written records, if it can have an entry of its reference there."""
+    if attempt.kind != "verify":
+        for place, record in enumerate(changes.records):
+            if record.id == attempt.subject:
+                return place
+    return None
+
+
+def _first_references(load: Load, changes: Changes[Any], attempts: tuple[Attempt, ...]) -> list[tuple[int, str]]:
+    """For attempts whose subject is new: the place of that among the written records, and the partition of its first
+    reference. No other record may stand there: its request was an earlier one."""
+    firsts: list[tuple[int, str]] = []
+    for attempt in attempts:
+        if attempt.reference and attempt.subject not in load.seen:
+            place = _place_of_subject(attempt, changes)
+            if place is not None:
+                firsts.append((place, by_reference(load.scope_key, attempt.reference)))
+    return firsts
+
+
+def _ask_to_be_first(writes: list[Write], firsts: Sequence[tuple[int, str]], start: int) -> None:
+    """Let the commit conflict where a record stands in one of these partitions; the writes of the decision's records
+    begin at `start`."""
+    for place, partition in firsts:
+        at = start + place
+        writes[at] = msgspec.structs.replace(writes[at], first_in=partition)
 
 
 def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouched", "moved on", "gone"]:

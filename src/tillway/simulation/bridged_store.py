@@ -27,12 +27,6 @@ class BridgedStore:
         self._thread = threading.Thread(target=self._loop.run_forever, name="bridged store", daemon=True)
         self._thread.start()
         self.inner = self._do(open())
-        if hasattr(self.inner, "enter"):  # Only some stores have it.
-            self.enter = self._enter
-
-    async def _enter(self, index: str, partition: str, key: str) -> bool:
-        entered: bool = self._do(self.inner.enter(index, partition, key))  # type: ignore[attr-defined]  # See above.
-        return entered
 
     def _do(self, call: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result(ANSWERS_WITHIN_SECONDS)

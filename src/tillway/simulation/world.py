@@ -786,13 +786,6 @@ class _ProcessStore:
         self._process = process
         self._world = process.world
         self._store = process.world.store
-        self.enter = self._enter if hasattr(self._store, "enter") else None
-
-    async def _enter(self, index: str, partition: str, key: str) -> bool:
-        await self._reach()
-        entered: bool = await self._store.enter(index, partition, key)  # type: ignore[attr-defined]  # See above.
-        await self._process.point("after an entry")
-        return entered
 
     async def _reach(self) -> None:
         await self._process.pause()

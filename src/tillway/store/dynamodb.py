@@ -41,11 +41,13 @@ from tillway.store.port import (
     CommitUnknown,
     Conflict,
     Finding,
+    NotFirst,
     Row,
     StoreUnfit,
     Unavailable,
     Waiting,
     Write,
+    index_of_first,
     prefix_end,
 )
 from tillway.store.read_ahead import Place, ReadAhead
@@ -406,20 +408,24 @@ class DynamoStore:
 
     # Writing.
 
-    async def enter(self, index: str, partition: str, key: str) -> bool:
-        """Whether no record stands under a reference in that index; the entry for `key` is put at the same time. The
-        commit that makes the record, or gives it the reference, has to follow.
+    async def _enter(self, index: str, partition: str, key: str) -> bool:
+        """Whether no record stands in a partition of that index. If it is that of a reference, the entry for `key` is
+        put at the same time. The commit that makes the record, or gives it the entry, has to follow.
 
         One conditional write asks and puts. Where it fails, the entry may be left over from a commit that never came:
         then the records decide, and the commit puts an entry beside it.
         """
-        assert is_reference(partition), partition
-        if self._has_first_entries and await self._put_first(index, partition, key):
+        kept_first = self._has_first_entries and _has_first(index, partition)
+        if kept_first and await self._put_first(index, partition, key):
             if len(self._entered) >= REMEMBERED_MAX:
                 self._entered.clear()
             self._entered[index, partition] = key
             return True
         return not await self.query(index, partition, limit=1)
+
+    async def _enter_first(self, write: Write, partition: str) -> None:
+        if not await self._enter(index_of_first(write), partition, write.key):
+            raise NotFirst(partition)
 
     async def _put_first(self, index: str, partition: str, key: str) -> bool:
         """Put the first entry of a reference. False if there is one."""
@@ -436,6 +442,9 @@ class DynamoStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         assert 1 <= len(writes) <= WRITES_MAX
         assert len(set(map(_write_key, writes))) == len(writes), "a key stands twice in one commit"
+        for write in writes:
+            if write.first_in is not None:
+                await self._run_tracked(self._enter_first(write, write.first_in))
         actions, before, after = [], [], []
         for write in writes:
             action, ahead, behind = self._action(write)
@@ -633,7 +642,7 @@ class DynamoStore:
         await asyncio.gather(*(self._put_batch(items[start : start + size]) for start in range(0, len(items), size)))
 
     async def _put_firsts(self, items: list[Item]) -> None:
-        """Put the first entries of references that were written without `enter`, as by an import."""
+        """Put the first entries of references that were not asked for, as by an import."""
         places = [(*item["pk"]["S"].split("#", 2)[1:], item["sk"]["S"]) for item in items]
         await asyncio.gather(*(self._put_first(*place) for place in places if _has_first(*place[:2])))
 

@@ -40,6 +40,8 @@ class Write(msgspec.Struct, frozen=True, gc=False):
     `expires_at` (epoch seconds): from then on the record is as good as absent, though it may still lie in the store.
     `get` and `query` do not know the time and still return it: the reader ignores an expired record, and overwrites it
     at the version that it saw. `claim`, which knows the time, never hands it out.
+    `first_in`: the partition of one of the entries in `index`, in which no record, nor this one, may have an entry yet.
+    A record that is written at the same moment by another process may be missed.
     """
 
     key: str
@@ -49,6 +51,7 @@ class Write(msgspec.Struct, frozen=True, gc=False):
     queue: str | None = None
     due_at_ms: int | None = None
     expires_at: int | None = None
+    first_in: str | None = None
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +62,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 INDEXES = ("customer", "parent", "kind", "term")
 """The secondary indexes. A record stands at most once in each of the first three, and in `term` up to 64 times."""
+
+
+def index_of_first(write: Write) -> str:
+    """The name of the index in which `write` must be the first of its partition."""
+    for index, partition in write.index:
+        if partition == write.first_in:
+            return index
+    raise AssertionError(f"{write.key} has no entry in {write.first_in}")
 
 
 def prefix_end(prefix: str) -> str | None:
@@ -85,6 +96,10 @@ class Conflict(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
+
+
+class NotFirst(Conflict):
+    """A record stands in the partition `key`, in which a write should be the first."""
 
 
 class CommitUnknown(Exception):
@@ -156,8 +171,9 @@ class Store(Reads, Protocol):
     async def commit(self, writes: Sequence[Write]) -> None:
         """All of `writes` (1 to WRITES_MAX, no key twice) or nothing; durable on return.
 
-        Raises `Conflict` where a version moved, `CommitUnknown` where the outcome cannot be known, `Unavailable` where
-        certainly nothing was written (`StorageFull` and `StorageReadOnly` where that is why). A caller that is
+        Raises `Conflict` where a version moved, `NotFirst` where a write is not the first in its partition (either of
+        them where both hold), `CommitUnknown` where the outcome cannot be known, `Unavailable` where certainly nothing
+        was written (`StorageFull` and `StorageReadOnly` where that is why). A caller that is
         cancelled while it waits does not know the outcome either.
         """
 

@@ -31,6 +31,7 @@ from tillway.store.port import (
     CommitUnknown,
     Conflict,
     Finding,
+    NotFirst,
     Row,
     StorageFull,
     StorageReadOnly,
@@ -38,6 +39,7 @@ from tillway.store.port import (
     Unavailable,
     Waiting,
     Write,
+    index_of_first,
     prefix_end,
 )
 
@@ -115,16 +117,25 @@ _COMMIT = f"""
 WITH w AS MATERIALIZED (
     SELECT * FROM unnest(
         $1::int[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::bigint[], $11::bigint[]
+        $10::bigint[], $11::bigint[], $12::text[]
     ) WITH ORDINALITY
-    AS w(c, key, version, body, customer, parent, kind, terms, queue, due_at_ms, expires_at, n)
+    AS w(c, key, version, body, customer, parent, kind, terms, queue, due_at_ms, expires_at, first_in, n)
 ), held AS MATERIALIZED (
     SELECT key, version, terms FROM record WHERE key = ANY($2::text[]) ORDER BY key FOR UPDATE
-), bad AS MATERIALIZED (
+), moved AS MATERIALIZED (
     SELECT w.c, (array_agg(w.key ORDER BY w.n))[1] AS key FROM w LEFT JOIN held USING (key)
     WHERE coalesce(held.version, 0) <> w.version GROUP BY w.c
+), taken AS MATERIALIZED (
+    SELECT w.c, min(w.first_in) AS key FROM w
+    WHERE w.first_in IS NOT NULL AND w.c NOT IN (SELECT c FROM moved) AND (
+        w.kind = w.first_in AND EXISTS (SELECT FROM record r WHERE r.kind = w.first_in)
+        OR w.customer = w.first_in AND EXISTS (SELECT FROM record r WHERE r.customer = w.first_in)
+        OR w.parent = w.first_in AND EXISTS (SELECT FROM record r WHERE r.parent = w.first_in)
+        OR w.terms::jsonb ? w.first_in AND EXISTS (SELECT FROM term t WHERE t.partition = w.first_in)
+    ) GROUP BY w.c
 ), good AS MATERIALIZED (
-    SELECT w.*, held.terms AS old_terms FROM w LEFT JOIN held USING (key) WHERE w.c NOT IN (SELECT c FROM bad)
+    SELECT w.*, held.terms AS old_terms FROM w LEFT JOIN held USING (key)
+    WHERE w.c NOT IN (SELECT c FROM moved UNION ALL SELECT c FROM taken)
 ), inserted AS (
     INSERT INTO record (key, version, body, customer, parent, kind, terms, queue, due_at_ms, expires_at)
     SELECT key, 1, body, customer, parent, kind, terms, queue, due_at_ms, expires_at FROM good
@@ -141,9 +152,11 @@ WITH w AS MATERIALIZED (
 ), added AS (
     INSERT INTO term (key, partition) {_LEFT.format("terms", "old_terms")}
 )
-SELECT c, key FROM bad
+SELECT c, key, false FROM moved
 UNION ALL
-SELECT -1, NULL WHERE 1 / ((
+SELECT c, key, true FROM taken
+UNION ALL
+SELECT -1, NULL, NULL WHERE 1 / ((
     (SELECT count(*) FROM inserted) + (SELECT count(*) FROM updated) + (SELECT count(*) FROM deleted)
     = (SELECT count(*) FROM good))::int) = 0"""
 # The last line divides by zero, and so undoes the whole batch, where fewer rows were written than were to be.
@@ -445,12 +458,13 @@ class PostgresStore:
             self._writing = None
 
     def _take_batch(self) -> list[_Asked]:
-        """The commits that wait, in their order, up to the first that touches a key of one before it."""
+        """The commits that wait, in their order, up to the first that touches a key of one before it, or is to be the
+        first in the same partition."""
         batch: list[_Asked] = []
         keys: set[str] = set()
         while self._waiting and len(batch) < BATCH_MAX and len(keys) < BATCH_WRITES_MAX:
             rows, future = self._waiting[0]
-            own = {row[0] for row in rows}
+            own = {row[0] for row in rows} | {row[-1] for row in rows if row[-1] is not None}
             if not keys.isdisjoint(own):
                 break
             self._waiting.popleft()
@@ -487,16 +501,17 @@ class PostgresStore:
             if future.done():
                 continue
             if number in moved:
-                future.set_exception(Conflict(moved[number]))
+                future.set_exception(moved[number])
             else:
                 self.commits += 1
                 future.set_result(None)
 
-    async def _run(self, columns: list[list[Any]]) -> dict[int, str]:
-        """Write a batch; the numbers of the commits of which a version had moved, each with the key where it had."""
+    async def _run(self, columns: list[list[Any]]) -> dict[int, Conflict]:
+        """Write a batch; the numbers of the commits that met a conflict, each with that."""
         for _ in range(RERUNS_MAX):
             try:
-                return {row[0]: row[1] for row in await self._execute(columns)}
+                refused = await self._execute(columns)
+                return {row[0]: NotFirst(row[1]) if row[2] else Conflict(row[1]) for row in refused}
             except _RUN_AGAIN:
                 continue
         raise Unavailable("other processes write the same records at this moment")
@@ -757,13 +772,14 @@ _key = attrgetter("key")
 
 def _row(write: Write) -> _WriteRow:
     """The write as one row of the statement's arrays, without the number of its commit."""
-    key, version, body, index, queue, due_at_ms, expires_at = msgspec.structs.astuple(write)
+    key, version, body, index, queue, due_at_ms, expires_at, first_in = msgspec.structs.astuple(write)
     if body is None:
         assert version > ABSENT, "only what exists can be deleted"
-        return key, version, None, *NO_ENTRIES, None, None, None
+        return key, version, None, *NO_ENTRIES, None, None, None, None
     assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
+    assert first_in is None or index_of_first(write), "it has no entry where it should be the first"
     entries = entries_of(index) if index else NO_ENTRIES
-    return key, version, body, *entries, queue, due_at_ms, expires_at
+    return key, version, body, *entries, queue, due_at_ms, expires_at, first_in
 
 
 def _columns(batch: list[_Asked]) -> list[list[Any]]:

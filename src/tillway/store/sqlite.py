@@ -37,6 +37,7 @@ from tillway.store.port import (
     CommitUnknown,
     Conflict,
     Finding,
+    NotFirst,
     Row,
     StorageFull,
     StorageReadOnly,
@@ -44,6 +45,7 @@ from tillway.store.port import (
     Unavailable,
     Waiting,
     Write,
+    index_of_first,
     prefix_end,
 )
 
@@ -150,6 +152,13 @@ WHERE {_SAME} AND queue IS ?4 AND due_at_ms IS ?5 AND expires_at IS ?6"""
 _UPDATE = f"UPDATE record SET version = ?2 + 1, body = ?3, queue = ?4, due_at_ms = ?5, expires_at = ?6 WHERE {_SAME}"
 _DELETE = "DELETE FROM record WHERE key = ?1 AND version = ?2 AND terms IS NULL"
 
+# Whether a record stands in one of these partitions of an index.
+_FIRSTS = {
+    index: f"SELECT 1 FROM json_each(?) CROSS JOIN record INDEXED BY record_{index} ON record.{index} = value LIMIT 1"
+    for index in ("customer", "parent", "kind")
+} | {"term": "SELECT 1 FROM json_each(?) CROSS JOIN term ON term.partition = value LIMIT 1"}
+_ASKED_FIRST = frozenset(_FIRSTS.values())
+
 _TERMS = "SELECT terms FROM record WHERE key = ? AND version = ?"
 _SET_ENTRIES = "UPDATE record SET customer = ?, parent = ?, kind = ?, terms = ? WHERE key = ?"
 _ADD_TERM = "INSERT INTO term (partition, key) VALUES (?, ?)"
@@ -215,8 +224,8 @@ _INFINITY = b""
 
 _Statement = tuple[str | None, Sequence[Any]]
 """The SQL of an update or a deletion and its bindings, of which the first is the key, the second the version that it
-expects, and the last four, of an update, are the index entries. Without SQL: the columns of new rows, one row after the
-other."""
+expects, and the last four, of an update, are the index entries. With SQL of _FIRSTS: the one partition in which nothing
+may stand yet. Without SQL: the columns of new rows, one row after the other."""
 
 _Step = Callable[[], Any]
 _Batch = list[tuple[list[_Statement] | _Step, asyncio.Future[Any]]]
@@ -427,11 +436,20 @@ class SqliteStore:
             if sql is None:
                 self._insert(bindings)
                 continue
+            if sql in _ASKED_FIRST:
+                if self._stands_in(sql, bindings):
+                    raise NotFirst(bindings[0])
+                continue
             execute(sql, bindings)
             if changes() != 1:
                 entries = NO_ENTRIES if sql is _DELETE else cast(Entries, bindings[-4:])
                 self._change_entries(bindings[0], bindings[1], entries)
                 execute(_UPDATE if sql is _REWRITE else sql, bindings)
+
+    def _stands_in(self, sql: str, partitions: Sequence[str]) -> bool:
+        """Whether a record stands in one of the partitions; `sql` is that of _FIRSTS for their index."""
+        found: object = self._execute(sql, (msgspec.json.encode(partitions).decode(),)).get
+        return found is not None
 
     def _insert(self, columns: Sequence[Any]) -> None:
         """Insert new rows. If some of several exist already, SQLite does not say which: the guarded rerun of the batch
@@ -572,6 +590,7 @@ class SqliteStore:
         rows come last, into the room that the others leave: the file would grow by a twentieth more otherwise.
         """
         rows: list[Any] = []
+        firsts: dict[str, list[str]] = {}
         others: dict[str, list[Sequence[Any]]] = {_DELETE: [], _REWRITE: [], _UPDATE: []}
         steps: list[tuple[_Step, asyncio.Future[Any]]] = []
         answers: list[_Answer] = []
@@ -582,12 +601,17 @@ class SqliteStore:
                 for sql, bindings in op:
                     if sql is None:
                         rows += bindings
-                    else:
+                    elif sql in others:
                         others[sql].append(bindings)
+                    else:
+                        firsts.setdefault(sql, []).append(bindings[0])
                 answers.append((future, None, None))
             else:
                 steps.append((op, future))
         try:
+            for sql, partitions in firsts.items():
+                if len(set(partitions)) < len(partitions) or self._stands_in(sql, partitions):
+                    return None
             expected = self._total_changes()
             for sql, of_each in others.items():
                 if of_each:
@@ -973,6 +997,9 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
     for write in writes:
         key, version, body, index = write.key, write.version, write.body, write.index
         keys.add(key)
+        if write.first_in is not None:
+            # Before all others, so that nothing has to be undone where the partition is taken.
+            statements.insert(0, (_FIRSTS[index_of_first(write)], (write.first_in,)))
         if body is None:
             assert version > ABSENT, "only what exists can be deleted"
             statements.append((_DELETE, (key, version)))

@@ -21,9 +21,11 @@ from tillway.store.port import (
     TERMS_MAX,
     WRITES_MAX,
     Conflict,
+    NotFirst,
     Row,
     Waiting,
     Write,
+    index_of_first,
     prefix_end,
 )
 
@@ -90,6 +92,8 @@ class MemoryStore:
             found = self._rows.get(write.key)
             if (found.version if found else ABSENT) != write.version:
                 raise Conflict(write.key)
+            if write.first_in is not None and self._entries.get((index_of_first(write), write.first_in)):
+                raise NotFirst(write.first_in)
         # From here the commit must succeed.
         for write in writes:
             self._remove(write.key)

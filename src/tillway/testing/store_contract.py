@@ -25,6 +25,7 @@ from tillway.store.port import (
     WRITES_MAX,
     CommitUnknown,
     Conflict,
+    NotFirst,
     Row,
     ServedStore,
     Store,
@@ -445,6 +446,44 @@ class StoreContract:
             assert await keys_of(store, "customer", "c1") == await keys_of(store, "term", "t2", but="a/1")
             assert await keys_of(store, "customer", "c1") == ["a/bystander"]
 
+    async def test_a_write_that_must_be_the_first_in_a_partition(self) -> None:
+        """As the first reference of a payment must be (`engine/core.py`)."""
+        async with self.opened() as store:
+            for index in INDEXES:
+                for partition in ("first", f"{'m' * 16}t@{index}"):
+                    place, own = ((index, partition),), f"{index}/{partition[:5]}"
+                    await store.commit(
+                        [
+                            Write(f"{own}/1", ABSENT, b"x", index=place, first_in=partition),
+                            Write(f"{own}/2", ABSENT, b"x"),
+                        ]
+                    )
+                    new, there = Write(f"{own}/3", ABSENT, b"x", place), Write(f"{own}/2", 1, b"y", place)
+                    for write in (new, there):
+                        first = Write(write.key, write.version, write.body, place, first_in=partition)
+                        await expect_conflict(store, [Write(f"{own}/0", ABSENT, b"x"), first], first_in=partition)
+                    assert await keys_of(store, index, partition) == [f"{own}/1"]
+                    assert await keys_of(store, None, own) == [f"{own}/1", f"{own}/2"]
+                    await store.commit([new])
+                    await store.commit([Write(f"{own}/1", 1, None), Write(f"{own}/3", 1, None)])
+                    # Nothing stands there any more.
+                    await store.commit([Write(f"{own}/4", ABSENT, b"x", index=place, first_in=partition)])
+
+    async def test_one_that_is_not_the_first_spares_its_neighbours(self) -> None:
+        async with self.opened() as store:
+            await store.commit([Write("a/there", ABSENT, b"x", index=(("kind", "taken"),))])
+
+            def writes(n: int) -> list[Write]:
+                partition = "taken" if n % 3 == 1 else f"free{n}"
+                first = Write(f"a/{n:02}", ABSENT, b"x", index=(("kind", partition),), first_in=partition)
+                return [Write(f"b/{n:02}", ABSENT, b"x"), first]
+
+            answers = await asyncio.gather(*(store.commit(writes(n)) for n in range(30)), return_exceptions=True)
+            refused = [n for n, answer in enumerate(answers) if isinstance(answer, NotFirst)]
+            assert refused == list(range(1, 30, 3))
+            assert all(answer is None for n, answer in enumerate(answers) if n % 3 != 1)
+            assert await keys_of(store, None, "b/") == [f"b/{n:02}" for n in range(30) if n % 3 != 1]
+
     async def test_a_record_has_up_to_64_terms(self) -> None:
         async with self.opened() as store:
             terms = tuple(("term", f"metadata:{n:02}") for n in range(64))
@@ -839,12 +878,16 @@ async def claim(store: Store, now_ms: int, *, queue: str = "q") -> list[str]:
     return [row.key for row in rows]
 
 
-async def expect_conflict(store: Store, writes: Sequence[Write], *, key: str | None = None) -> None:
-    """Fail unless committing `writes` raises `Conflict`, for `key` if given."""
+async def expect_conflict(
+    store: Store, writes: Sequence[Write], *, key: str | None = None, first_in: str | None = None
+) -> None:
+    """Fail unless committing `writes` raises `Conflict`, for `key` if given, or `NotFirst` for `first_in`."""
     try:
         await store.commit(writes)
     except Conflict as conflict:
-        assert key is None or conflict.key == key, f"the conflict names {conflict.key}, not {key}"
+        wanted = key if first_in is None else first_in
+        assert wanted is None or conflict.key == wanted, f"the conflict names {conflict.key}, not {wanted}"
+        assert isinstance(conflict, NotFirst) == (first_in is not None), f"a conflict of the other kind: {conflict!r}"
         return
     raise AssertionError("a commit at the wrong version was taken")
 

@@ -8,12 +8,12 @@ from tillway.engine.core import Engine
 commit = Engine._commit
 
 
-async def commit_apart(self: Any, caller: Any, writes: Any, completes: Any, began_ns: int) -> bool:
+async def commit_apart(self: Any, caller: Any, writes: Any, completes: Any, began_ns: int, attempts: int = 0) -> bool:
     orders = [write for write in writes if "/ord_" in write.key]
     if not orders or not any("/pi_" in write.key for write in writes):
-        return await commit(self, caller, writes, completes, began_ns)
+        return await commit(self, caller, writes, completes, began_ns, attempts)
     rest = [write for write in writes if write not in orders]
-    if not await commit(self, caller, rest, completes, began_ns):
+    if not await commit(self, caller, rest, completes, began_ns, attempts):
         return False
     await asyncio.sleep(0.1)
     return await commit(self, caller, orders, completes, began_ns)
