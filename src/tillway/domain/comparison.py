@@ -5,7 +5,8 @@ event with the record as written. A loop over the forty fields of a payment take
 comparisons, written out for the type when it is first compared, take 5,000.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
 
@@ -35,3 +36,29 @@ def _write_comparer(kind: type[msgspec.Struct]) -> Comparer:
     made: dict[str, Comparer] = {}
     exec("\n".join((*lines, "    return differing")), made)
     return made["compare"]
+
+
+Given = Callable[[msgspec.Struct], dict[str, Any]]
+
+
+def write_given(kind: type[msgspec.Struct], names: Collection[str]) -> Given:
+    """Write a function that gives those fields of `names`, by name, in which a struct of that type differs from the
+    defaults. Comparing with constants takes a third of comparing two structs."""
+    lines = ["def given(struct):", "    fields = {}"]
+    defaults: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name not in names:
+            continue
+        value, default = f"struct.{field.name}", field.default
+        if default is None:
+            differs = f"{value} is not None"
+        elif default is False or field.default_factory in (dict, list):
+            differs = value
+        else:
+            assert default is not msgspec.NODEFAULT, f"{kind.__name__}.{field.name} has no default"
+            defaults[field.name] = default
+            differs = f"{value} is not {field.name} and {value} != {field.name}"
+        lines += [f"    if {differs}:", f"        fields[{field.name!r}] = {value}"]
+    made: dict[str, Given] = {}
+    exec("\n".join((*lines, "    return fields")), defaults, made)
+    return made["given"]

@@ -40,9 +40,9 @@ from tillway.domain.commands import (
     Increment,
     UpdatePayment,
 )
-from tillway.domain.comparison import differing_fields
+from tillway.domain.comparison import write_given
 from tillway.domain.customer import Customer
-from tillway.domain.ledger import Fee, available_on, charge_entry
+from tillway.domain.ledger import Entry, Fee, available_on, charge_entry
 from tillway.domain.mandate import Mandate, permit
 from tillway.domain.method_types import METHOD_TYPES, MethodType, check_descriptor, check_payment, check_return_url
 from tillway.domain.money import fee_minor, spell
@@ -174,16 +174,21 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     def captures_at_once(self) -> bool:
         """Whether the money is taken together with the authorization. `payment_method_options[card]` overrides the
         payment-level value, here and in `future_usage`."""
-        return (self.card_option("capture_method") or self.capture_method) != "manual"
+        method = self.capture_method
+        if self.method_options:
+            method = self.card_option("capture_method") or method
+        return method != "manual"
 
     @property
     def future_usage(self) -> str | None:
         """The later payments that the method is stored for; None if it is not stored."""
-        usage = self.card_option("setup_future_usage") or self.setup_future_usage
+        usage: str | None = self.setup_future_usage
+        if self.method_options:
+            usage = self.card_option("setup_future_usage") or usage
         return None if usage == "none" else usage
 
     def card_option(self, option: str) -> Any:
-        return (self.method_options.get("card") or {}).get(option) if self.method_options else None
+        return (self.method_options.get("card") or {}).get(option)
 
     @property
     def debiting(self) -> bool:
@@ -271,12 +276,6 @@ def create(
     """Create a payment, and start taking it if the command confirms it: then `terms` are needed."""
     if command.statement_descriptor:
         check_descriptor(command.statement_descriptor, set(command.method_types).difference(command.excluded_types))
-    asked: dict[str, Any] = {}
-    for field in differing_fields(_PLAIN, command):
-        if field in _ASKED_FOR:
-            asked[field] = getattr(command, field)
-    if command.metadata:
-        asked["metadata"] = merged_metadata({}, command.metadata)
     payment = PaymentIntent(
         id=at.new_id(prefix),
         created=at.created,
@@ -284,26 +283,26 @@ def create(
         currency=command.currency,
         status="requires_payment_method" if means.method is None else "requires_confirmation",
         method=means.method.id if means.method is not None else None,
-        **asked,
     )
+    asked = _asked_of(command)
+    if command.metadata:
+        asked["metadata"] = merged_metadata({}, command.metadata)
+    if asked:
+        payment = replace(payment, **asked)
     told = _draft_events(payment, "payment_intent.created")
     if command.confirm is None:
         return means.made.then(_save(payment, *told))
     assert terms is not None, "a confirmation has its terms"
     begun = _confirm(payment, command.confirm, means, terms, at, idem)  # Each outcome writes the payment.
-    return means.made.then(replace(begun, events=told + begun.events))
+    return means.made.then(begun, between=told)
 
 
-_PLAIN = CreatePayment(amount_minor=0, currency="", source_api=SourceApi.v1)
-"""Asks for nothing beside an amount, so that a new payment is given only fields that differ from it."""
-
-_ASKED_FOR = frozenset(CreatePayment.__struct_fields__) & frozenset(PaymentIntent.__struct_fields__) - {
-    "amount_minor",
-    "currency",
-    "metadata",
-    "method",
-}
-"""The fields that a new payment takes over as its command has them."""
+_asked_of = write_given(
+    CreatePayment,
+    frozenset(CreatePayment.__struct_fields__)
+    & frozenset(PaymentIntent.__struct_fields__) - {"amount_minor", "currency", "metadata", "method", "source_api"},
+)
+"""The fields that a new payment takes over as its command has them, where that has them."""
 
 
 def update(
@@ -1020,6 +1019,7 @@ def _settle_authorization(
     if payment.acting:
         payment = replace(payment, authenticated=method.card is not None, challenge=None)
     begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created, attempt.name)
+    entry = _capture_entry(begun, begun.amount_minor, attempt.connector, terms, at) if attempt.capture else None
     charge = replace(
         begun,
         status="succeeded",
@@ -1028,9 +1028,12 @@ def _settle_authorization(
         network_transaction_id=outcome.network_transaction_id,
         card=with_checks(begun.card, outcome.checks),
         authenticated=payment.authenticated,
-        capture_before=None if attempt.capture else at.now + AUTHORIZATION_LIFETIME_SECONDS,
+        captured=entry is not None,
+        captured_minor=begun.amount_minor if entry is not None else 0,
+        entry=entry.id if entry is not None else None,
+        capture_before=None if entry is not None else at.now + AUTHORIZATION_LIFETIME_SECONDS,
     )
-    if not attempt.capture:
+    if entry is None:
         after = replace(
             payment,
             status="requires_capture",
@@ -1049,7 +1052,6 @@ def _settle_authorization(
                 *_draft_events(after, "payment_intent.amount_capturable_updated"),
             ),
         )
-    charge, entry = _book_capture(charge, charge.amount_minor, attempt.connector, terms, at)
     after = replace(
         payment,
         status="succeeded",
@@ -1120,30 +1122,36 @@ def _remember_network(method: PaymentMethod, outcome: Succeeded) -> PaymentMetho
     )
 
 
-def _book_capture(
-    charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment, *, attempt: Attempt | None = None
-) -> tuple[Charge, Record]:
-    """The charge with its money taken, and the ledger entry for it. `attempt` is that of a separate capture.
+def _capture_entry(charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment) -> Entry:
+    """The ledger entry for money of a charge that is taken now.
 
     The fees of several captures add up to the fee of one of their sum.
     """
+    fee_minor = _fee(charge.captured_minor + captured_minor, terms)
+    if charge.captured_minor:
+        fee_minor -= _fee(charge.captured_minor, terms)
     instant = charge.card is not None and charge.card.instant
-    taken_minor = charge.captured_minor + captured_minor
-    final = attempt is None or attempt.final or taken_minor == charge.amount_minor
-    entry = charge_entry(
+    return charge_entry(
         type=METHOD_TYPES[charge.method_type].entry_type,
         source=charge.id,
         amount_minor=captured_minor,
-        fee_minor=_fee(taken_minor, terms) - _fee(charge.captured_minor, terms),
+        fee_minor=fee_minor,
         currency=charge.currency,
         connector=connector,
         description=charge.description,
         available_on=at.now if instant else available_on(at.now, settlement_days=terms.settlement_days),
         at=at,
     )
+
+
+def _book_capture(charge: Charge, attempt: Attempt, terms: Terms, at: Moment) -> tuple[Charge, Entry]:
+    """The charge with the money of a separate capture taken, and the ledger entry for it."""
+    entry = _capture_entry(charge, attempt.amount_minor, attempt.connector, terms, at)
+    taken_minor = charge.captured_minor + attempt.amount_minor
+    final = attempt.final or taken_minor == charge.amount_minor
     captures = charge.captures
-    if attempt is not None and (captures or not final):
-        captures += (PartialCapture(reference=attempt.name, entry=entry.id, amount_minor=captured_minor),)
+    if captures or not final:
+        captures += (PartialCapture(reference=attempt.name, entry=entry.id, amount_minor=attempt.amount_minor),)
     after = replace(
         charge,
         captured=final,
@@ -1158,15 +1166,13 @@ def _book_capture(
 
 def _fee(captured_minor: int, terms: Terms) -> int:
     """The fee of a payment of which so much is captured, in minor units."""
-    if not captured_minor:
-        return 0
     return fee_minor(captured_minor, rate_bps=terms.fee.rate_bps, fixed_minor=terms.fee.fixed_minor)
 
 
 def _settle_capture(
     payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge
 ) -> Changes[PaymentIntent]:
-    taken, entry = _book_capture(charge, attempt.amount_minor, attempt.connector, terms, at, attempt=attempt)
+    taken, entry = _book_capture(charge, attempt, terms, at)
     after = replace(
         payment,
         status="succeeded" if taken.captured else "requires_capture",
@@ -1445,12 +1451,22 @@ def _charge(
     payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int, reference: str
 ) -> Charge:
     """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
-    # Many payments have none of these, and keywords from a dict make every call dear.
+    # Many payments have none of these. A loop over their names would take five times as much.
     told: dict[str, Any] = {}
-    for field in _TOLD_ON_CHARGE:
-        value = getattr(payment, field)
-        if value is not None:
-            told[field] = value
+    if payment.customer is not None:
+        told["customer"] = payment.customer
+    if payment.description is not None:
+        told["description"] = payment.description
+    if payment.receipt_email is not None:
+        told["receipt_email"] = payment.receipt_email
+    if payment.shipping is not None:
+        told["shipping"] = payment.shipping
+    if payment.statement_descriptor is not None:
+        told["statement_descriptor"] = payment.statement_descriptor
+    if payment.statement_descriptor_suffix is not None:
+        told["statement_descriptor_suffix"] = payment.statement_descriptor_suffix
+    if payment.transfer_group is not None:
+        told["transfer_group"] = payment.transfer_group
     if method.bank is not None:
         told["bank"] = without_number(method.bank)
     charge = Charge(
@@ -1470,18 +1486,6 @@ def _charge(
         source_api=payment.source_api,
     )
     return replace(charge, **told) if told else charge
-
-
-_TOLD_ON_CHARGE = (
-    "customer",
-    "description",
-    "receipt_email",
-    "shipping",
-    "statement_descriptor",
-    "statement_descriptor_suffix",
-    "transfer_group",
-)
-"""The fields of a payment that its charge repeats, where they have a value."""
 
 
 def _without_vault_ids(card: CardFacts | None) -> CardFacts | None:
@@ -1692,13 +1696,15 @@ def _draft_events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
 
 def _not_busy(payment: PaymentIntent) -> None:
     """Refused while an attempt is under way. A debit passes: the status alone says which operations it allows."""
+    if payment.attempt is None:
+        return
     if payment.acting:
         raise _unexpected_state(
             payment,
             "This PaymentIntent waits for its customer at the provider's page: see next_action. It continues when the "
             "customer returns, and ends after an hour. To pay in another way, cancel it and create a new one.",
         )
-    if payment.attempt is not None and not payment.debiting:
+    if not payment.debiting:
         raise _busy(payment)
 
 

@@ -6,7 +6,6 @@ it compares the wall clock with the monotonic one: if they differ by more than S
 monotonic clock, and the process begins no new payment until the wall clock is right again or an operator accepts it.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from tillway.domain.record import Moment
 from tillway.engine.ids import BATCH_MAX, ENTRY_ENDS, PAIRS, SELDOM, SKEW_SECONDS, base62, random_text
 
 _SKEW_NS = SKEW_SECONDS * 1_000_000_000
+_SECOND_NS = 1_000_000_000
 
 
 # Every payment reads this several times, so it is not a Python function. CLOCK_BOOTTIME also counts during sleep.
@@ -24,7 +24,8 @@ boottime_ns: Callable[[], int] = (
 
 
 class Clock:
-    """Wall time, and ids that sort by the time they were made, strictly so within a process.
+    """Wall time, and ids that sort by the time they were made, strictly so within a process. Only the thread of the
+    event loop asks for moments, so that they need no lock.
 
     `monotonic_ns` is compared with `time_ns`; a clock that a test moves is its own monotonic clock unless it is given
     one.
@@ -41,7 +42,9 @@ class Clock:
         self.monotonic_ns = monotonic_ns or (boottime_ns if time_ns is time.time_ns else time_ns)
         self._seldom_us, self._seldom_text = -SELDOM, ""
         """The last microsecond that is a multiple of SELDOM, and the first characters of ids made from then on."""
-        self._lock = threading.Lock()
+        self._second = self._second_ns = self._second_us = 0
+        """The current second, and its beginning in nanoseconds and microseconds: a moment is counted from there, since
+        the interpreter takes twice as long to divide numbers above a thousand million."""
         self._floor_us = 0
         self.made_us = 0
         """The microsecond of the newest id that this process has made."""
@@ -66,13 +69,12 @@ class Clock:
 
     def raise_floor(self, mark_us: int) -> None:
         """Make every later id, and every `created`, come after `mark_us` (microseconds since 1970)."""
-        with self._lock:
-            self._floor_us = max(self._floor_us, mark_us)
+        self._floor_us = max(self._floor_us, mark_us)
 
     def now_ns(self) -> int:
         wall_ns = self._time_ns()
         expected_ns = self.monotonic_ns() + self._ahead_ns
-        return wall_ns if -_SKEW_NS <= wall_ns - expected_ns <= _SKEW_NS else expected_ns
+        return wall_ns if abs(wall_ns - expected_ns) <= _SKEW_NS else expected_ns
 
     def now_ms(self) -> int:
         return self.now_ns() // 1_000_000
@@ -83,25 +85,27 @@ class Clock:
         `references` gives the tails of the references of attempts that the decision begins.
         """
         now_ns = self.now_ns()
-        tick = now_ns // 1000
-        self._lock.acquire()  # Every payment comes here twice, and `with` takes as much again.
-        try:
-            if tick <= self._floor_us:
-                tick = self._floor_us + 1
-            self._floor_us = self.made_us = tick
-            low = tick - self._seldom_us
-            if not 0 <= low < SELDOM:
-                high, low = divmod(tick, SELDOM)
-                self._seldom_us, self._seldom_text = tick - low, base62(high, 5)
-            head = self._seldom_text
-        finally:
-            self._lock.release()
-        head = f"{head}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}{self._random_text(6)}"
+        within_ns = now_ns - self._second_ns
+        if not 0 <= within_ns < _SECOND_NS:
+            self._second, within_ns = divmod(now_ns, _SECOND_NS)
+            self._second_ns, self._second_us = now_ns - within_ns, self._second * 1_000_000
+        second = self._second
+        tick = self._second_us + within_ns // 1000
+        created = second
+        if tick <= self._floor_us:
+            tick = self._floor_us + 1
+            created = tick // 1_000_000
+        self._floor_us = self.made_us = tick
+        low = tick - self._seldom_us
+        if not 0 <= low < SELDOM:
+            high, low = divmod(tick, SELDOM)
+            self._seldom_us, self._seldom_text = tick - low, base62(high, 5)
+        head = f"{self._seldom_text}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}{self._random_text(6)}"
         return Moment(
-            now_ns // 1_000_000,
-            now_ns // 1_000_000_000,
-            tick // 1_000_000,
-            map(head.__add__, PAIRS).__next__,  # No function of Python's, for the same reason.
+            second * 1000 + within_ns // 1_000_000,
+            second,
+            created,
+            map(head.__add__, PAIRS).__next__,  # No function of Python's: every payment comes here twice.
             references,
             f"aud_{head}{ENTRY_ENDS}",
         )
