@@ -254,7 +254,7 @@ def withdraw(attempt: Attempt, reason: Withdrawal, bank_id: str | None = None) -
 
 def reference_of(scope_key: str, attempt: Attempt) -> str:
     """The provider's reference of the attempt, at most 35 characters."""
-    return reference_from_name(scope_key, attempt.name)
+    return scope_key + (attempt.reference or attempt.suffix)
 
 
 def reference_from_name(scope_key: str, name: str) -> str:

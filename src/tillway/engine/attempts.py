@@ -75,6 +75,7 @@ from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.setup_intent import SetupIntent
 from tillway.domain.source_api import SourceApi
 from tillway.engine.accounts import Price
+from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.availability import foresee, unforeseen
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.card_vault import CardVault
@@ -135,6 +136,9 @@ class Connections(Protocol):
     async def for_payments(self, scope: Scope) -> Connection | Routes:
         """The connector that takes a merchant's new payments, or the routing that chooses one for each. Raises Refused
         `live_mode_not_configured`, or `connector_unavailable` if that one connector is drained."""
+
+    def known_for_payments(self, scope: Scope) -> Connection | None:
+        """The same if the configuration need not be read for it and no routing chooses, else None."""
 
     def health_of(self, mode: Mode, name: str) -> ConnectorHealth:
         """The health of a connector, as the processes of this server have seen it."""
@@ -249,6 +253,20 @@ _OUTCOMES: dict[type, str] = {
 }
 
 
+def _operation(scope: Scope, attempt: Attempt, card: CardData | None, told: dict[str, Any]) -> Operation:
+    """The operation of an attempt, with the fields that are `told` of it."""
+    operation = Operation(
+        reference=reference_of(scope.key, attempt),
+        kind=attempt.kind,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        capture=attempt.capture,
+        card=card,
+        livemode=scope.livemode,
+    )
+    return msgspec.structs.replace(operation, **told) if told else operation
+
+
 def _leased(changes: Changes[Record | None], id: str, at: Moment, settings: Settings) -> Changes[Record | None]:
     """The changes, of which the attempt to send again is not due before its lease ends."""
     tasks = tuple(
@@ -275,8 +293,8 @@ TERMS_MAX = 1_000
 KEYS_MAX = 8
 """How often the key of an attempt may change while its outcome is booked."""
 
-# Every payment goes through these, and a range takes 700 instructions to make.
-_ROUNDS, _KEYS = range(ROUNDS_MAX), range(KEYS_MAX)
+# Every payment goes through it, and a range takes 700 instructions to make.
+_ROUNDS = range(ROUNDS_MAX)
 
 _GATEWAY = SourceApi.gateway  # Python 3.11 takes 0.1 µs for an access through the enumeration.
 
@@ -310,6 +328,14 @@ class Attempts:
         terms = self._terms_of(scope, connection, price, shows)
         self._terms[place] = (connection, price, terms)
         return terms
+
+    def known_terms(self, scope: Scope) -> Terms | None:
+        """The same without a coroutine, for every payment asks; None if something must be read or made for it."""
+        connection, price = self.connections.known_for_payments(scope), self.engine.known_price(scope)
+        known = self._terms.get((scope.key, "subject"))
+        if connection is None or price is None or known is None:
+            return None
+        return known[2] if known[0] is connection and known[1] is price else None
 
     def _terms_of(
         self, scope: Scope, connection: Connection | Routes, price: Price, shows: Literal["subject", "charge"]
@@ -359,7 +385,7 @@ class Attempts:
         if not begun.attempts:
             return begun
         attempt = begun.attempts[0]
-        code = self.vault.open_code(caller.scope_key, begun.code)
+        code = None if begun.code is None else self.vault.open_code(caller.scope_key, begun.code)
         settled = await self.carry(caller, attempt, begun, cvc=code)
         if settled is not None:
             return settled
@@ -399,7 +425,7 @@ class Attempts:
         self.held[place] = attempt.due_at_ms
         seen = begun.seen if begun is not None else None
         code = cvc
-        answer_by_ns = self.engine.clock.monotonic_ns() + int(self.engine.settings.answer_within_seconds * 1e9)
+        began_ns = self.engine.clock.monotonic_ns()
         try:
             for round_ in _ROUNDS:
                 known = self.connections.known(attempt.connector, caller.scope)
@@ -407,10 +433,14 @@ class Attempts:
                 outcome: Outcome | None = None
                 if not ask and self.engine.restores.may_have_been_sent(caller.scope_key, attempt):
                     outcome = await self._ask_for_earlier_send(connection, caller.scope, attempt)
+                elif not ask and seen is not None:
+                    outcome = self._at_once(connection, caller.scope, attempt, seen)
                 if outcome is None:
                     outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
                     cvc = None
-                again_seconds = self._send_again_seconds(attempt, outcome, round_, answer_by_ns)
+                again_seconds = None
+                if type(outcome) is NotSent:
+                    again_seconds = self._send_again_seconds(attempt, outcome, round_, began_ns)
                 try:
                     done = await self.settle(
                         caller,
@@ -444,23 +474,26 @@ class Attempts:
                     await asyncio.sleep(again_seconds)
                     continue
                 pause = self._ask_seconds(attempt, outcome)
-                late = self.engine.clock.monotonic_ns() >= answer_by_ns
-                if late or pause > PAUSE_MAX_SECONDS or attempt.state in ("pending", "action"):
+                if self._is_late(began_ns) or pause > PAUSE_MAX_SECONDS or attempt.state in ("pending", "action"):
                     return None
                 await asyncio.sleep(max(pause, 0.0))
             return None
         finally:
             self.held.pop(place, None)
 
-    def _send_again_seconds(self, attempt: Attempt, outcome: Outcome, round_: int, answer_by_ns: int) -> float | None:
+    def _is_late(self, began_ns: int, seconds: float = 0.0) -> bool:
+        """Whether a caller who waits since `began_ns` would wait too long, in so many seconds from now."""
+        waited_ns = self.engine.clock.monotonic_ns() - began_ns
+        return waited_ns + int(seconds * 1e9) >= int(self.engine.settings.answer_within_seconds * 1e9)
+
+    def _send_again_seconds(self, attempt: Attempt, outcome: NotSent, round_: int, began_ns: int) -> float | None:
         """How long this process waits before it sends an operation again that surely was not performed; None if the
         task does that later, because a caller would wait too long. Until then the process keeps its lease: another that
         took over would have to ask the provider first, and this caller would not hear of the outcome."""
-        if type(outcome) is not NotSent or attempt.state != "new" or round_ == ROUNDS_MAX - 1:
+        if attempt.state != "new" or round_ == ROUNDS_MAX - 1:
             return None
         seconds = send_again_seconds(attempt, outcome)
-        in_time = self.engine.clock.monotonic_ns() + int(seconds * 1e9) < answer_by_ns
-        return seconds if in_time and seconds <= PAUSE_MAX_SECONDS else None
+        return seconds if seconds <= PAUSE_MAX_SECONDS and not self._is_late(began_ns, seconds) else None
 
     def _ask_seconds(self, attempt: Attempt, outcome: Outcome) -> float:
         """The wait before the next question about an attempt while a caller waits."""
@@ -503,16 +536,40 @@ class Attempts:
                 return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
-        telemetry = self.engine.telemetry
-        if connection.instant is not None and not ask and not telemetry.tracing:
-            began = time.perf_counter()
-            instant = connection.instant.at_once(operation)
-            if instant is not None:
-                self._report(connection, attempt.kind, _OUTCOMES[type(instant)], time.perf_counter() - began)
-                return instant
+        instant = None if ask else self._perform_at_once(connection, operation)
+        if instant is not None:
+            return instant
         outcome = await self._exchange(connection, attempt.kind, connector.perform(operation))
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         return _of_repeat(attempt, outcome) if ask else outcome
+
+    def _at_once(self, connection: Connection | None, scope: Scope, attempt: Attempt, seen: Seen) -> Outcome | None:
+        """The outcome of a payment with a test card at a connector that needs no conversation for it. None where
+        `_converse` is needed, or something must be read: every payment in test mode comes here, and coroutines that
+        need not wait cost thousands of instructions."""
+        if connection is None or connection.instant is None or attempt.kind != "authorize" or attempt.withdrawn:
+            return None
+        payment = seen.get(attempt.subject, NOWHERE)[1]
+        method = seen.get(attempt.method or "", NOWHERE)[1]
+        price = self.engine.known_price(scope)
+        if price is None or type(payment) is not PaymentIntent or type(method) is not PaymentMethod:
+            return None
+        card = _test_card(method)
+        if card is None:
+            return None
+        redirects = connection.connector.capabilities.authenticates
+        told = self._authorization(scope, attempt, payment, method, price, redirects=redirects)
+        return self._perform_at_once(connection, _operation(scope, attempt, card, told))
+
+    def _perform_at_once(self, connection: Connection, operation: Operation) -> Outcome | None:
+        """The outcome of an operation that its connector performs without a conversation; None where it needs one."""
+        if connection.instant is None or self.engine.telemetry.tracing:
+            return None
+        began = time.perf_counter()
+        outcome = connection.instant.at_once(operation)
+        if outcome is not None:
+            self._report(connection, operation.kind, _OUTCOMES[type(outcome)], time.perf_counter() - began)
+        return outcome
 
     async def look_up(self, connection: Connection, operation: Operation) -> Outcome | NeverSeen:
         """Ask the provider about an operation, settled or not, by our reference. Nothing changes."""
@@ -604,11 +661,7 @@ class Attempts:
             told["parent_bank_id"] = attempt.parent_bank_id
         if not attempt.final or attempt.captured_minor:
             told["final"], told["captured_minor"] = attempt.final, attempt.captured_minor
-        # Into the same dict: a call with both keywords and a dict puts them together in another one.
-        told["reference"], told["kind"] = reference_of(scope_key, attempt), attempt.kind
-        told["amount_minor"], told["currency"] = attempt.amount_minor, attempt.currency
-        told["capture"], told["livemode"] = attempt.capture, scope.livemode
-        return Operation(**told)
+        return _operation(scope, attempt, None, told)
 
     def _authorization(
         self,
@@ -701,7 +754,7 @@ class Attempts:
             return None
         return _test_card(method) or await self.vault.open(scope.key, method.card, cvc)
 
-    async def settle(
+    def settle(
         self,
         caller: Caller,
         attempt: Attempt,
@@ -713,7 +766,7 @@ class Attempts:
         keeps_lease: bool = False,
         told_by: Literal["provider", "operator", "silence"] = "provider",
         also: Work[None] | None = None,
-    ) -> Done[Record | None]:
+    ) -> Awaitable[Done[Record | None]]:
         """Book an outcome in one commit, together with the answer that an idempotency key waits for, and with the
         changes that `also` decides.
 
@@ -723,38 +776,20 @@ class Attempts:
         """
         if type(outcome) is Declined and outcome.alert is not None:
             log.error(REFUSED, extra={"attempt": attempt.id, "alert": outcome.alert})
-        for _ in _KEYS:
-            try:
-                return await self._settle(
-                    caller,
-                    attempt,
-                    outcome,
-                    connection=connection,
-                    seen=seen,
-                    fails_over=fails_over,
-                    keeps_lease=keeps_lease,
-                    told_by=told_by,
-                    also=also,
-                )
-            except _KeyChanged as changed:
-                attempt, seen = changed.attempt, None
-                waiting = await self.caller_of(caller.scope, attempt)
-                author = {name: getattr(caller, name) for name in ("actor", "operation", "hint", "reason")}
-                caller = msgspec.structs.replace(waiting, **author)
-        raise Refused("busy")
+        return self._settle(caller, attempt, outcome, connection, seen, fails_over, keeps_lease, told_by, also)
 
     async def _settle(
         self,
         caller: Caller,
         attempt: Attempt,
         outcome: Outcome,
-        *,
         connection: Connection | None,
         seen: Seen | None,
         fails_over: bool,
         keeps_lease: bool,
         told_by: Literal["provider", "operator", "silence"],
         also: Work[None] | None,
+        keys_left: int = KEYS_MAX,
     ) -> Done[Record | None]:
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
@@ -787,42 +822,56 @@ class Attempts:
                 )
             )
             changes = _leased(changes, attempt.id, at, self.engine.settings) if keeps_lease else changes
-            if isinstance(outcome, Succeeded) and attempt.kind in ("authorize", "capture"):
-                changes = await self._tell_when_available(load, changes, at)
+            if type(outcome) is Succeeded and attempt.kind in ("authorize", "capture"):
+                entry = unforeseen(self._foreseen, load, changes, at)
+                if entry is not None:
+                    changes = await foresee(self._foreseen, load, changes, entry, at)
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 told = announced(outcome, attempt.connector, at, lease_ms=self.engine.settings.lease_ms)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *told))
             if type(outcome) is Pending and connection is not None and connection.connector.capabilities.by_file:
                 changes = await file_operation(load, current, changes, at)
-            if self.engine.restores.unexplained:
+            if self.engine.restores.unexplained.ids:
                 changes = await self.engine.restores.explain(load, current, word_of(outcome), changes, at)
             if under_way is None and told_by == "provider":
                 changes = await keep_late_word(load, attempt, outcome, changes, at)
             return (await also(load, at)).then(changes) if also is not None else changes
 
-        done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
-        note("connector", attempt.connector)
-        note_id(attempt.subject)
-        if not done.attempts or done.attempts[0].id != attempt.id:
-            source_api = getattr(done.record, "source_api", caller.source_api)
-            self.engine.telemetry.settled(
-                attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)], caller.scope_key
-            )
+        try:
+            done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
+        except _KeyChanged as changed:
+            rest = (fails_over, keeps_lease, told_by, also, keys_left - 1)
+            by = await self._by_key_of(changed.attempt, caller, keys_left - 1)
+            return await self._settle(by, changed.attempt, outcome, connection, None, *rest)
+        self._tell_settled(caller, attempt, outcome, done)
         if told:
-            assert isinstance(outcome, Succeeded | Pending), "only these have notices"
-            at_once = [task for task, (delay_ms, _) in zip(told, outcome.notices, strict=True) if not delay_ms]
-            await self._carry_notices(caller.scope_key, at_once)
+            await self._carry_notices(caller.scope_key, outcome, told)
         return done
 
-    async def _tell_when_available(
-        self, load: Load, changes: Changes[Record | None], at: Moment
-    ) -> Changes[Record | None]:
-        entry = unforeseen(self._foreseen, load, changes, at)
-        return changes if entry is None else await foresee(self._foreseen, load, changes, entry, at)
+    async def _by_key_of(self, attempt: Attempt, caller: Caller, keys_left: int) -> Caller:
+        """The caller whose key waits for the attempt by now, as which `caller` settles it."""
+        if not keys_left:
+            raise Refused("busy")
+        waiting = await self.caller_of(caller.scope, attempt)
+        author = {name: getattr(caller, name) for name in ("actor", "operation", "hint", "reason")}
+        return msgspec.structs.replace(waiting, **author)
 
-    async def _carry_notices(self, scope_key: str, tasks: Sequence[NoticeTask]) -> None:
-        """Book the notices of a provider inside this process that came with an outcome, before a caller is answered. If
-        that fails, a task is due again when its lease ends."""
+    def _tell_settled(self, caller: Caller, attempt: Attempt, outcome: Outcome, done: Done[Record | None]) -> None:
+        """Tell telemetry of an outcome that was booked."""
+        telemetry = self.engine.telemetry
+        if telemetry.telling:
+            note("connector", attempt.connector)
+            note_id(attempt.subject)
+        if not done.attempts or done.attempts[0].id != attempt.id:
+            source_api = getattr(done.record, "source_api", caller.source_api)
+            name = _OUTCOMES[type(outcome)]
+            telemetry.settled(attempt.connector, attempt.kind, source_api, name, caller.scope_key)
+
+    async def _carry_notices(self, scope_key: str, outcome: Outcome, told: Sequence[NoticeTask]) -> None:
+        """Book the notices of a provider inside this process that came with an outcome and are due now, before a caller
+        is answered. If that fails, a task is due again when its lease ends."""
+        assert isinstance(outcome, Succeeded | Pending), "only these have notices"
+        tasks = [task for task, (delay_ms, _) in zip(told, outcome.notices, strict=True) if not delay_ms]
         for task in tasks:
             if self.carry_notice is not None:
                 try:

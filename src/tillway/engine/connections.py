@@ -65,7 +65,14 @@ class ConfiguredConnections:
             if routing is not None and (routing.rules or routing.otherwise):
                 default, connectors = await self.default_name(scope.mode), await self.connectors_of(scope.mode)
                 return Routes(routing=routing, connectors=connectors, account=scope.account, default=default)
-        connection = self._default(scope)
+        return self._new_payments_at(self._default(scope))
+
+    def known_for_payments(self, scope: Scope) -> Connection | None:
+        if self._routings or self._clock.monotonic_ns() >= self._fresh_until_ns:
+            return None
+        return self._new_payments_at(self._default(scope))
+
+    def _new_payments_at(self, connection: Connection) -> Connection:
         if connection.drained:
             raise Refused(
                 "connector_unavailable",
@@ -158,9 +165,7 @@ class ConfiguredConnections:
 
     def _open_connection(self, mode: Mode, name: str) -> Connection | None:
         place = (mode, name)
-        config = self._configs.get(place)
-        if config is None and name == SIMULATOR and mode == "test":
-            config = _SIMULATOR_CONFIG
+        config = self._configs.get(place) or _UNCONFIGURED.get(place)
         if config is None:
             return None
         known = self._open.get(place)
@@ -272,7 +277,12 @@ def _takes(capabilities: Capabilities, currency: str, form: AccountForm | None) 
     )
 
 
-_SIMULATOR_CONFIG = ConnectorConfig(id="con_test_simulator", created=0, name=SIMULATOR, kind=SIMULATOR, mode="test")
+_UNCONFIGURED: dict[tuple[str, str], ConnectorConfig] = {
+    ("test", SIMULATOR): ConnectorConfig(
+        id="con_test_simulator", created=0, name=SIMULATOR, kind=SIMULATOR, mode="test"
+    )
+}
+"""The connectors that are there without a configuration."""
 
 
 def seal_settings(vault: Vault, config: ConnectorConfig) -> ConnectorConfig:

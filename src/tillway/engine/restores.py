@@ -129,7 +129,7 @@ class RestoreWatch:
         repeat, and the provider has the operation, or has told no list."""
         if not attempt.reference:
             return False
-        if self.unexplained and self.unexplained.of(scope_key, attempt.reference):
+        if self.unexplained.ids and self.unexplained.of(scope_key, attempt.reference):
             return True
         return attempt.connector in self._relied_on and attempt.created < self._relied_on_until
 
@@ -137,7 +137,7 @@ class RestoreWatch:
         """Whether the provider has an attempt with one of the `later` references, and none of these new ones: before
         the store was put back, these never reached it, and another try did."""
         known = self.unexplained
-        if later is None or not known or any(known.of(scope_key, attempt.reference) for attempt in attempts):
+        if later is None or not known.ids or any(known.of(scope_key, attempt.reference) for attempt in attempts):
             return False
         return any(known.of(scope_key, later()) for _ in range(LATER_TRIES_MAX))
 
@@ -199,15 +199,12 @@ class Unexplained:
     """The open items about operations at a provider that nothing here explains, as a process holds them in memory."""
 
     def __init__(self) -> None:
-        self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.ids: dict[tuple[str, str], tuple[str, ...]] = {}
         self._captures: dict[tuple[str, str], tuple[str, ...]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._ids)
 
     def add(self, scope_key: str, item: OpenItem) -> None:
         place = (scope_key, tail_of(item.id))
-        self._ids[place] = tuple(dict.fromkeys((*self._ids.get(place, ()), item.id)))
+        self.ids[place] = tuple(dict.fromkeys((*self.ids.get(place, ()), item.id)))
         if item.operation == "capture":
             authorization = item.parent.removeprefix(scope_key) if item.parent is not None else None
             for of in (item.subject, authorization):
@@ -217,7 +214,7 @@ class Unexplained:
 
     def of(self, scope_key: str, tail: str) -> tuple[str, ...]:
         """The ids of the items about the reference with that tail."""
-        return self._ids.get((scope_key, tail), ())
+        return self.ids.get((scope_key, tail), ())
 
     def before_dispute(self, scope_key: str, tail: str, charge: Charge | None) -> tuple[str, ...]:
         """The ids of the items that have to be explained before a dispute of the payment with that tail can be booked:
@@ -229,7 +226,7 @@ class Unexplained:
 
     def copy(self) -> "Unexplained":
         copied = Unexplained()
-        copied._ids, copied._captures = dict(self._ids), dict(self._captures)
+        copied.ids, copied._captures = dict(self.ids), dict(self._captures)
         return copied
 
 

@@ -139,10 +139,11 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         changes = changes.then(payment_intent.keep_method(payment, method, customer, outcome))
         if refusal is not None:
             changes = msgspec.structs.replace(changes, refusal=refusal)
-    changes = _count_try(given, method, tries, changes)
-    over = changes.records and not _goes_on(changes)
-    if over and type(outcome) is Declined and failure(outcome).code in REVOKED_BY:
-        changes = (await revoke_mandate(load, charge)).then(changes)
+    if tries is not None or kind is Declined:
+        changes = _count_try(given, method, tries, changes)
+    if type(outcome) is Declined and failure(outcome).code in REVOKED_BY:
+        over = changes.records and not _goes_on(changes)
+        changes = (await revoke_mandate(load, charge)).then(changes) if over else changes
     if payment.order is not None and attempt.id in changes.deletes and not _goes_on(changes):
         waiting = await load.maybe(OrderTask, task_id(payment.order))
         woken = () if waiting is None else (wake(waiting, at),)
@@ -308,6 +309,8 @@ async def charge_of(load: Load, payment: PaymentIntent, attempt: Attempt) -> Cha
 def _charge_id(payment: PaymentIntent, attempt: Attempt) -> str | None:
     if attempt.kind != "authorize":
         return payment.latest_charge
+    if attempt.shows != "charge" and payment.latest_charge is None:
+        return None
     own = f"ch_{attempt.suffix}"
     return own if attempt.shows == "charge" or payment.latest_charge == own else None
 

@@ -33,7 +33,9 @@ from tillway.store.port import Row
 
 async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
     """Create a payment, and take it at once if the command confirms it."""
-    terms = await platform.attempts.terms(caller.scope) if command.confirm is not None else None
+    terms = None
+    if command.confirm is not None:
+        terms = platform.attempts.known_terms(caller.scope) or await platform.attempts.terms(caller.scope)
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         asked, token = command, None
