@@ -421,25 +421,13 @@ _VERDICTS: dict[str, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost
 
 def body_of(operation: Operation, *, details: bool = False, redirects: bool = False) -> dict[str, Any]:
     """The body of the request that performs `operation`."""
+    if operation.kind == "authorize":
+        return _authorization(operation, details, redirects)
     body: dict[str, Any] = {"reference": operation.reference}
     if operation.kind not in _WITHOUT_AMOUNT:
         body["amount"] = operation.amount_minor
         body["currency"] = operation.currency
     match operation.kind:
-        case "authorize":
-            body["capture"] = operation.capture
-            if operation.account is not None:
-                body["account"] = _account(operation.account)
-            else:
-                assert operation.card is not None, "an authorization needs a card or a bank account"
-                body["card"] = _card(operation.card)
-            if redirects:
-                body |= _redirect(operation)
-            if operation.by_amount and not operation.livemode:
-                body["by_amount"] = True
-            known = _details(operation, redirects) if details else {}
-            if known:
-                body["details"] = known
         case "verify":
             assert operation.card is not None, "only cards are verified"
             body |= {"card": _card(operation.card), "stores": operation.stores or "off_session"}
@@ -460,6 +448,28 @@ def body_of(operation: Operation, *, details: bool = False, redirects: bool = Fa
             body["recipient"] = {"type": recipient.type, "value": recipient.value}
             if recipient.name is not None:
                 body["recipient"]["name"] = recipient.name
+    return body
+
+
+def _authorization(operation: Operation, details: bool, redirects: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "reference": operation.reference,
+        "amount": operation.amount_minor,
+        "currency": operation.currency,
+        "capture": operation.capture,
+    }
+    if operation.account is not None:
+        body["account"] = _account(operation.account)
+    else:
+        assert operation.card is not None, "an authorization needs a card or a bank account"
+        body["card"] = _card(operation.card)
+    if redirects:
+        body |= _redirect(operation)
+    if operation.by_amount and not operation.livemode:
+        body["by_amount"] = True
+    known = _details(operation, redirects) if details else None
+    if known:
+        body["details"] = known
     return body
 
 

@@ -18,6 +18,7 @@ gateway contract. A caller of `handle` may name another answer, as the faults `d
 """
 
 import hashlib
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -207,7 +208,7 @@ class Bank:
     ) -> None:
         assert not (knows_all and operations_max), "a bank that knows all forgets nothing"
         self._knows_all = knows_all
-        self._operations_max = operations_max
+        self._operations_max = sys.maxsize if operations_max is None else operations_max
         self._keyed = hashlib.blake2b(key=key, digest_size=16) if key is not None else None
         self._now = now
         self.pages = pages
@@ -442,9 +443,11 @@ class Bank:
         return Handled(Response(200, operation.answer()), operation)
 
     def _decide(self, kind: Kind, body: Mapping[str, Any], contents: str, answer: Status) -> BankOperation:
-        parent_name = _PARENT_FIELD.get(kind)
-        parent_reference: str | None = body[parent_name] if parent_name else None
-        parent = self._operations.get(parent_reference) if parent_reference else None
+        parent_reference: str | None = None
+        parent: BankOperation | None = None
+        if kind in _PARENT_FIELD:
+            parent_reference = body[_PARENT_FIELD[kind]]
+            parent = self._operations.get(parent_reference) if parent_reference else None
         if kind == "void":
             amount, currency = (parent.authorized, parent.currency) if parent else (0, _NO_CURRENCY)
         elif kind == "verification":
@@ -469,7 +472,7 @@ class Bank:
             return operation
         if body.get("by_amount"):
             answer = BY_AMOUNT.get(amount, answer)
-        if answer in ("Declined", "InsufficientFunds"):
+        if answer == "Declined" or answer == "InsufficientFunds":
             return _refuse(operation, "generic_decline" if answer == "Declined" else "insufficient_funds")
         takes_its_time = kind in ("refund", "payout") and operation.refund == "succeeds_later"
         if answer == "Pending" or "account" in body or takes_its_time:
@@ -572,11 +575,11 @@ class Bank:
     ) -> tuple[str, ...] | None:
         """Code and reason of a refusal by card, account, recipient or authorization; None if there is none. The
         operation takes on the behaviour of its refunds and disputes."""
-        if operation.kind == "authorization" and "account" in body:
+        if operation.kind == "authorization":
+            if "account" not in body:
+                return _charge_card(operation, body)
             _debit(operation, body["account"])
             return None
-        if operation.kind == "authorization":
-            return _charge_card(operation, body)
         if operation.kind == "verification":
             objection = _charge_card(operation, body)
             operation.disputes, operation.refund = 0, "succeeds"
@@ -635,13 +638,13 @@ class Bank:
     def _keep(self, operation: BankOperation) -> None:
         operations = self._operations
         operations[operation.reference] = operation
-        if self._operations_max is not None and len(operations) > self._operations_max:
+        if len(operations) > self._operations_max:
             operations.popitem(last=False)
 
     def _contents(self, kind: Kind, body: Mapping[str, Any]) -> str:
         contents = _encode_sorted((kind, body))
         if self._keyed is None:
-            return f"{hash(contents):x}"
+            return str(hash(contents))
         digest = self._keyed.copy()
         digest.update(contents)
         return digest.hexdigest()
@@ -765,14 +768,15 @@ def _network_id(reference: str) -> str:
 
 def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, str] | None:
     """The issuer's results for the values that were sent: those of a test card, and `pass` for any other card."""
-    address = body["details"].get("billing_address", {}) if "details" in body else {}
     results: dict[str, str] = {}
     if "cvc" in body["card"]:
         results["cvc"] = "pass" if card is None else card.cvc_check
-    if "line1" in address:
-        results["address_line1"] = "pass" if card is None else card.address_line1_check
-    if "postal_code" in address:
-        results["postal_code"] = "pass" if card is None else card.postal_code_check
+    if "details" in body:
+        address = body["details"].get("billing_address", {})
+        if "line1" in address:
+            results["address_line1"] = "pass" if card is None else card.address_line1_check
+        if "postal_code" in address:
+            results["postal_code"] = "pass" if card is None else card.postal_code_check
     return results or None
 
 

@@ -278,7 +278,7 @@ def _accepted(performed: BankOperation) -> Succeeded | None:
     if performed.status != "Accepted":
         return None
     checks = Checks(**performed.checks) if performed.checks else None  # type: ignore[arg-type]  # Our bank keeps to these.
-    return Succeeded(performed.bank_id, network_transaction_id=performed.network_id, checks=checks)
+    return Succeeded(performed.bank_id, (), performed.network_id, checks)
 
 
 def _with_foretold(
@@ -376,11 +376,11 @@ class CallTransport:
         if performed is None:
             return None
         outcome = _accepted(performed) or outcome_of(performed.answer())
-        if isinstance(outcome, (Succeeded, Pending)):
-            outcome = _with_foretold(self._bank, performed, outcome)
-            if self._memory is not None and not _is_quiet(performed):
+        if isinstance(outcome, (Succeeded, Pending)) and not _is_quiet(performed):
+            if self._memory is not None:
                 self._bank.recall((operation.reference,), ())
                 return None
+            return _with_foretold(self._bank, performed, outcome)
         return outcome
 
     async def send(self, request: Request) -> Response:
