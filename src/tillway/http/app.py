@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from tillway.domain.cards import contains_card_number
-from tillway.domain.operator import MAY
+from tillway.domain.operator import MAY, Role
 from tillway.domain.record import Record
 from tillway.domain.refusal import REPEATABLE, RULES, Refused
 from tillway.engine.batched_log import new_line_id
@@ -25,6 +25,7 @@ from tillway.http.authentication import (
     NOBODY,
     UNAUTHENTICATED_BODY_BYTES_MAX,
     Authenticator,
+    admit_again,
     check_named,
     identify_at_once,
     identify_caller,
@@ -82,6 +83,7 @@ _NO_STORE = ("cache-control", "no-store")
 _NOSNIFF = ("x-content-type-options", "nosniff")
 _NO_SERVER = ("server", "")
 """Without it, the HTTP server would name itself."""
+_OF_JSON = (_NOSNIFF, _NO_SERVER, ("content-type", "application/json"))
 
 
 class BrowserPages(Protocol):
@@ -148,14 +150,13 @@ class Api:
         if self.siblings is not None:
             self.siblings.look()
         request_id = new_line_id("req", self.platform.engine.clock.now_ms())
-        caller = _nobody(request_id)
         # The method of a request without a route may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
         facts: dict[str, Fact] = {}
         if telemetry.telling:
-            response, route = await self._handle_in_span(request, request_id, caller, method, facts)
+            response, route, caller = await self._handle_in_span(request, request_id, method, facts)
         else:
-            response, route = await self._respond(request, request_id, caller)
+            response, route, caller = await self._respond(request, request_id)
         if telemetry.telling and self.tells_addresses and request.client_ip is not None:
             facts["address"] = request.client_ip
         seconds = time.perf_counter() - began
@@ -168,8 +169,7 @@ class Api:
         """Answer a call that a page of this process makes for the operator in `request.grant`. Never raises. It is part
         of the page's own request, so no metric counts it; the log of requests has those that change something."""
         request_id, began = new_line_id("req", self.platform.engine.clock.now_ms()), time.perf_counter()
-        caller = _nobody(request_id)
-        response, _ = await self._respond(request, request_id, caller)
+        response, _, caller = await self._respond(request, request_id)
         if request.method != "GET" and caller.scope is not NOBODY:
             self.request_log.keep(request, caller, response, time.perf_counter() - began)
         return response
@@ -212,14 +212,14 @@ class Api:
         return Response(status, headers, body)
 
     async def _handle_in_span(
-        self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]
-    ) -> tuple[Response, str]:
+        self, request: Request, request_id: str, method: str, facts: dict[str, Fact]
+    ) -> tuple[Response, str, Caller]:
         """Respond within a span. Facts that the handler notes are gathered in `facts`."""
         facts["request"] = request_id
         token = begin_facts(facts)
         try:
             with self.platform.engine.telemetry.span("request", "request", request.headers) as span:
-                response, route = await self._respond(request, request_id, caller)
+                response, route, caller = await self._respond(request, request_id)
                 if caller.scope is not NOBODY:
                     facts |= {
                         "account": caller.scope.account,
@@ -229,71 +229,70 @@ class Api:
                 span.tell(method=method, route=route, status=response.status, **facts)
         finally:
             end_facts(token)
-        return response, route
+        return response, route, caller
 
-    async def _respond(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
-        """Return the response and the pattern of its route."""
-        pages = self._pages_at(request.path)
+    async def _respond(self, request: Request, request_id: str) -> tuple[Response, str, Caller]:
+        """Return the response, the pattern of its route, and the caller, who is nobody where it is not known."""
+        found = self._router.find(request.path)
+        pages = self._pages_at(request.path) if found is None else None
         if pages is not None:
-            return await pages.respond(request)
-        pattern = UNMATCHED
+            return (*(await pages.respond(request)), _nobody(request_id))
+        caller: Caller | None = None
         headers: list[tuple[str, str]] = [("request-id", request_id)]
-        content_type = "application/json"
-        dialect: Dialect | None = None
+        pattern, dialect, content_type = UNMATCHED, None, "application/json"
         refused: Refused | None = None
         try:
-            methods, ids = self._find_routes(request)
-            first = next(iter(methods.values()))
+            methods, ids = found or self._find_routes(request)
+            route = methods.get(request.method)
+            first = route or next(iter(methods.values()))
             pattern, dialect = first.path, first.dialect
             if request.method == "OPTIONS":
                 answer: Answer = answer_options(request, methods)
             else:
-                route = route_for(request, methods)
+                route = route or route_for(request, methods)
                 if route.access == "publishable":
                     headers += browser_headers(request, route)
-                unknown = self._identify(request, route, caller)
-                raw = await unknown if unknown is not None else None
+                raw = None
+                if dialect is None:
+                    caller = admit_again(self.authenticator, self.throttle, request, route, request_id)
+                if caller is None:
+                    caller = _nobody(request_id)
+                    unknown = self._identify(request, route, caller)
+                    raw = await unknown if unknown is not None else None
                 answer = await self._call_handler(request, route, ids, caller, headers, raw)
-            if type(answer) is Plain:
+            if type(answer) is Done:
+                status, body, refused = answer.status, answer.body, answer.refusal
+                note_record(answer.record)
+                if refused is not None:
+                    note("code", refused.code)
+            elif type(answer) is Plain:
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
                 if status == 401:
-                    address = request.client_ip if self.tells_addresses else None
-                    self.platform.engine.security.authentication_failed(address, "client_invalid")
-                    self.throttle.count_failure(request.client_ip)  # Throttled is answered in place of the 401.
+                    self._count_unknown_client(request)
             else:
-                if type(answer) is Done:
-                    status, body, refused = answer.status, answer.body, answer.refusal
-                    note_record(answer.record)
-                    if refused is not None:
-                        note("code", refused.code)
-                elif isinstance(answer, Record):
+                assert caller is not None, "only OPTIONS is answered for no caller, and plainly"
+                shown = None
+                if isinstance(answer, Record):
                     shown = self.renderer.at_once(caller, answer, None)
-                    status, body = shown or await self._render_record(caller, answer)
                     note_record(answer)
-                else:
-                    status, body = await self._render_answer(route, caller, answer)
-                if caller.role is not None and "personal" not in MAY[caller.role]:
-                    body = encode(mask_personal(msgspec.json.decode(body)))
+                status, body = shown or await self._render_answer(caller, answer)
+            if caller is not None and caller.role is not None and type(answer) is not Plain:
+                body = _mask_for(caller.role, body)
         except (Refused, Unavailable, RecordDamaged) as stopped:
-            if isinstance(stopped, Refused):
-                refused = self._count_failure(request, caller, stopped)
-            else:
-                log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
-                refused = Refused(stopped.code if isinstance(stopped, Unavailable) else "record_damaged")
+            caller = caller or _nobody(request_id)
+            refused = self._refusal_of(request, caller, stopped)
             status, body = self._render_refusal(caller, dialect, refused)
             note("code", refused.code)
             headers += self._headers_of(refused)
         except Exception:
+            caller = caller or _nobody(request_id)
             log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
             note("code", "internal")
-            if dialect is not None:
-                status, body = self._render_refusal(caller, dialect, Refused("internal"))
-            else:
-                status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
-                body = encode(document)
+            status, body = self._render_internal(caller, dialect)
+        caller = caller or _nobody(request_id)
         _add_common(headers, caller, dialect, content_type)
-        return Response(status, headers, body, refused), pattern
+        return Response(status, headers, body, refused), pattern, caller
 
     def _identify(self, request: Request, route: Route, caller: Caller) -> Awaitable[dict[str, Any] | None] | None:
         """Authenticate the caller. Return the rest of that work if something must be read for it. Its result are the
@@ -326,6 +325,20 @@ class Api:
         if route.access != "anyone":
             await check_named(self.authenticator, dialect, caller, raw)
         return raw
+
+    def _refusal_of(self, request: Request, caller: Caller, stopped: Refused | Unavailable | RecordDamaged) -> Refused:
+        """Return the refusal to answer with."""
+        if isinstance(stopped, Refused):
+            return self._count_failure(request, caller, stopped)
+        log.error("the store cannot be read", extra={"request": caller.request_id, "why": str(stopped)})
+        return Refused(stopped.code if isinstance(stopped, Unavailable) else "record_damaged")
+
+    def _count_unknown_client(self, request: Request) -> None:
+        """Count a client that a handler has not authenticated. Raises `Throttled`, which is answered in place of the
+        401."""
+        address = request.client_ip if self.tells_addresses else None
+        self.platform.engine.security.authentication_failed(address, "client_invalid")
+        self.throttle.count_failure(request.client_ip)
 
     def _count_failure(self, request: Request, caller: Caller, refused: Refused) -> Refused:
         """Count a request that failed to authenticate, or that an unknown sender malformed, for its address.
@@ -377,6 +390,12 @@ class Api:
         refused.message = discreet(refused.message)
         status, answer = dialect.render_refusal(refused, caller.request_id or "")
         return status, encode(answer)
+
+    def _render_internal(self, caller: Caller, dialect: Dialect | None) -> tuple[int, bytes]:
+        if dialect is not None:
+            return self._render_refusal(caller, dialect, Refused("internal"))
+        status, document = internal_error(request_id=caller.request_id or "", base_url=self.renderer.base_url)
+        return status, encode(document)
 
     def _find_routes(self, request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
         found = self._routes_at(request.path)
@@ -475,10 +494,9 @@ class Api:
             body = {**parse_query(request.query), **body}
         return body
 
-    def _render_record(self, caller: Caller, record: Record) -> Awaitable[tuple[int, bytes]]:
-        return self.renderer(caller, self.platform.engine.load(caller.scope_key), record, None)
-
-    async def _render_answer(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
+    async def _render_answer(self, caller: Caller, answer: Answer) -> tuple[int, bytes]:
+        if isinstance(answer, Record):
+            return await self.renderer(caller, self.platform.engine.load(caller.scope_key), answer, None)
         view = self.renderer.view(caller)
         if isinstance(answer, Page):
             document: dict[str, Any] = {
@@ -492,7 +510,7 @@ class Api:
             if answer.object == "search_result":
                 document["next_page"] = answer.next_page
         else:
-            assert isinstance(answer, dict), f"{route.path} answered with {type(answer).__name__}"
+            assert isinstance(answer, dict), f"a handler answered with {type(answer).__name__}"
             document = answer
         load = self.platform.engine.load(caller.scope_key)
         if caller.expand:
@@ -500,6 +518,11 @@ class Api:
         if caller.older_shapes and not caller.publishable:
             await self.renderer.render_older(document, load, view)
         return 200, encode(narrow_for(caller, document))
+
+
+def _mask_for(role: Role, body: bytes) -> bytes:
+    """Return an answer as an operator of that role may see it."""
+    return body if "personal" in MAY[role] else encode(mask_personal(msgspec.json.decode(body)))
 
 
 def _is_form(request: Request) -> bool:
@@ -543,12 +566,11 @@ def _nobody(request_id: str) -> Caller:
 
 def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect | None, content_type: str) -> None:
     """Add the headers that every answer has. An answer that does not say how long it may be kept is kept nowhere."""
-    for name, _ in headers:
-        if name == "cache-control":
-            break
-    else:
+    if len(headers) == 1 or not any(name == "cache-control" for name, _ in headers):
         headers.append(_NO_STORE)
-    headers += (_NOSNIFF, _NO_SERVER, ("content-type", content_type))
+    headers += (
+        _OF_JSON if content_type == "application/json" else (_NOSNIFF, _NO_SERVER, ("content-type", content_type))
+    )
     if caller.scope is not NOBODY:
         if dialect is None:
             headers.append(("stripe-version", caller.api_version or CURRENT))

@@ -5,6 +5,7 @@ import binascii
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from hashlib import blake2s
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from tillway.engine.siblings import Tell, tell_nobody
 from tillway.http.capabilities import capability_of
 from tillway.http.contract import Dialect, is_named
 from tillway.http.ephemeral_keys import refuse_other_calls
-from tillway.http.messages import Request, refuse_repeated
+from tillway.http.messages import Request, is_repeated, refuse_repeated
 from tillway.http.routes import Route
 from tillway.http.scopes import scope_of
 from tillway.http.throttle import Rate, Throttle
@@ -48,6 +49,9 @@ RENEWED_MAX = 16
 IN_USE_SECONDS = 3600
 """For how long after its last request a key is read again ahead of time."""
 
+ADMITTED_MAX = 16
+"""Routes to which a process remembers that a credential was admitted."""
+
 KEY_LENGTH_MAX = 255
 
 UNAUTHENTICATED_BODY_BYTES_MAX = 1 << 15
@@ -66,6 +70,14 @@ NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
 """The scope of calls that need no key. Nothing is stored in it."""
 
 
+class _Admitted(msgspec.Struct):
+    """The caller of an earlier request, and what its admission followed from besides the credential and the call."""
+
+    caller: Caller
+    account: Account | None
+    rate: Rate | None
+
+
 class _Known(msgspec.Struct):
     """A credential as it was read at most CACHE_SECONDS before `until`. `used_at` is when its use was last told."""
 
@@ -73,6 +85,8 @@ class _Known(msgspec.Struct):
     grant: Grant
     scope: Scope
     used_at: float
+    admitted: dict[str, _Admitted] = {}
+    """By the names of routes: its caller was admitted to them."""
 
 
 class Authenticator:
@@ -100,7 +114,7 @@ class Authenticator:
         """
         known = self.recall(header, now=now)
         if known is not None:
-            return known
+            return known.grant, known.scope
         secret, digest = credential_in(header), _digest_of(header)
         self._known.pop(digest, None)
         by: Callable[[str, float], Awaitable[Grant]] = self._by_key
@@ -127,8 +141,8 @@ class Authenticator:
         self._known[digest] = _Known(_until(grant, now), grant, scope, now)
         return grant, scope
 
-    def recall(self, header: str | None, *, now: float) -> tuple[Grant, Scope] | None:
-        """The same for a credential that is known, also as one that is nowhere; None for any other."""
+    def recall(self, header: str | None, *, now: float) -> _Known | None:
+        """A credential that is known; None for any other. Raises Refused for one that is known to be nowhere."""
         digest = _digest_of(header)
         known = self._known.get(digest)
         if known is None or known.until <= now:
@@ -140,7 +154,7 @@ class Authenticator:
             known.used_at = now
             if self.on_use is not None and known.grant.kind != "ephemeral":
                 self.on_use(known.grant.id, now)
-        return known.grant, known.scope
+        return known
 
     async def renew(self, *, now: float) -> list[str]:
         """Read the API keys in use and their accounts again, the last used ones first and at most RENEWED_MAX. Return
@@ -160,7 +174,7 @@ class Authenticator:
             if key is None or not is_live(key, now):
                 del self._known[digest]
                 continue
-            known.grant = grant_of(key)
+            known.grant, known.admitted = grant_of(key), {}
             known.until = _until(known.grant, now)
         for id, held in accounts.items():
             account = _record_in(rows, id, Account)
@@ -345,6 +359,36 @@ def mask(secret: str) -> str:
     return f"{secret[:8]}{'*' * 12}{secret[-4:]}"
 
 
+def admit_again(
+    authenticator: Authenticator, throttle: Throttle, request: Request, route: Route, request_id: str
+) -> Caller | None:
+    """Do the same as `identify_caller` for a credential that was admitted to this call before: nothing that this
+    followed from has changed since. None for any other. Raises Refused, before anything is known of the caller."""
+    headers = request.headers
+    header = headers.get("authorization")
+    if not header or request.grant is not None:
+        return None
+    known = authenticator.recall(header, now=time.time())
+    if known is None:
+        return None
+    admitted = known.admitted.get(route.name)
+    if admitted is None:
+        return None
+    account = authenticator.known_account(known.grant.account)
+    if (
+        account is None
+        or account[1] is not admitted.account
+        or headers.get("stripe-account") is not None
+        or headers.get("tillway-account") is not None
+        or (request.method != "GET" and is_repeated(request, "authorization"))
+    ):
+        return None
+    throttle.count(known.scope.key, known.scope.mode, known.grant.id, admitted.rate)
+    caller = copy(admitted.caller)
+    caller.request_id, caller.client_ip = request_id, request.client_ip
+    return caller
+
+
 def identify_at_once(
     authenticator: Authenticator, throttle: Throttle, request: Request, route: Route, caller: Caller
 ) -> bool:
@@ -355,14 +399,19 @@ def identify_at_once(
         return False
     now = time.time()
     known = authenticator.recall(header, now=now)
-    if known is None or known[0].kind == "operator":
+    if known is None or known.grant.kind == "operator":
         return False
-    key, scope = known
-    account = authenticator.known_account(scope.account)
-    if account is None:
+    key, scope = known.grant, known.scope
+    found = authenticator.known_account(scope.account)
+    if found is None:
         return False
+    account = found[1]
     _name(request, route, caller, key, scope)
-    _admit(throttle, request, route, caller, key, scope, account[1], now)
+    _admit(throttle, request, route, caller, key, scope, account, now)
+    if account is None or account.amounts_moved_at is None:  # Else the caller follows from the time, too.
+        if len(known.admitted) >= ADMITTED_MAX:
+            known.admitted.clear()
+        known.admitted[route.name] = _Admitted(copy(caller), account, _own_rate(account))
     return True
 
 
@@ -389,7 +438,10 @@ async def identify_caller(
         key, scope = request.grant, Scope(account=request.grant.account, mode=request.grant.mode)
     else:
         known = authenticator.recall(header, now=now)
-        key, scope = known or await authenticator.authenticate_header(header, now=now)
+        if known is not None:
+            key, scope = known.grant, known.scope
+        else:
+            key, scope = await authenticator.authenticate_header(header, now=now)
     _name(request, route, caller, key, scope)
     if key.kind == "operator":
         caller.scope_key = SYSTEM  # Until it is known for which merchant.

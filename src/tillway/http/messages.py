@@ -37,7 +37,12 @@ class Response(msgspec.Struct):
 def refuse_repeated(request: Request, name: str) -> None:
     """Refuse a header that says who asks, for whom or whether again, and stands twice: a proxy before the server may
     believe the other line. Only granian tells the lines apart; others join them, and the result names nothing."""
-    get_all = getattr(request.headers, "get_all", None)
-    if get_all is not None and len(get_all(name)) > 1:
+    if is_repeated(request, name):
         header = name.title()
         raise Refused("header_repeated", f"Send {header} once.", param=header)
+
+
+def is_repeated(request: Request, name: str) -> bool:
+    """Whether a header stands twice."""
+    get_all = getattr(request.headers, "get_all", None)
+    return get_all is not None and len(get_all(name)) > 1

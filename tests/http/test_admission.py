@@ -1,0 +1,121 @@
+"""A credential that was admitted to a call is admitted again as the general way would, while nothing has changed."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from good_calls import MerchantObjects
+
+from tillway.engine.caller import Caller
+from tillway.http.authentication import ADMITTED_MAX, NOBODY, admit_again, identify_caller
+from tillway.http.messages import Request
+from tillway.testing.in_process import InProcessApp
+
+PATH = "/v1/customers"
+
+
+class Lines(dict[str, str]):
+    """Headers of which one may stand twice, as an HTTP server hands them over."""
+
+    def get_all(self, name: str) -> list[str]:
+        return self[name].split(", ")
+
+
+@pytest.fixture
+async def objects(tmp_path: Path) -> AsyncIterator[MerchantObjects]:
+    app = await InProcessApp.open(tmp_path)
+    yield MerchantObjects(app, await app.merchant())
+    await app.close()
+
+
+async def both_ways(app: InProcessApp, method: str, path: str, key: str) -> tuple[Caller | None, Caller]:
+    """The caller as it is admitted again, and as it is identified."""
+    api = app.running.api
+    request = Request(method, path, "", {"authorization": f"Bearer {key}"}, b"", "192.0.2.7")
+    found = api._routes_at(path)
+    assert found is not None
+    route = found[0][method]
+    again = admit_again(api.authenticator, api.throttle, request, route, "req_1")
+    caller = Caller(scope=NOBODY, scope_key=NOBODY.key, request_id="req_1")
+    await identify_caller(api.authenticator, api.throttle, request, route, caller, None)
+    return again, caller
+
+
+async def test_a_caller_is_the_same_as_in_the_general_way(objects: MerchantObjects) -> None:
+    app, mine = objects.app, objects.merchant
+    customer = (await app.ok(mine, "POST", PATH))["id"]
+    intent = (await app.ok(mine, "POST", "/v1/payment_intents", {"amount": 100, "currency": "usd"}))["id"]
+    app_key = await app.ok(mine, "POST", "/v1/ephemeral_keys", {"customer": customer}, stripe_version="2020-03-02")
+    limited = await app.ok(mine.admin_key, "POST", "/ops/v1/keys", {"name": "Reader", "scopes": ["customers:read"]})
+    for method, path, key in (
+        ("GET", f"{PATH}/{customer}", mine.key),
+        ("POST", PATH, mine.key),
+        ("GET", f"{PATH}/{customer}", limited["secret"]),
+        ("GET", f"/v1/payment_intents/{intent}", mine.public_key),
+        ("GET", f"{PATH}/{customer}", app_key["secret"]),
+    ):
+        assert (await both_ways(app, method, path, key))[0] is None or method == "POST"
+        for _ in range(2):
+            await app.call(key, method, path)
+        again, caller = await both_ways(app, method, path, key)
+        assert again == caller and again is not caller, (method, path)
+    assert (await both_ways(app, "GET", PATH, mine.operator_key))[0] is None
+
+
+async def test_what_differs_from_the_last_request_is_looked_at(objects: MerchantObjects) -> None:
+    app, mine = objects.app, objects.merchant
+
+    async def code(path: str = PATH, **headers: str) -> Any:
+        sent = Lines({name.replace("_", "-"): value for name, value in headers.items()})
+        request = Request("POST", path, "", sent, b"", "192.0.2.7")
+        sent.setdefault("authorization", f"Bearer {mine.key}")
+        answer = await app.running.api.handle(request)
+        return answer.refused.code if answer.refused is not None else answer.status
+
+    for _ in range(3):
+        assert await code() == 200
+    assert await code(stripe_account=mine.account) == await code(tillway_account=mine.account) == 200
+    assert await code(stripe_account="acct_0000000000000000") == "account_invalid"
+    assert await code(tillway_account="acct_0000000000000000") == "account_invalid"
+    assert await code(authorization=f"Bearer {mine.key}, Bearer x") == "api_key_invalid"
+    twice = Lines(authorization=f"Bearer {mine.key}")
+    twice.get_all = lambda name: [twice[name]] * 2  # type: ignore[method-assign]
+    answer = await app.running.api.handle(Request("POST", PATH, "", twice, b""))
+    assert answer.refused is not None and answer.refused.code == "header_repeated"
+    assert await code() == 200
+    await app.ok(mine.admin_key, "POST", f"/ops/v1/accounts/{mine.account}/disable", {"reason": "The contract ended."})
+    assert await code() == "account_disabled"
+
+
+async def test_an_account_that_another_process_changed_is_looked_at(objects: MerchantObjects) -> None:
+    app, mine = objects.app, objects.merchant
+    for _ in range(3):
+        await app.ok(mine, "POST", PATH)
+    accounts = app.running.api.authenticator._accounts
+    held = accounts.held(mine.account)
+    assert held is not None and held[1] is not None
+    accounts.renew(mine.account, held, msgspec.structs.replace(held[1], disabled_at=1))
+    assert (await app.call(mine, "POST", PATH)).json["error"]["code"] == "account_disabled"
+
+
+async def test_a_rate_applies_to_those_who_are_admitted_again(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path, throttle_test_per_second=1, throttle_test_burst=5)
+    try:
+        mine = await app.merchant()
+        statuses = [(await app.call(mine, "POST", PATH)).status for _ in range(7)]
+        assert statuses == [200] * 5 + [429] * 2
+    finally:
+        await app.close()
+
+
+async def test_routes_of_a_credential_are_bounded(objects: MerchantObjects) -> None:
+    app, mine = objects.app, objects.merchant
+    for noun in ("balance", "charges", "customers", "disputes", "events", "payouts", "refunds", "files", "tokens"):
+        for end in ("", "/x", "/x/y"):
+            for method in ("GET", "POST"):
+                for _ in range(2):
+                    await app.call(mine, method, f"/v1/{noun}{end}")
+    (known,) = app.running.api.authenticator._known.values()
+    assert 0 < len(known.admitted) <= ADMITTED_MAX
