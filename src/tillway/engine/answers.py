@@ -17,6 +17,7 @@ from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.payment_intent import PaymentIntent, charge_id_of
 from tillway.domain.record import Changes, Moment, Record
 from tillway.engine.events import entry_id_of, events_of
+from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.store.codec import decode
 
 SETTLED_MAX = 100
@@ -34,20 +35,23 @@ def will_follow(changes: Changes[Any], held: IdempotencyRecord, at: Moment) -> b
     payment = changes.result
     if not isinstance(payment, PaymentIntent) or changes.refusal is not None or _went_on(payment):
         return False
-    if payment.settled_in != at.entry and _id_of_answer(changes.records, held) != at.entry:
-        return False
+    if payment.settled_in != at.entry:
+        taken = _entry_of_answer(changes.records, held)
+        # Is `entry_id_of(taken)` the commit's? The ids of a commit differ in their prefixes and last two characters.
+        if taken is None or taken[-SUFFIX_LENGTH:-2] != at.entry[-SUFFIX_LENGTH:-2]:
+            return False
     for draft in changes.events:  # noqa: SIM110 - every payment comes here, and a generator costs more.
         if draft.record is payment:
             return True
     return False
 
 
-def _id_of_answer(records: Iterable[Record | None], held: IdempotencyRecord) -> str | None:
-    """The audit entry of the commit in which a charge among the records took the money of a key's attempt at once."""
+def _entry_of_answer(records: Iterable[Record | None], held: IdempotencyRecord) -> str | None:
+    """The ledger entry with which a charge among the records took the money of a key's attempt at once."""
     charge_id = charge_id_of(held.begun)
     for record in records:
         if record is not None and record.id == charge_id and isinstance(record, Charge) and record.entry is not None:
-            return entry_id_of(record.entry)
+            return record.entry
     return None
 
 
@@ -70,7 +74,8 @@ async def answered_with(records: Records, held: IdempotencyRecord) -> PaymentInt
         return None
     payment = await records.find(held.subject)
     assert isinstance(payment, PaymentIntent)
-    place = _id_of_answer((await records.find(charge_id_of(held.begun)),), held)
+    taken = _entry_of_answer((await records.find(charge_id_of(held.begun)),), held)
+    place = entry_id_of(taken) if taken is not None else None
     if place is not None:
         entry = await records.find(place)
         if isinstance(entry, AuditEntry) and _settles(entry, held):

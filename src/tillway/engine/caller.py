@@ -1,6 +1,7 @@
 """The caller of a request or task, and the settings that its decisions follow."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Literal
 
@@ -122,8 +123,8 @@ class Caller(msgspec.Struct, kw_only=True):
             key, lasting = self.idempotency[0], self.lasting
         else:
             return None
-        numbers = count(self.attempts_begun + after)
-        return lambda: keyed_tail(self.scope_key, key, lasting, next(numbers))
+        # No function of Python's: every payment asks for one.
+        return map(partial(keyed_tail, self.scope_key, key, lasting), count(self.attempts_begun + after)).__next__
 
     def take_name(self, name: str) -> None:
         """Let references follow from `name`, by which the client repeats this request, unless it has a key."""

@@ -5,11 +5,11 @@ import binascii
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from copy import copy
 from hashlib import blake2s
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from tillway.domain.account import SYSTEM, Account, Scope
 from tillway.domain.api_key import ApiKey, key_id
@@ -71,7 +71,7 @@ NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
 
 
 class _Admitted(msgspec.Struct):
-    """The caller of an earlier request, and what its admission followed from besides the credential and the call."""
+    """The caller of an earlier request with a credential to a route, and the account and rate of its admission."""
 
     caller: Caller
     account: Account | None
@@ -100,6 +100,8 @@ class Authenticator:
         self._unknown: dict[bytes, tuple[float, str]] = {}
         """Until when each key counts as one that is nowhere, and the message that says so."""
         self._accounts = accounts or Accounts(store, Clock())
+        self.known_account = self._accounts.fresh
+        """The account, and until when it is known; None where it must be read."""
         self.tell: Tell = tell_nobody
         self.on_use: Callable[[str, float], None] | None = None
         """Called with the id of a credential that was found good, at most every CACHE_SECONDS for each. It must not
@@ -143,7 +145,7 @@ class Authenticator:
 
     def recall(self, header: str | None, *, now: float) -> _Known | None:
         """A credential that is known; None for any other. Raises Refused for one that is known to be nowhere."""
-        digest = _digest_of(header)
+        digest = blake2s((header or "").encode("utf-8", "surrogatepass")).digest()  # `_digest_of`, without a call.
         known = self._known.get(digest)
         if known is None or known.until <= now:
             unknown = self._unknown.get(digest)
@@ -277,10 +279,6 @@ class Authenticator:
         known = self.known_account(id)
         return known[1] if known is not None else await self._accounts.get(id)
 
-    def known_account(self, id: str) -> tuple[int, Account | None] | None:
-        """The account, and until when it is known; None where it must be read."""
-        return self._accounts.fresh(id)
-
     def forget(self) -> None:
         """Drop the cache, here and in the other processes of this server. This process calls it after it has changed a
         credential or an account."""
@@ -296,7 +294,7 @@ class Authenticator:
 
 def _digest_of(header: str | None) -> bytes:
     """The place of a credential in the cache. No key itself: a dump of this process's memory holds fewer keys."""
-    return blake2s((header or "").encode(errors="surrogatepass")).digest()
+    return blake2s((header or "").encode("utf-8", "surrogatepass")).digest()
 
 
 def _until(grant: Grant, now: float) -> float:
@@ -362,8 +360,8 @@ def mask(secret: str) -> str:
 def admit_again(
     authenticator: Authenticator, throttle: Throttle, request: Request, route: Route, request_id: str
 ) -> Caller | None:
-    """Do the same as `identify_caller` for a credential that was admitted to this call before: nothing that this
-    followed from has changed since. None for any other. Raises Refused, before anything is known of the caller."""
+    """Do the same as `identify_caller` for a credential that was admitted to this route before, if it and its account
+    are unchanged. None for any other. Raises Refused without a caller."""
     headers = request.headers
     header = headers.get("authorization")
     if not header or request.grant is not None:
@@ -384,9 +382,7 @@ def admit_again(
     ):
         return None
     throttle.count(known.scope.key, known.scope.mode, known.grant.id, admitted.rate)
-    caller = copy(admitted.caller)
-    caller.request_id, caller.client_ip = request_id, request.client_ip
-    return caller
+    return replace(admitted.caller, request_id=request_id, client_ip=request.client_ip)
 
 
 def identify_at_once(
@@ -411,7 +407,7 @@ def identify_at_once(
     if account is None or account.amounts_moved_at is None:  # Else the caller follows from the time, too.
         if len(known.admitted) >= ADMITTED_MAX:
             known.admitted.clear()
-        known.admitted[route.name] = _Admitted(copy(caller), account, _own_rate(account))
+        known.admitted[route.name] = _Admitted(replace(caller), account, _own_rate(account))
     return True
 
 

@@ -73,7 +73,7 @@ def _without_ids(asked: bytes, request: Request, route: Route, raw: dict[str, An
     if route.dialect is not None and any(name in raw for name in route.dialect.made_ids):
         kept = {name: value for name, value in raw.items() if name not in route.dialect.made_ids}
         asked = encode_sorted([request.method, request.path, _without_codes(kept)])
-    return _OUR_IDS.sub(b"", asked)
+    return asked if _OUR_IDS.search(asked) is None else _OUR_IDS.sub(b"", asked)
 
 
 async def _has_older(platform: Platform, caller: Caller, id: str) -> bool:

@@ -10,7 +10,7 @@ written for these names puts them where `wire` does.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from tillway.domain.cards import contains_card_number
@@ -87,8 +87,8 @@ def parse_known_form(params: Params, body: bytes) -> tuple[dict[str, Any], Reade
 def keep_form(params: Params, raw: dict[str, Any], body: bytes) -> None:
     """Write the function for forms with the names of `body`, which was read in the general way and has no fault, when
     a second one was read. `raw` are its parameters, which have a reader."""
-    reader, forms, seen = params.readers.get(tuple(raw)), params.forms, params.forms_seen
-    if reader is None:
+    forms, seen = params.forms, params.forms_seen
+    if params.readers.get(tuple(raw)) is None:
         return
     if len(forms) >= FORMS_MAX:
         # A pattern takes as long as some payments: where there are more forms than are kept, most are not learnt.
@@ -102,7 +102,8 @@ def keep_form(params: Params, raw: dict[str, Any], body: bytes) -> None:
         return
     if names in seen:
         seen.remove(names)
-        forms.insert(0, (write_form(names), reader))
+        texts = {name for name, value in raw.items() if type(value) is str}
+        forms.insert(0, (write_form(names), write_reader(params.members, tuple(raw), texts)))
     else:
         if len(seen) >= READERS_MAX:
             seen.clear()
@@ -158,8 +159,8 @@ def _keep_reader(params: Params, names: tuple[str, ...]) -> None:
         readers[names] = write_reader(params.members, names)
 
 
-def write_reader(members: Mapping[str, Parameter], names: Sequence[str]) -> Reader:
-    """Write the reader of requests that send `names`, all of them `members`."""
+def write_reader(members: Mapping[str, Parameter], names: Sequence[str], texts: Container[str] = ()) -> Reader:
+    """Write the reader of requests that send `names`, all of them `members`; the values of `texts` are always texts."""
     assert 0 < len(names) <= NAMES_MAX
     known: dict[str, Any] = {"is_card": contains_card_number, "currencies": frozenset(MINOR_UNITS)}
     lines = ["def read(raw):", f"    {''.join(f'v{i}, ' for i in range(len(names)))} = raw.values()"]
@@ -171,7 +172,8 @@ def write_reader(members: Mapping[str, Parameter], names: Sequence[str]) -> Read
             continue
         if write is not None:
             odd = write(parameter, value, known)
-            lines += [f"    if type({value}) is not str or {odd}:", "        return None"]
+            is_other = "" if name in texts else f"type({value}) is not str or "
+            lines += [f"    if {is_other}{odd}:", "        return None"]
         else:
             known[f"read_{value}"] = parameter.read
             lines.append(f"    {value} = read_{value}({value}, {name!r})")
@@ -205,7 +207,9 @@ def _text(parameter: Any, value: str, known: dict[str, Any]) -> str:
 
 def _id(parameter: Any, value: str, known: dict[str, Any]) -> str:
     known["is_id"] = parameter.FORM.fullmatch
-    return f"len({value}) > {parameter.maximum} or is_id({value}) is None or is_card({value})"
+    # Most ids are identifiers of Python, too, which is quicker to see.
+    is_odd = f"(not ({value}.isascii() and {value}.isidentifier()) and is_id({value}) is None)"
+    return f"len({value}) > {parameter.maximum} or {is_odd} or is_card({value})"
 
 
 _WRITERS: dict[type[Parameter], Callable[[Any, str, dict[str, Any]], str]] = {
