@@ -5,6 +5,7 @@ any member. An unreadable body is not kept.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
@@ -96,9 +97,13 @@ _LONG_DIGITS, _IBAN_DIGITS = 12, 2
 """The digits of the shortest long number, and the fewest of an IBAN."""
 
 _LONG: Final = b"0" * _LONG_DIGITS
+_BETWEEN: Final = b" +-."
+"""The characters between the digits of one number; `+` is the space of a form."""
+
 _IBAN_BEGINS: Final = b"aa00"
-_IBAN: Final = late_pattern(rb"(?<![0-9A-Za-z])[A-Za-z]{2}\d\d[0-9A-Za-z]{11}")
-_ESCAPED: Final = late_pattern(r"%(?:[89A-Fa-f]|2[0Dd])")
+_IBAN: Final = late_pattern(rb"(?:(?<![0-9A-Za-z])|(?<=%[0-9A-Fa-f]{2}))[A-Za-z]{2}\d\d[0-9A-Za-z]{11}")
+_ESCAPED: Final = late_pattern(r"%(?:[89A-Fa-f]|2[0DdEe]|3\d|[46][1-9A-Fa-f]|[57][\dAaFf])")
+"""Letters, digits, signs between digits, and characters outside ASCII: in a form, an escape may hide them."""
 
 _Kind = Literal["plain", "secret", "personal", "address"]
 _KINDS: Final[dict[str, _Kind]] = {}
@@ -121,9 +126,9 @@ def _kind(name: str) -> _Kind:
     return kind
 
 
-class _Redaction:
-    """`names` says whether `name` is a person's; `looks`, whether texts may hold numbers or keys; `answer`, whether it
-    is an answer: its addresses may let a payer in."""
+class Redaction:
+    """The redaction of a document. `names`: whether `name` is that of a person; `looks`: whether texts may hold numbers
+    or keys; `answer`: whether it is an answer, in which addresses may let a payer in."""
 
     def __init__(self, *, names: bool, looks: bool, answer: bool) -> None:
         self._names = names
@@ -139,6 +144,8 @@ class _Redaction:
         if kind is str:
             return self._text(value) if self._looks else value
         if kind is int and not -NUMBER_MAX < value < NUMBER_MAX:
+            return HIDDEN
+        if kind is Decimal and self._text(str(value)) != str(value):
             return HIDDEN
         return value
 
@@ -183,7 +190,7 @@ def redacted_parameters(path: str, sent: Mapping[str, Any], raw: bytes) -> Any:
     """The parameters of a request that were read from the bytes `raw`."""
     if "settings" in sent and path.startswith("/ops/v1/connectors"):
         sent = {**sent, "settings": HIDDEN}  # A kind chooses the names of its secrets.
-    return _Redaction(names=_has_people(path), looks=_is_suspect(raw.decode("latin-1")), answer=False).of(sent)
+    return Redaction(names=_has_people(path), looks=_is_suspect(raw.decode("latin-1")), answer=False).of(sent)
 
 
 def redacted_body(path: str, content_type: str | None, body: bytes, *, is_json: bool) -> Any:
@@ -228,7 +235,7 @@ def redacted_answer(path: str, status: int, content_type: str, body: bytes) -> A
         if usual is not None:
             return usual
     looks = status >= 400 or _LONG in body.translate(_CLASSES, b" -") or _has_key(body.decode("latin-1"))
-    return _Redaction(names=_has_people(path), looks=looks, answer=True).of(msgspec.json.decode(body))
+    return Redaction(names=_has_people(path), looks=looks, answer=True).of(msgspec.json.decode(body))
 
 
 _SECRET: Final = b'"client_secret":"'
@@ -264,13 +271,13 @@ def discreet_text(text: str) -> str:
 def _is_suspect(text: str) -> bool:
     """Whether a text from a caller, or bytes with a character for each, may hold a card or account number, or a key,
     under a harmless name. To look at each text within takes longer than all else."""
-    if not text.isascii() or ("%" in text and _ESCAPED.search(text) is not None) or _has_key(text):
+    if not text.isascii() or ("%" in text and _ESCAPED.search(text) is not None) or "\\" in text or _has_key(text):
         return True
     raw = text.encode()
     digits = len(raw) - len(raw.translate(None, _DIGITS))
-    if digits >= _LONG_DIGITS and _LONG in raw.translate(_CLASSES, b" +-"):
-        return True
     # With `in`, bytes are first taken for a number, and the error of that takes longer than the search.
+    if digits >= _LONG_DIGITS and raw.translate(_CLASSES, _BETWEEN).find(_LONG) >= 0:
+        return True
     return digits >= _IBAN_DIGITS and raw.translate(_CLASSES).find(_IBAN_BEGINS) >= 0 and _IBAN.search(raw) is not None
 
 
