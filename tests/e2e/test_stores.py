@@ -459,6 +459,27 @@ def test_every_payment_meets_one_of_as_many_faults(three_processes: TillwayServe
         assert three_processes.call("GET", "/ops/v1/simulator")[1]["faults"]["rules"] == []
 
 
+def test_of_confirmations_at_once_one_is_carried_out_and_the_others_may_be_repeated(
+    three_processes: TillwayServer,
+) -> None:
+    """As with one process: 429 while the first one is under way, at whichever process, and 400 afterwards."""
+    server, slow = three_processes, {"fault": "slow", "operation": "authorize", "ms": 1500}
+    customer = server.call("POST", "/v1/customers", {"source": "tok_visa"})[1]
+    means = {"customer": customer["id"], "payment_method": customer["default_source"]}
+    payment = server.call("POST", "/v1/payment_intents", {"amount": 4200, "currency": "eur", **means})[1]["id"]
+    assert server.call("POST", "/ops/v1/simulator", {"faults": {"rules": [slow]}})[0] == 200
+
+    def confirm(_: int) -> str:
+        path, params = f"/v1/payment_intents/{payment}/confirm", {"return_url": PAYMENT["return_url"]}
+        answer = server.call("POST", path, params)[1]
+        return answer["error"]["code"] if "error" in answer else answer["status"]
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(confirm, range(6))) == ["lock_timeout"] * 5 + ["succeeded"]
+    assert {confirm(again) for again in range(6)} == {"payment_intent_unexpected_state"}
+    assert server.call("POST", "/ops/v1/simulator", {"faults": {}})[0] == 200
+
+
 def test_every_process_has_a_request_in_its_list_at_once(three_processes: TillwayServer) -> None:
     """It waits in the memory of the process that answered it, which writes it down when another one asks."""
     for number in range(12):
