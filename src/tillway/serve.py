@@ -56,19 +56,6 @@ CANCELLED_WITHIN_SECONDS = 1.0
 CLOSING_SECONDS = 1.0
 """The least time that background tasks get to finish. The next start finds those that did not."""
 
-_STOPPING_HEADERS = [
-    ("content-type", "application/json"),
-    ("retry-after", "1"),
-    ("stripe-should-retry", "true"),
-    ("cache-control", "no-store"),
-    ("x-content-type-options", "nosniff"),
-    ("server", ""),
-]
-_STOPPING = (
-    b'{"error":{"type":"api_error","code":"server_stopping","message":"The server is stopping and did not finish this '
-    b'request. Repeat it with the same Idempotency-Key; without one, ask for the object before you repeat it."}}'
-)
-
 
 class CannotListen(Exception):
     """The server cannot listen on the address, or not with these TLS files or this log file. The text says why."""
@@ -166,45 +153,34 @@ class DrainingApp:
 
     def __init__(self, app: RsgiApp) -> None:
         self._app = app
-        self._in_flight: dict[asyncio.Task[Any], Any] = {}
-        """The scope of each request's task."""
         self._idle: asyncio.Future[None] | None = None
         """Done when no request is in flight; made when the server stops."""
         self._sockets = Sockets(app.api.platform)
         app.api.platform.serves_sockets = True
 
-    async def __call__(self, scope: Any, protocol: Any) -> None:
-        if scope.proto == "ws":
-            await self._sockets.serve(scope, protocol)
-            return
-        task = asyncio.current_task()
-        assert task is not None, "granian runs every request as a task of its own"
-        self._in_flight[task] = scope
-        try:
-            await self._app(scope, protocol, task)
-        except asyncio.CancelledError:
-            # The store holds the operation: a repeat with the same Idempotency-Key finds it in any process.
-            protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
-        finally:
-            del self._in_flight[task]
-            if self._idle is not None and not self._in_flight and not self._idle.done():
-                self._idle.set_result(None)
+    def __call__(self, scope: Any, protocol: Any) -> Awaitable[None]:
+        return self._sockets.serve(scope, protocol) if scope.proto == "ws" else self._app(scope, protocol)
 
     def answering(self) -> Iterator[str]:
         """The peers (address and port) of requests that are whole and wait for their answers."""
-        return (scope.client for task, scope in self._in_flight.items() if not self._app.reads_body_of(task))
+        return (scope.client for task, scope in self._app.in_flight.items() if not self._app.reads_body_of(task))
 
     async def wait_until_idle(self) -> None:
         """End the websockets, and return when no request is in flight."""
         self._sockets.close()
-        while self._in_flight:
+        self._app.on_idle = self._tell_idle
+        while self._app.in_flight:
             if self._idle is None or self._idle.done():
                 self._idle = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._idle)
 
+    def _tell_idle(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
     async def cancel_all(self) -> None:
         """Answer every request that is still in flight with 503 at once."""
-        for task in list(self._in_flight):
+        for task in list(self._app.in_flight):
             task.cancel()
         await asyncio.wait((asyncio.ensure_future(self.wait_until_idle()),), timeout=CANCELLED_WITHIN_SECONDS)
 

@@ -3,10 +3,8 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from tillway.http.messages import Response
-from tillway.http.rsgi import RsgiApp, SharedTimeout
+from tillway.http.rsgi import RsgiApp
 
 
 class SlowClient:
@@ -61,10 +59,13 @@ async def test_only_a_slow_body_is_refused() -> None:
 
 
 async def test_a_cancelled_task_is_not_late() -> None:
-    timeout = SharedTimeout(0.05)
-    waiting = asyncio.ensure_future(timeout(asyncio.sleep(9)))
+    app: Any = RsgiApp(AcceptingApi(), 9.0)  # type: ignore[arg-type]
+    client, idle = SlowClient(9.0), []
+    app.on_idle = lambda: idle.append(True)
+    waiting = asyncio.ensure_future(app(Scope, client))
     await asyncio.sleep(0.01)
+    assert app.reads_body_of(waiting) and list(app.in_flight) == [waiting]
     waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert not timeout._until and not timeout._late
+    await waiting
+    assert client.status == 503 and idle == [True]
+    assert not app.in_flight and not app._body_timeout._until and not app._body_timeout._late

@@ -1,8 +1,8 @@
 """Adapter between granian's RSGI protocol and `Api.handle`."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from tillway.domain.refusal import Refused
 from tillway.http.app import Api
@@ -13,7 +13,18 @@ from tillway.http.wire import BODY_BYTES_MAX
 
 BODY_SECONDS_MAX = 30.0
 
-T = TypeVar("T")
+_STOPPING_HEADERS = [
+    ("content-type", "application/json"),
+    ("retry-after", "1"),
+    ("stripe-should-retry", "true"),
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("server", ""),
+]
+_STOPPING = (
+    b'{"error":{"type":"api_error","code":"server_stopping","message":"The server is stopping and did not finish this '
+    b'request. Repeat it with the same Idempotency-Key; without one, ask for the object before you repeat it."}}'
+)
 
 
 class RsgiApp:
@@ -25,42 +36,67 @@ class RsgiApp:
         self.api = api
         self._trusted_proxies = trusted_proxies
         self._body_timeout = SharedTimeout(body_seconds_max)
+        self.in_flight: dict[asyncio.Task[Any], Any] = {}
+        """The scope of each request's task."""
+        self.on_idle: Callable[[], None] | None = None
+        """Called each time that no request is in flight any more."""
 
-    async def __call__(self, scope: Any, protocol: Any, task: "asyncio.Task[Any] | None" = None) -> None:
-        """Answer one request. `task` is the one that runs this, if the caller knows it."""
-        headers = scope.headers
-        length, size = headers.get("content-length"), None
-        if length is not None:
-            size = int(length) if length.isdecimal() else BODY_BYTES_MAX + 1
-            if size > BODY_BYTES_MAX:
-                self._refuse(scope, protocol, Refused("body_too_large"))
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        """Answer one request."""
+        task = asyncio.current_task()
+        assert task is not None, "granian runs every request as a task of its own"
+        self.in_flight[task] = scope
+        try:
+            headers = scope.headers
+            length, size = headers.get("content-length"), None
+            if length is not None:
+                size = int(length) if length.isdecimal() else BODY_BYTES_MAX + 1
+                if size > BODY_BYTES_MAX:
+                    self._refuse(scope, protocol, Refused("body_too_large"))
+                    return
+            if len(headers.get_all("host")) != 1 and scope.http_version == "1.1":
+                # HTTP/2 has `:authority` in its place, and HTTP/1.0, which health checks still speak, asks for none.
+                self._refuse(scope, protocol, Refused("host_missing"))
                 return
-        if len(headers.get_all("host")) != 1 and scope.http_version == "1.1":
-            # HTTP/2 has `:authority` in its place, and HTTP/1.0, which health checks still speak, asks for none.
-            self._refuse(scope, protocol, Refused("host_missing"))
-            return
-        peer = scope.client.rpartition(":")[0]
+            peer = self._peer_of(scope)
+            request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
+            if scope.method != "GET" or size:
+                self._body_timeout.begin(task)
+                try:
+                    if size is not None and size <= UNAUTHENTICATED_BODY_BYTES_MAX:
+                        request.body = await protocol()
+                    else:
+                        await self._read_large_body(protocol, size, request)
+                except asyncio.CancelledError:
+                    if not self._body_timeout.has_cancelled(task):
+                        raise
+                    late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
+                    self._refuse(scope, protocol, late, 408)
+                    return
+                finally:
+                    self._body_timeout.end(task)
+                if len(request.body) > BODY_BYTES_MAX:
+                    self._refuse(scope, protocol, Refused("body_too_large"))
+                    return
+            response = await self.api.handle(request)
+            protocol.response_bytes(response.status, response.headers, response.body)
+        except asyncio.CancelledError:
+            # The store holds the operation: a repeat with the same Idempotency-Key finds it in any process.
+            protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
+        finally:
+            del self.in_flight[task]
+            if self.on_idle is not None and not self.in_flight:
+                self.on_idle()
+
+    def _peer_of(self, scope: Any) -> str:
+        """The address of the client."""
+        peer: str = scope.client.rpartition(":")[0]
         if peer.startswith("["):
             peer = plain_address(peer)
         if self._trusted_proxies:
             # One value may come as several lines of the header.
-            peer = client_address(peer, ",".join(headers.get_all("x-forwarded-for")), self._trusted_proxies)
-        request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
-        if scope.method != "GET" or size:
-            try:
-                if size is not None and size <= UNAUTHENTICATED_BODY_BYTES_MAX:
-                    request.body = await self._body_timeout(protocol(), task)
-                else:
-                    await self._body_timeout(self._read_large_body(protocol, size, request), task)
-            except TimeoutError:
-                late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
-                self._refuse(scope, protocol, late, 408)
-                return
-            if len(request.body) > BODY_BYTES_MAX:
-                self._refuse(scope, protocol, Refused("body_too_large"))
-                return
-        response = await self.api.handle(request)
-        protocol.response_bytes(response.status, response.headers, response.body)
+            peer = client_address(peer, ",".join(scope.headers.get_all("x-forwarded-for")), self._trusted_proxies)
+        return peer
 
     async def _read_large_body(self, protocol: Any, size: int | None, request: Request) -> None:
         """Read a body that is large, or may be, into the request: only for a sender that is known, so that others hold
@@ -109,26 +145,22 @@ class SharedTimeout:
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __call__(self, waited_for: Awaitable[T], task: "asyncio.Task[Any] | None" = None) -> T:
-        """Await `waited_for` and return its result. Raises `TimeoutError`. A task may wait for one thing at a time.
-
-        `task` is the one that runs this, if the caller knows it.
-        """
-        loop, task = asyncio.get_running_loop(), task or asyncio.current_task()
-        assert task is not None and task not in self._until
+    def begin(self, task: "asyncio.Task[Any]") -> None:
+        """Begin to wait in that task, which waits for nothing else. It is cancelled when it is late."""
+        assert task not in self._until
+        loop = asyncio.get_running_loop()
         until = self._until[task] = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(until, self._cancel_late)
-        try:
-            return await waited_for
-        except asyncio.CancelledError:
-            # A cancellation by anything else than this time-out goes on.
-            if task in self._late and task.uncancel() == 0:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._until.pop(task, None)
-            self._late.discard(task)
+
+    def has_cancelled(self, task: "asyncio.Task[Any]") -> bool:
+        """Whether the cancellation that the task has met is that of this time-out alone. It is undone then."""
+        return task in self._late and task.uncancel() == 0
+
+    def end(self, task: "asyncio.Task[Any]") -> None:
+        """The task waits no longer."""
+        self._until.pop(task, None)
+        self._late.discard(task)
 
     def waits_for(self, task: "asyncio.Task[Any]") -> bool:
         return task in self._until
