@@ -77,6 +77,7 @@ class BatchedLog(Generic[Line]):
         self._store = store
         self.clock = clock or Clock()
         self._days = days if store is not None else 0
+        self.keeps = self._days > 0
         self._waiting: list[tuple[str, Line]] = []
         self._bytes = 0
         self._dropped = 0
@@ -87,10 +88,6 @@ class BatchedLog(Generic[Line]):
         self.has_other_servers = False
         """Whether lines may wait in another server on the store, which cannot be asked."""
         self._loop = Repeating(f"log of {self.prefix}", self.flush, EVERY_SECONDS)
-
-    @property
-    def keeps(self) -> bool:
-        return self._days > 0
 
     async def batch_of(self, stamp: Stamp, lines: list[Line]) -> Record:
         """Make the record that holds the lines."""

@@ -401,7 +401,7 @@ class Webhooks:
             endpoint=endpoint.id,
             url=endpoint.url,
             attempt=delivery.tries + 1,
-            milliseconds=round(tried.seconds * 1000, 1),
+            milliseconds=round(tried.seconds * 10_000) / 10,  # `round` to a digit takes ten times as long.
             status=reply.status if reply is not None else None,
             error=why,
             next_at=later.due_at_ms // 1000 if later is not None else None,
