@@ -815,6 +815,9 @@ class _ProcessStore:
 
     async def commit(self, writes: Sequence[Write]) -> None:
         process, world = self._process, self._world
+        for write in writes:
+            if write.first_in is not None:
+                await self._reach()  # The store looks whether it is the first.
         world.observer.tries(writes)
         await process.point("before a commit")
         await process.pause()
