@@ -113,6 +113,8 @@ def charge_entry(
 ) -> Entry:
     """Book a charge: the provider owes the gross to the platform, the platform owes the net to the merchant and keeps
     the fee."""
+    gross = Posting(account=f"receivable:{connector}", amount_minor=amount_minor)
+    net = Posting(account="merchant", amount_minor=fee_minor - amount_minor)
     return Entry(
         id=at.new_id("txn"),
         created=at.created,
@@ -125,11 +127,7 @@ def charge_entry(
         source=source,
         description=description,
         reporting_category="charge",
-        postings=(
-            Posting(account=f"receivable:{connector}", amount_minor=amount_minor),
-            Posting(account="merchant", amount_minor=fee_minor - amount_minor),
-            *((Posting(account="fees", amount_minor=-fee_minor),) if fee_minor else ()),
-        ),
+        postings=(gross, net, Posting(account="fees", amount_minor=-fee_minor)) if fee_minor else (gross, net),
     )
 
 

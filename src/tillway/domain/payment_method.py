@@ -128,7 +128,8 @@ class Token(Record, frozen=True, kw_only=True):
 
 
 def new_method(card: CardFacts, fields: dict[str, Any], at: Moment, *, prefix: str = "pm") -> PaymentMethod:
-    return changed(PaymentMethod(id=at.new_id(prefix), created=at.created, card=card), fields)
+    method = PaymentMethod(id=at.new_id(prefix), created=at.created, card=card)
+    return changed(method, fields) if fields else method
 
 
 def new_bank_method(type: str, bank: BankAccountFacts, fields: dict[str, Any], at: Moment) -> PaymentMethod:

@@ -137,7 +137,8 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
                 rewritten.append(record.id)
             for task in later.tasks:
                 rewritten.append(task.id)
-            records, tasks = _without(records, rewritten), _without(tasks, rewritten)
+            records = _without(records, rewritten)
+            tasks = _without(tasks, rewritten) if tasks else tasks
         return Changes(
             result=later.result or self.result,
             records=records + later.records,
@@ -152,10 +153,11 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
 
 def _without(records: tuple[Record, ...], ids: list[str]) -> tuple[Record, ...]:
     """The records that have none of these ids."""
-    for record in records:
-        if record.id in ids:
-            return tuple([record for record in records if record.id not in ids])
-    return records
+    kept = []
+    for record in records:  # As above.
+        if record.id not in ids:
+            kept.append(record)
+    return tuple(kept)
 
 
 NO_CHANGES: Changes[None] = Changes(result=None)

@@ -113,13 +113,13 @@ class CardVault:
 
     def of_alias(self, scope_key: str, alias: str, at: Moment) -> CardFacts | None:
         """The public test card behind `pm_card_visa` or `tok_visa`; None in live mode and for any other id."""
-        known = by_alias(alias) if scope_key.endswith("t") else None
-        if known is None:
-            return None
         month, year = alias_expiry(1970 + at.now // SECONDS_PER_YEAR)
         remembered = self._aliases.get((scope_key, alias))
         if remembered is not None and remembered.exp_year == year:
             return remembered
+        known = by_alias(alias) if scope_key.endswith("t") else None
+        if known is None:
+            return None
         facts = CardFacts(
             brand=known.brand,
             last4=known.last4,

@@ -50,6 +50,8 @@ class ConfiguredConnections:
         self._health: dict[tuple[str, str], ConnectorHealth] = {}
         self._fee = fee
         self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
+        self._current: dict[tuple[str, str], Connection] = {}
+        """Those of them that were asked for since the configuration was read: every payment asks twice."""
         self._outdated: list[Connection] = []
         self._broken: dict[tuple[str, str], str] = {}
         """Why a connector could not be set up, the last time."""
@@ -165,11 +167,15 @@ class ConfiguredConnections:
 
     def _open_connection(self, mode: Mode, name: str) -> Connection | None:
         place = (mode, name)
+        current = self._current.get(place)
+        if current is not None:
+            return current
         config = self._configs.get(place) or _UNCONFIGURED.get(place)
         if config is None:
             return None
         known = self._open.get(place)
         if known is not None and (known[0] is config or known[0] == config):
+            self._current[place] = known[1]
             return known[1]
         if known is not None:
             self._outdated.append(known[1])  # Closed with the others: a conversation may still use it.
@@ -233,6 +239,7 @@ class ConfiguredConnections:
         }
         self._routings = await self._read_routings()
         self._configs = configs
+        self._current.clear()
         self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
         if forgotten == self._forgotten:
             self._fresh_until_ns = until_ns
@@ -265,6 +272,7 @@ class ConfiguredConnections:
             await connection.transport.close()
         self._outdated.clear()
         self._open.clear()
+        self._current.clear()
 
 
 def _takes(capabilities: Capabilities, currency: str, form: AccountForm | None) -> bool:
