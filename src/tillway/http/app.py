@@ -566,7 +566,10 @@ def _nobody(request_id: str) -> Caller:
 
 def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect | None, content_type: str) -> None:
     """Add the headers that every answer has. An answer that does not say how long it may be kept is kept nowhere."""
-    if len(headers) == 1 or not any(name == "cache-control" for name, _ in headers):
+    for name, _ in headers:  # Every refusal comes here, and a generator costs more.
+        if name == "cache-control":
+            break
+    else:
         headers.append(_NO_STORE)
     headers += (
         _OF_JSON if content_type == "application/json" else (_NOSNIFF, _NO_SERVER, ("content-type", content_type))

@@ -58,7 +58,9 @@ class RsgiApp:
                 # HTTP/2 has `:authority` in its place, and HTTP/1.0, which health checks still speak, asks for none.
                 self._refuse(scope, protocol, Refused("host_missing"))
                 return
-            peer = self._peer_of(scope)
+            peer = scope.client.rpartition(":")[0]
+            if self._trusted_proxies or peer.startswith("["):
+                peer = self._client_of(scope, peer)
             request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
             if scope.method != "GET" or size:
                 self._body_timeout.begin(task)
@@ -88,9 +90,8 @@ class RsgiApp:
             if self.on_idle is not None and not self.in_flight:
                 self.on_idle()
 
-    def _peer_of(self, scope: Any) -> str:
-        """The address of the client."""
-        peer: str = scope.client.rpartition(":")[0]
+    def _client_of(self, scope: Any, peer: str) -> str:
+        """The address of the client behind the peer of a connection."""
         if peer.startswith("["):
             peer = plain_address(peer)
         if self._trusted_proxies:
