@@ -119,3 +119,15 @@ async def test_routes_of_a_credential_are_bounded(objects: MerchantObjects) -> N
                     await app.call(mine, method, f"/v1/{noun}{end}")
     (known,) = app.running.api.authenticator._known.values()
     assert 0 < len(known.admitted) <= ADMITTED_MAX
+
+
+async def test_a_request_whose_body_was_not_read_is_not_handled_without_it(objects: MerchantObjects) -> None:
+    """Its key was unknown when it came, or the store away: a capture of a part would be one of the whole."""
+    app, mine = objects.app, objects.merchant
+    paid = {"amount": 500, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
+    held = await app.ok(mine, "POST", "/v1/payment_intents", {**paid, "capture_method": "manual"})
+    path, headers = f"/v1/payment_intents/{held['id']}/capture", {"authorization": f"Bearer {mine.key}"}
+    asked = Request("POST", path, "", headers, b"", "192.0.2.7", unread=100_000)
+    answer = await app.running.api.handle(asked)
+    assert answer.status == 503 and msgspec.json.decode(answer.body)["error"]["code"] == "busy"
+    assert (await app.ok(mine, "GET", f"/v1/payment_intents/{held['id']}"))["status"] == "requires_capture"

@@ -424,6 +424,9 @@ class Api:
             caller.client_ip = request.client_ip
             is_head = request.method == "HEAD"
             return route.handler(Call(self.platform, caller, params, ids, request.headers, request.body, self, is_head))
+        if request.unread:
+            # Its key was unknown when it came, or the store away. Without its body it would be another request.
+            raise Refused("busy")
         read, is_form = None, False
         if raw is None:
             version = request.headers.get("stripe-version")

@@ -995,7 +995,7 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
     inserted: list[Any] | None = None
     keys: set[str] = set()
     for write in writes:
-        key, version, body, index = write.key, write.version, write.body, write.index
+        key, version, body = write.key, write.version, write.body
         keys.add(key)
         if write.first_in is not None:
             # Before all others, so that nothing has to be undone where the partition is taken.
@@ -1005,19 +1005,24 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
             statements.append((_DELETE, (key, version)))
             inserted = None
             continue
-        queue, due_at_ms = write.queue, write.due_at_ms
-        assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
-        customer, parent, kind, terms = entries_of(index) if index else NO_ENTRIES
-        if version == ABSENT:
-            if inserted is None:
-                inserted = []
-                statements.append((None, inserted))
-            inserted += (key, body, queue, due_at_ms, write.expires_at, customer, parent, kind, terms)
+        queue, due_at_ms, index = write.queue, write.due_at_ms, write.index
+        if queue is None:
+            assert due_at_ms is None, "a due time without a queue"
         else:
-            sql = _REWRITE if queue is None else _UPDATE
-            entries = (customer, parent, kind, terms)
-            statements.append((sql, (key, version, body, queue, due_at_ms, write.expires_at, *entries)))
+            assert due_at_ms is not None, "a task without a due time"
+        if version:
+            entries = entries_of(index) if index else NO_ENTRIES
+            bindings = (key, version, body, queue, due_at_ms, write.expires_at, *entries)
+            statements.append((_REWRITE if queue is None else _UPDATE, bindings))
             inserted = None
+            continue
+        if inserted is None:
+            inserted = []
+            statements.append((None, inserted))
+        if index:
+            inserted += (key, body, queue, due_at_ms, write.expires_at, *entries_of(index))
+        else:
+            inserted += (key, body, queue, due_at_ms, write.expires_at, None, None, None, None)
     assert len(keys) == len(writes), "a key stands twice in one commit"
     return statements
 

@@ -141,7 +141,8 @@ def change_of(record: Record, write: Write, plain: bytes, old: Record | None) ->
         return Change(id=record.id, version=write.version + 1, changed=fields)
     if kind in UNCHANGING:
         return Change(id=record.id, version=1, digest=digest_of(write.body or b""))
-    if isinstance(record, Attempt) and record.kind not in TOLD_ATTEMPTS:
+    # Every payment comes here, and `isinstance` takes ten times as much where it is false.
+    if kind is Attempt and record.kind not in TOLD_ATTEMPTS:  # type: ignore[attr-defined]  # It is an attempt.
         return None
     if kind in REDACTED and holds_secrets(record):
         plain = encode(redact(record))
