@@ -147,6 +147,7 @@ async def test_whether_traces_cross_our_borders(tmp_path: Path, hook: Any, conte
         connections._open["test", "simulator"][0],
         Connection("simulator", simulator, Listening(), named.health),
     )
+    connections._current.clear()
     try:
         await pay(app, hook[0], traceparent=CALLER)
     finally:

@@ -283,6 +283,7 @@ def create(
         currency=command.currency,
         status="requires_payment_method" if means.method is None else "requires_confirmation",
         method=means.method.id if means.method is not None else None,
+        source_api=command.source_api,
     )
     asked = _asked_of(command)
     if command.metadata:
