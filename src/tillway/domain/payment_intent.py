@@ -1452,22 +1452,7 @@ def _charge(
     payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int, reference: str
 ) -> Charge:
     """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
-    # Many payments have none of these. A loop over their names would take five times as much.
-    told: dict[str, Any] = {}
-    if payment.customer is not None:
-        told["customer"] = payment.customer
-    if payment.description is not None:
-        told["description"] = payment.description
-    if payment.receipt_email is not None:
-        told["receipt_email"] = payment.receipt_email
-    if payment.shipping is not None:
-        told["shipping"] = payment.shipping
-    if payment.statement_descriptor is not None:
-        told["statement_descriptor"] = payment.statement_descriptor
-    if payment.statement_descriptor_suffix is not None:
-        told["statement_descriptor_suffix"] = payment.statement_descriptor_suffix
-    if payment.transfer_group is not None:
-        told["transfer_group"] = payment.transfer_group
+    told = _told_on_charge(payment)  # Many payments have none of these.
     if method.bank is not None:
         told["bank"] = without_number(method.bank)
     charge = Charge(
@@ -1487,6 +1472,21 @@ def _charge(
         source_api=payment.source_api,
     )
     return replace(charge, **told) if told else charge
+
+
+_told_on_charge = write_given(
+    PaymentIntent,
+    (
+        "customer",
+        "description",
+        "receipt_email",
+        "shipping",
+        "statement_descriptor",
+        "statement_descriptor_suffix",
+        "transfer_group",
+    ),
+)
+"""The fields of a payment that its charge repeats, where they have a value."""
 
 
 def _without_vault_ids(card: CardFacts | None) -> CardFacts | None:
