@@ -42,7 +42,7 @@ SECONDS_PER_DAY: Final = 24 * 60 * 60
 _BATCHES_AT_ONCE: Final = 20
 _LINES_AT_ONCE: Final = 1000
 """Most batches that a list reads at a time, and about how many lines: it reads one batch first, which most pages need,
-and then twice as many each time. So a page of a busy merchant, whose batches are full, does not read five of them."""
+and then twice as many each time. So a page of a busy merchant with full batches does not read five of them."""
 
 Line = TypeVar("Line")
 

@@ -326,6 +326,10 @@ class Engine:
         finally:
             self.audited.add(caller.scope_key)
 
+    def delete_task(self, caller: Caller, id: str, version: int) -> Awaitable[bool]:
+        """Delete a task of which no record, event or audit entry tells. False if it has changed since that version."""
+        return self._commit(caller, [Write(f"{caller.scope_key}/{id}", version, None)], "", self.clock.monotonic_ns())
+
     async def _read_mark(self) -> int:
         """Read the store's mark before ids are made. Return the monotonic clock after that, in nanoseconds. Refused
         `busy` if the store does not answer, or with another code of `Unavailable`."""
@@ -721,6 +725,11 @@ class Engine:
         if known is None or known[0] <= self.clock.monotonic_ns():
             known = self._endpoints[scope_key] = await self._read_endpoints(scope_key)
         return known[1]
+
+    def known_endpoints(self, scope_key: str) -> list[WebhookEndpoint] | None:
+        """The same list, if `endpoints` would read nothing; None if it would."""
+        known = self._endpoints.get(scope_key)
+        return known[1] if known is not None and known[0] > self.clock.monotonic_ns() else None
 
     async def renew_endpoints(self, scope_key: str) -> None:
         """Read the endpoints of a scope again before they expire here, if it has sent events. Raises `Unavailable`."""

@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import hmac
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,15 +15,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from tillway_server import TillwayServer, init
 from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
-from tillway.domain.account import Scope
 from tillway.domain.cards import Secret
-from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event, WebhookEndpoint
+from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
 from tillway.domain.refusal import Refused
 from tillway.engine.events import entry_id_of
 from tillway.engine.runner import AT_ONCE_MAX, Runner
 from tillway.engine.webhooks.concurrency import EndpointLimiter, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import guarded_socket, is_public
-from tillway.engine.webhooks.signing import signature_header
+from tillway.engine.webhooks.signing import Signer, signature_header
 from tillway.store.codec import CHECK_FIELD, write_of
 from tillway.store.port import ABSENT, Conflict, Row, Unavailable, Write
 from tillway.store.sqlite import SqliteStore
@@ -85,6 +85,15 @@ def test_the_signature_is_stripes_scheme() -> None:
     # printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac whsec_test
     assert header == "t=1700000000,v1=38877139021993b830af32feea6e18a8da83eb2f6e49ee50bd9e4cf4ca4d3789"
     assert stripe.WebhookSignature.verify_header('{"a":1}', header, "whsec_test")
+
+
+@pytest.mark.parametrize("length", [0, 1, 38, 63, 64, 65, 200])
+def test_a_signer_signs_any_number_of_bodies_with_all_of_its_secrets(length: int) -> None:
+    keys = ["k" * length, "whsec_other"]
+    signer = Signer(*map(Secret, keys))
+    for body in (b"", b'{"a":1}', bytes(5000)):
+        digests = [hmac.new(key.encode(), b"17." + body, "sha256").hexdigest() for key in keys]
+        assert signer.header(body, now=17) == ",".join(["t=17", *(f"v1={digest}" for digest in digests)])
 
 
 async def test_only_what_an_endpoint_asked_for_is_sent_to_it(world: World, receiver: Receiver) -> None:
@@ -329,20 +338,17 @@ async def test_the_process_that_commits_an_event_begins_its_delivery_unclaimed(
     assert await world.tasks() == []
     assert [event["id"] for event in receiver.events()] == [id]
     # As another one reads the event from the store, byte for byte.
-    sent = receiver.requests[0][2]
-    assert await world.running.platform.webhooks._body(*await _read_anew(world, id)) == sent
+    webhooks = world.running.platform.webhooks
+    load = webhooks.engine.load(world.scope().key)
+    (endpoint,) = await world.records("we")
+    destination = await webhooks._destinations.find(load, endpoint.id, world.clock.now_ms() // 1000)
+    assert destination is not None
+    assert await webhooks._body(await load.get(Event, id), destination) == receiver.requests[0][2]
 
 
 async def _answer_when(heard: asyncio.Event) -> web.Response:
     await heard.wait()
     return web.Response()
-
-
-async def _read_anew(world: World, id: str) -> tuple[Scope, Event, WebhookEndpoint]:
-    load = world.running.platform.engine.load(world.scope().key)
-    (endpoint,) = await world.records("we")
-    assert isinstance(endpoint, WebhookEndpoint)
-    return world.scope(), await load.get(Event, id), endpoint
 
 
 async def test_a_delivery_that_was_begun_by_a_dead_process_is_due_after_its_lease(
@@ -647,16 +653,16 @@ async def test_everything_arrives_in_whatever_order(world: World, receiver: Rece
 
 async def test_a_lane_is_wide_until_its_endpoint_falls_silent() -> None:
     limiter = EndpointLimiter()
-    assert [await limiter.acquire() for _ in range(8)] == [True] * 8
-    ninth = asyncio.create_task(limiter.acquire())
+    assert [limiter.take() for _ in range(9)] == [True] * 8 + [False]
+    ninth = asyncio.create_task(limiter.wait())
     await asyncio.sleep(0)
     limiter.release(seconds=0.01, answered=True)
     assert await ninth
     for _ in range(8):
         limiter.release(seconds=10, answered=False)
     assert limiter.unresponsive and limiter.limit == 1
-    assert await limiter.acquire()
-    assert not await limiter.acquire(), "nobody waits where nothing answers"
+    assert limiter.take() and not limiter.take()
+    assert not await limiter.wait(), "nobody waits where nothing answers"
     limiter.release(seconds=0.01, answered=True)
     assert not limiter.unresponsive and limiter.limit == 2
 
@@ -675,9 +681,9 @@ async def test_whoever_is_sent_away_comes_back_in_turn() -> None:
 
 async def test_waiting_for_a_place_ends() -> None:
     limiter = EndpointLimiter()
-    assert [await limiter.acquire() for _ in range(8)] == [True] * 8
+    assert [limiter.take() for _ in range(8)] == [True] * 8
     began = time.monotonic()
-    assert not await limiter.acquire()
+    assert not await limiter.wait()
     assert 0.9 < time.monotonic() - began < 20
     limiter.release(seconds=1, answered=True)
     assert limiter.in_flight == 7, "a place is not given to somebody who has gone"

@@ -42,11 +42,15 @@ class EndpointLimiter:
     def idle(self) -> bool:
         return not self.in_flight and not self._waiting
 
-    async def acquire(self) -> bool:
-        """Take a place; wait for it if it is expected within WAIT_SECONDS. Call `release` after True."""
+    def take(self) -> bool:
+        """Take a place if one is free. Call `release` after True."""
         if self.in_flight < self.limit and not self._waiting:
             self.in_flight += 1
             return True
+        return False
+
+    async def wait(self) -> bool:
+        """Wait for a place if it is expected within WAIT_SECONDS. Call `release` after True."""
         if (len(self._waiting) + 1) * self.average_seconds > WAIT_SECONDS * self.limit:
             return False
         place = asyncio.get_running_loop().create_future()

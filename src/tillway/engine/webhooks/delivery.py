@@ -5,6 +5,7 @@ the event is sent again. The order of events is not guaranteed.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -31,6 +32,7 @@ from tillway.engine.scans import Scan
 from tillway.engine.telemetry import note, note_id
 from tillway.engine.webhooks.concurrency import MERCHANT_LIMIT_MAX, EndpointLimiters
 from tillway.engine.webhooks.delivery_log import ATTEMPT_PREFIX, DeliveryLog
+from tillway.engine.webhooks.destinations import Destination, Destinations
 from tillway.engine.webhooks.public_hosts import (
     ANYWHERE,
     PUBLIC,
@@ -38,10 +40,10 @@ from tillway.engine.webhooks.public_hosts import (
     Reach,
     check_host,
 )
-from tillway.engine.webhooks.signing import new_secret, signature_header
+from tillway.engine.webhooks.signing import Signer, new_secret
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
-from tillway.vault.port import Vault, VaultTampered
+from tillway.vault.port import Vault
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -63,13 +65,6 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 
 REPLAYED_MAX = 500
 """Most events that one replay sends again."""
-
-OPEN_SECONDS = 10
-"""How long the signing secrets of an endpoint are used again once they are open: to open one takes a tenth of a
-delivery."""
-
-OPEN_MAX = 256
-"""Most endpoints whose secrets are open in memory."""
 
 DELIVERED_COMMITS_MAX = 3
 BUSY_PAUSE_SECONDS = 0.2
@@ -101,9 +96,8 @@ class Webhooks:
         self.tries = tries or DeliveryLog()
         self._limiters = EndpointLimiters()
         self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
+        self._destinations = Destinations(engine, vault)
         self._under_way: set[str] = set()
-        self._open: dict[tuple[str, str], _Opened] = {}
-        """Signing secrets, by the scope and the id of their endpoint."""
 
     # Endpoints.
 
@@ -325,148 +319,128 @@ class Webhooks:
 
     async def _deliver(self, row: Row, seen: Seen | None) -> None:
         scope_key, _, id = row.key.partition("/")
-        claimed = time.monotonic()
+        claimed, now_ms = time.monotonic(), self.engine.clock.now_ms()
         load = Load(self.engine.store, scope_key, seen or {id: (row.version, _delivery(row))})
         delivery = await load.get(Delivery, id)
         if seen is not None:  # It was born claimed, and its lease began with its commit.
-            claimed -= max(self.engine.clock.now_ms() - delivery.due_at_ms, 0) / 1000
+            claimed -= max(now_ms - delivery.due_at_ms, 0) / 1000
         note_id(delivery.event)
         note_id(delivery.endpoint)
         note("tries", delivery.tries + 1)
         event = await load.maybe(Event, delivery.event)
-        endpoint = await self._endpoint(load, delivery.endpoint)
-        if event is None or endpoint is None:
+        now = now_ms // 1000
+        to = self._destinations.known(scope_key, delivery.endpoint, now)
+        to = to or await self._destinations.find(load, delivery.endpoint, now)
+        if event is None or to is None:
             self._limiters.discard_idle(delivery.endpoint, gone=True)
-            await self._delete(load, delivery)
-            return
-        body = await self._body(scope_of(scope_key), event, endpoint)
-        tried = _Try(event, endpoint, self.engine.clock.now_ms())
+            return await self._delete(load, delivery)
+        tried = _Try(load, delivery, event, to, now_ms)
+        body = await self._body(event, to)
         if body is None:
-            await self._record_failure(load, delivery, tried, "not sent: the event cannot be rendered")
-            return
-        secrets = self._open_secrets(scope_key, endpoint, now=tried.began_ms // 1000)
-        if not secrets:
-            await self._record_failure(load, delivery, tried, "not sent: the endpoint's signing secret does not open")
-            return
-        limiter = self._limiters.of(endpoint.id)
-        if not await limiter.acquire():
+            return await self._record_failure(tried, "not sent: the event cannot be rendered")
+        if to.opened is None:
+            return await self._record_failure(tried, "not sent: the endpoint's signing secret does not open")
+        limiter = self._limiters.of(delivery.endpoint)
+        if not (limiter.take() or await limiter.wait()):
             if limiter.unresponsive:
                 # If the endpoint does not answer, waiting for a place counts as a try, so that the tries grow rarer.
-                await self._record_failure(load, delivery, tried, "not sent: the endpoint does not answer")
-            else:
-                await self._put_off(load, delivery, limiter.retry_after_seconds())
-            return
+                return await self._record_failure(tried, "not sent: the endpoint does not answer")
+            return await self._put_off(tried, limiter.retry_after_seconds())
         # Only now, so that deliveries that wait for one endpoint do not hold the places of the merchant's others.
         merchant = self._merchants.of(scope_key)
-        if not await merchant.acquire():
+        if not (merchant.take() or await merchant.wait()):
             limiter.give_back()
-            await self._put_off(load, delivery, merchant.retry_after_seconds())
-            return
+            return await self._put_off(tried, merchant.retry_after_seconds())
         began = time.monotonic()
-        within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
-        answer: int | None = None
-        tried.began_ms = self.engine.clock.now_ms()
         try:
-            with self.engine.telemetry.span("webhook", "call"):
-                await self._offer(scope_of(scope_key), tried, secrets, body, min(self._timeout_seconds, within))
-                assert tried.reply is not None
-                answer = tried.reply.status
+            within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
+            await self._post(tried, to.opened.signer, body, min(self._timeout_seconds, within))
         finally:
-            tried.seconds = seconds = time.monotonic() - began
-            limiter.release(seconds=seconds, answered=answer is not None)
-            merchant.release(seconds=seconds, answered=True)
-            self._limiters.discard_idle(endpoint.id)
+            tried.seconds = time.monotonic() - began
+            limiter.release(seconds=tried.seconds, answered=tried.status is not None)
+            merchant.release(seconds=tried.seconds, answered=True)
+            self._limiters.discard_idle(delivery.endpoint)
             self._merchants.discard_idle(scope_key)
-        note("answer", answer)
-        if answer is not None and 200 <= answer < 300:
-            self._log_try(load, delivery, tried)
-            await self._record_success(load, delivery)
-            self.engine.telemetry.delivery("delivered", load.scope_key)
-        elif answer == GONE:
-            self._log_try(load, delivery, tried, why="HTTP 410")
-            await self._disable(load, delivery)
-        else:
-            why = f"HTTP {answer}" if answer is not None else tried.reply.why
-            await self._record_failure(load, delivery, tried, why)
+        await self._settle(tried)
 
-    def _log_try(
-        self, load: Load, delivery: Delivery, tried: "_Try", why: str = "", later: Delivery | None = None
-    ) -> None:
-        reply, endpoint = tried.reply, tried.endpoint
+    async def _settle(self, tried: "_Try") -> None:
+        """Log the endpoint's answer, or the lack of one, and commit its consequence."""
+        status = tried.status
+        note("answer", status)
+        if status is not None and 200 <= status < 300:
+            self._log_try(tried)
+            await self._record_success(tried)
+            self.engine.telemetry.delivery("delivered", tried.load.scope_key)
+        elif status == GONE:
+            self._log_try(tried, why="HTTP 410")
+            await self._disable(tried)
+        else:
+            assert tried.reply is not None
+            await self._record_failure(tried, f"HTTP {status}" if status is not None else tried.reply.why)
+
+    def _log_try(self, tried: "_Try", why: str = "", later: Delivery | None = None) -> None:
+        if not self.tries.keeps:
+            return
+        reply, delivery, event, endpoint = tried.reply, tried.delivery, tried.event, tried.to.endpoint
+        content_type = answer = ""
+        if reply is not None:
+            content_type = reply.content_type
+            answer = without_card_numbers(reply.body.decode(errors="replace")) if reply.body else ""
         logged = LoggedDelivery(
             id=new_line_id(ATTEMPT_PREFIX, tried.began_ms),
             delivery=delivery.id,
-            event=tried.event.id,
-            type=tried.event.type,
+            event=event.id,
+            type=event.type,
             endpoint=endpoint.id,
             url=endpoint.url,
             attempt=delivery.tries + 1,
             milliseconds=round(tried.seconds * 10_000) / 10,  # `round` to a digit takes ten times as long.
-            status=reply.status if reply is not None else None,
+            status=tried.status,
             error=why,
             next_at=later.due_at_ms // 1000 if later is not None else None,
             signature=tried.signature,
-            content_type=reply.content_type if reply is not None else "",
-            answer=without_card_numbers(reply.body.decode(errors="replace")) if reply is not None else "",
+            content_type=content_type,
+            answer=answer,
             api_version=endpoint.api_version,
         )
-        self.tries.keep(load.scope_key, logged)
+        self.tries.keep(tried.load.scope_key, logged)
 
-    async def _endpoint(self, load: Load, id: str) -> WebhookEndpoint | None:
-        """The endpoint, unless it is gone or disabled."""
-        for endpoint in await self.engine.endpoints(load.scope_key):
-            if endpoint.id == id:
-                return endpoint
-        # Another process may have made it a moment ago.
-        found = await load.maybe(WebhookEndpoint, id)
-        return found if found is not None and not found.disabled else None
-
-    async def _body(self, scope: Scope, event: Event, endpoint: WebhookEndpoint) -> bytes | None:
+    async def _body(self, event: Event, to: Destination) -> bytes | None:
         """Render the event for the endpoint's API version. None, and the cause in the log, if that fails: an event that
         cannot be rendered must not come back for ever."""
-        caller = await self.engine.reader(scope, endpoint.api_version)
         # An event with one delivery in all has this one, which is open. Sending it again would have counted one more.
-        pending = 1 if event.deliveries == 1 else await self._pending(scope.key, event)
+        pending = 1 if event.deliveries == 1 else await self._pending(to.scope.key, event)
         reading = EventReading.of(event, pending)
         try:
-            _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
+            shown = self.render.at_once(to.reader, reading, None)
+            _, body = shown or await self.render(to.reader, self.engine.load(to.scope.key), reading, None)
         except Exception:
-            log.exception("an event cannot be rendered", extra={"event": event.id, "endpoint": endpoint.id})
+            log.exception("an event cannot be rendered", extra={"event": event.id, "endpoint": to.endpoint.id})
             return None
         return body
 
-    def _open_secrets(self, scope_key: str, endpoint: WebhookEndpoint, *, now: int) -> list[Secret[str]]:
-        """The secrets that sign for the endpoint at `now`. Empty, and the cause in the log, if this host's key file
-        does not open one."""
-        sealed = endpoint.sealed_secrets(now)
-        known = self._open.get((scope_key, endpoint.id))
-        if known is not None and known.sealed == sealed and 0 <= now - known.at < OPEN_SECONDS:
-            return known.secrets
-        try:
-            secrets = [self._vault.open_text(scope_key, endpoint.id, one) for one in sealed]
-        except VaultTampered as tampered:
-            log.error("a signing secret does not open", extra={"endpoint": endpoint.id, "why": str(tampered)})
-            return []
-        if len(self._open) >= OPEN_MAX:
-            self._open.clear()
-        self._open[scope_key, endpoint.id] = _Opened(sealed, secrets, now)
-        return secrets
-
-    async def _offer(
-        self, scope: Scope, tried: "_Try", secrets: list[Secret[str]], body: bytes, within_seconds: float
-    ) -> None:
+    async def _post(self, tried: "_Try", signer: Signer, body: bytes, within_seconds: float) -> None:
         """POST the event, and keep the answer in `tried`."""
-        tried.signature = signature_header(body, *secrets, now=tried.began_ms // 1000)
-        headers = {
-            "Content-Type": CONTENT_TYPE,
-            "Stripe-Signature": tried.signature,
-            **self.engine.telemetry.trace_headers(),
-        }
-        tried.reply = await self._sessions.post(scope.mode, tried.endpoint.url, body, headers, within_seconds)
+        to, telemetry = tried.to, self.engine.telemetry
+        tried.began_ms = now_ms = self.engine.clock.now_ms()
+        tried.signature = signer.header(body, now=now_ms // 1000)
+        headers = {"Content-Type": CONTENT_TYPE, "Stripe-Signature": tried.signature}
+        with telemetry.span("webhook", "call"):
+            headers |= telemetry.trace_headers()
+            tried.reply = await self._sessions.post(to.scope.mode, to.endpoint.url, body, headers, within_seconds)
+            tried.status = tried.reply.status
 
     # The end of a task.
 
-    async def _record_success(self, load: Load, delivery: Delivery) -> None:
+    async def _record_success(self, tried: "_Try") -> None:
+        """Delete the task. If that cannot be committed, the endpoint gets the event a second time."""
+        load, delivery = tried.load, tried.delivery
+        version = load.seen[delivery.id][0]
+        if delivery.endpoint not in tried.event.undelivered:
+            with contextlib.suppress(Refused):
+                if await self.engine.delete_task(tried.to.reader, delivery.id, version):
+                    return
+
         # Quoted, because a return type is worked out each time that an inner function is made.
         async def work(load: Load, at: Moment) -> "Changes[None]":
             # Another process may have claimed it by now: the endpoint has the event, so no process needs to send it.
@@ -483,8 +457,7 @@ class Webhooks:
             try:
                 return await self._commit(load, work)
             except Refused:
-                # The store is busy. If this cannot be committed, the endpoint gets the event a second time.
-                await asyncio.sleep(BUSY_PAUSE_SECONDS)
+                await asyncio.sleep(BUSY_PAUSE_SECONDS)  # The store is busy.
         await self._commit(load, work)
 
     async def _delete(self, load: Load, delivery: Delivery) -> None:
@@ -493,8 +466,9 @@ class Webhooks:
 
         await self._commit(load, work)
 
-    async def _record_failure(self, load: Load, delivery: Delivery, tried: "_Try", why: str) -> None:
+    async def _record_failure(self, tried: "_Try", why: str) -> None:
         """The next try, or the end of all tries."""
+        load, delivery = tried.load, tried.delivery
         log.info("a webhook was not delivered", extra=_log_facts(load, delivery, why))
         self.engine.telemetry.delivery("failed", load.scope_key)
         claimed = load.seen[delivery.id][0]
@@ -515,13 +489,14 @@ class Webhooks:
             )
 
         await self._commit(load, work)
-        self._log_try(load, delivery, tried, why, later)
+        self._log_try(tried, why, later)
         if given_up:
             log.warning("a webhook is given up after three days", extra=_log_facts(load, delivery, why))
             self.engine.telemetry.delivery("given_up", load.scope_key)
 
-    async def _disable(self, load: Load, delivery: Delivery) -> None:
+    async def _disable(self, tried: "_Try") -> None:
         """Disable the endpoint, which is gone for good, and offer it the event no more."""
+        load, delivery = tried.load, tried.delivery
         log.warning("a webhook endpoint is disabled: it is gone", extra=_log_facts(load, delivery, f"HTTP {GONE}"))
         self.engine.telemetry.delivery("given_up", load.scope_key)
 
@@ -536,7 +511,8 @@ class Webhooks:
         finally:
             self.engine.forget_endpoints(load.scope_key)
 
-    async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
+    async def _put_off(self, tried: "_Try", seconds: float) -> None:
+        load, delivery = tried.load, tried.delivery
         self.engine.telemetry.delivery("put_off", load.scope_key)
         claimed = load.seen[delivery.id][0]
 
@@ -561,23 +537,18 @@ class Webhooks:
             await self._sessions.close()
 
 
-class _Opened(msgspec.Struct, frozen=True):
-    """The secrets of an endpoint as they are sealed, and open since `at` (epoch seconds)."""
-
-    sealed: tuple[str, ...]
-    secrets: list[Secret[str]]
-    at: int
-
-
 class _Try(msgspec.Struct):
-    """One try under way, for the log."""
+    """One try under way."""
 
+    load: Load
+    delivery: Delivery
     event: Event
-    endpoint: WebhookEndpoint
+    to: Destination
     began_ms: int
     seconds: float = 0.0
     signature: str = ""
     reply: "Reply | None" = None
+    status: int | None = None
 
 
 def _delivery(row: Row) -> Delivery:

@@ -34,7 +34,7 @@ WRITTEN: Final = WrittenLog(PREFIX, DeliveryBatch, lambda batch: batch.deliverie
 
 async def hide_answers(store: Store, scope_key: str, entries: Collection[str]) -> int:
     """Hide the endpoints' answers to the events of these entries of the audit trail, and return their number: an answer
-    may repeat the person whom its event was about."""
+    may name the person that its event was about."""
     count = 0
     async for row in rows_of(store, f"{scope_key}/{PREFIX}_"):
         batch = decode(row.key.partition("/")[2], row.body)
