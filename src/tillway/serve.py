@@ -159,7 +159,7 @@ class DrainingApp:
         app.api.platform.serves_sockets = True
 
     def __call__(self, scope: Any, protocol: Any) -> Awaitable[None]:
-        return self._sockets.serve(scope, protocol) if scope.proto == "ws" else self._app(scope, protocol)
+        return self._sockets.serve(scope, protocol) if scope.proto == "ws" else self._app.serve(scope, protocol)
 
     def answering(self) -> Iterator[str]:
         """The peers (address and port) of requests that are whole and wait for their answers."""

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from good_calls import MerchantObjects
 
+from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.http.authentication import ADMITTED_MAX, NOBODY, admit_again, identify_caller
 from tillway.http.messages import Request
@@ -38,6 +39,7 @@ async def both_ways(app: InProcessApp, method: str, path: str, key: str) -> tupl
     assert found is not None
     route = found[0][method]
     again = admit_again(api.authenticator, api.throttle, request, route, "req_1")
+    assert not isinstance(again, Refused)
     caller = Caller(scope=NOBODY, scope_key=NOBODY.key, request_id="req_1")
     await identify_caller(api.authenticator, api.throttle, request, route, caller, None)
     return again, caller
@@ -131,3 +133,21 @@ async def test_a_request_whose_body_was_not_read_is_not_handled_without_it(objec
     answer = await app.running.api.handle(asked)
     assert answer.status == 503 and msgspec.json.decode(answer.body)["error"]["code"] == "busy"
     assert (await app.ok(mine, "GET", f"/v1/payment_intents/{held['id']}"))["status"] == "requires_capture"
+
+
+async def test_a_key_that_is_nowhere_is_refused_and_counted_each_time_as_at_first(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path, throttle_failures_per_second=1, throttle_failures_burst=4)
+    try:
+        events, told = app.running.platform.engine.security, []
+        for method, path in [("POST", PATH), ("GET", f"{PATH}/cus_1"), ("POST", PATH), ("POST", PATH), ("POST", PATH)]:
+            sent = {"authorization": "Bearer sk_test_000000000000000000000000"}
+            answer = await app.running.api.handle(Request(method, path, "", sent, b"", "192.0.2.7"))
+            id = dict(answer.headers)["request-id"]
+            told.append((answer.status, answer.headers[1:], answer.body.replace(id.encode(), b"")))
+        first, *others, last = told
+        assert first[0] == 401 and others == [first] * 3
+        assert last[0] == 429 and ("retry-after", "1") in last[1]
+        ((_, count),) = events._counts["authentication failed"].items()
+        assert (count.times, count.names) == (5, ["api_key_invalid"])
+    finally:
+        await app.close()

@@ -47,14 +47,14 @@ async def test_only_a_slow_body_is_refused() -> None:
     # The bounds lie half a second apart, so that a busy machine does not merge them.
     app: Any = RsgiApp(AcceptingApi(), 1.0)  # type: ignore[arg-type]
     early = [SlowClient(0.0), SlowClient(99.0), SlowClient(0.02)]
-    answers = [asyncio.ensure_future(app(Scope, client)) for client in early]
+    answers = [asyncio.ensure_future(app.serve(Scope, client)) for client in early]
     await asyncio.sleep(0.5)
     later = [SlowClient(0.6), SlowClient(99.0)]
-    answers += [asyncio.ensure_future(app(Scope, client)) for client in later]
+    answers += [asyncio.ensure_future(app.serve(Scope, client)) for client in later]
     await asyncio.wait_for(asyncio.gather(*answers), 30)
     assert [client.status for client in (*early, *later)] == [200, 408, 200, 200, 408]
     afterwards = SlowClient(0.0), SlowClient(99.0)
-    await asyncio.wait_for(asyncio.gather(*(app(Scope, client) for client in afterwards)), 30)
+    await asyncio.wait_for(asyncio.gather(*(app.serve(Scope, client) for client in afterwards)), 30)
     assert [client.status for client in afterwards] == [200, 408]
 
 
@@ -62,7 +62,7 @@ async def test_a_cancelled_task_is_not_late() -> None:
     app: Any = RsgiApp(AcceptingApi(), 9.0)  # type: ignore[arg-type]
     client, idle = SlowClient(9.0), []
     app.on_idle = lambda: idle.append(True)
-    waiting = asyncio.ensure_future(app(Scope, client))
+    waiting = asyncio.ensure_future(app.serve(Scope, client))
     await asyncio.sleep(0.01)
     assert app.reads_body_of(waiting) and list(app.in_flight) == [waiting]
     waiting.cancel()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -83,7 +83,11 @@ _NO_STORE = ("cache-control", "no-store")
 _NOSNIFF = ("x-content-type-options", "nosniff")
 _NO_SERVER = ("server", "")
 """Without it, the HTTP server would name itself."""
-_OF_JSON = (_NOSNIFF, _NO_SERVER, ("content-type", "application/json"))
+_JSON = "application/json"
+_OF_JSON = (_NOSNIFF, _NO_SERVER, ("content-type", _JSON))
+_USUAL = (_NO_STORE, *_OF_JSON)
+_NO_HEADERS: tuple[tuple[str, str], ...] = ()
+_NO_FACTS: Mapping[str, Fact] = {}
 
 
 class BrowserPages(Protocol):
@@ -144,34 +148,23 @@ class Api:
             return None
         return pages if path[len(pages.prefix) : len(pages.prefix) + 1] in ("", "/") else None
 
-    async def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
-        telemetry, began = self.platform.engine.telemetry, time.perf_counter()
+        began, engine = time.perf_counter(), self.platform.engine
         if self.siblings is not None:
             self.siblings.look()
-        request_id = new_line_id("req", self.platform.engine.clock.now_ms())
-        # The method of a request without a route may be any word.
-        method = request.method if request.method in _METHODS else "OTHER"
-        facts: dict[str, Fact] = {}
-        if telemetry.telling:
-            response, route, caller = await self._handle_in_span(request, request_id, method, facts)
-        else:
-            response, route, caller = await self._respond(request, request_id)
-        if telemetry.telling and self.tells_addresses and request.client_ip is not None:
-            facts["address"] = request.client_ip
-        seconds = time.perf_counter() - began
-        telemetry.request(method, route, response.status, seconds, facts)
-        if caller.scope is not NOBODY:
-            self.request_log.keep(request, caller, response, seconds)
-        return response
+        request_id = new_line_id("req", engine.clock.now_ms())
+        if engine.telemetry.telling:
+            return self._handle_in_span(request, request_id, began)
+        return self._respond(request, request_id, began)
 
     async def answer(self, request: Request) -> Response:
         """Answer a call that a page of this process makes for the operator in `request.grant`. Never raises. It is part
         of the page's own request, so no metric counts it; the log of requests has those that change something."""
         request_id, began = new_line_id("req", self.platform.engine.clock.now_ms()), time.perf_counter()
-        response, _, caller = await self._respond(request, request_id)
-        if request.method != "GET" and caller.scope is not NOBODY:
-            self.request_log.keep(request, caller, response, time.perf_counter() - began)
+        response = await self._respond(request, request_id)
+        if request.method != "GET" and response.caller is not None:
+            self.request_log.keep(request, response.caller, response, time.perf_counter() - began)
         return response
 
     def count_page(self, page: str | None, address: str | None) -> None:
@@ -205,41 +198,53 @@ class Api:
         request_id = new_line_id("req", self.platform.engine.clock.now_ms())
         found = self._routes_at(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
-        caller = _nobody(request_id)
-        status, body = self._render_refusal(caller, dialect, refused)
-        headers = [("request-id", request_id)]
-        _add_common(headers, caller, dialect, "application/json")
-        return Response(status, headers, body)
+        status, body = self._render_refusal(_nobody(request_id), dialect, refused)
+        return Response(status, [("request-id", request_id), *_USUAL], body)
 
-    async def _handle_in_span(
-        self, request: Request, request_id: str, method: str, facts: dict[str, Fact]
-    ) -> tuple[Response, str, Caller]:
-        """Respond within a span. Facts that the handler notes are gathered in `facts`."""
-        facts["request"] = request_id
+    async def _handle_in_span(self, request: Request, request_id: str, began: float) -> Response:
+        """Respond within a span. Facts that the handler notes are gathered for it and for the line of the log."""
+        telemetry, facts = self.platform.engine.telemetry, dict[str, Fact](request=request_id)
         token = begin_facts(facts)
         try:
-            with self.platform.engine.telemetry.span("request", "request", request.headers) as span:
-                response, route, caller = await self._respond(request, request_id)
-                if caller.scope is not NOBODY:
+            with telemetry.span("request", "request", request.headers) as span:
+                response = await self._respond(request, request_id)
+                caller = response.caller
+                if caller is not None:
                     facts |= {
                         "account": caller.scope.account,
                         "mode": caller.scope.mode,
                         "source_api": caller.source_api.name,
                     }
-                span.tell(method=method, route=route, status=response.status, **facts)
+                method = request.method if request.method in _METHODS else "OTHER"
+                span.tell(method=method, route=response.route, status=response.status, **facts)
         finally:
             end_facts(token)
-        return response, route, caller
+        if self.tells_addresses and request.client_ip is not None:
+            facts["address"] = request.client_ip
+        return self._told(request, response, began, facts)
 
-    async def _respond(self, request: Request, request_id: str) -> tuple[Response, str, Caller]:
-        """Return the response, the pattern of its route, and the caller, who is nobody where it is not known."""
+    def _told(
+        self, request: Request, response: Response, began: float, facts: Mapping[str, Fact] = _NO_FACTS
+    ) -> Response:
+        """Count a request that was answered, and keep it in the log of requests if its caller is known."""
+        seconds, method = time.perf_counter() - began, request.method
+        # The method of a request without a route may be any word.
+        method = method if method in _METHODS else "OTHER"
+        self.platform.engine.telemetry.request(method, response.route, response.status, seconds, facts)
+        if response.caller is not None:
+            self.request_log.keep(request, response.caller, response, seconds)
+        return response
+
+    async def _respond(self, request: Request, request_id: str, began: float | None = None) -> Response:
+        """Return the response. With `began`, the time at which the request came, the request is also counted and
+        logged: a coroutine around this one would be resumed as often as this one is."""
         found = self._router.find(request.path)
         pages = self._pages_at(request.path) if found is None else None
         if pages is not None:
-            return (*(await pages.respond(request)), _nobody(request_id))
+            return await self._show_page(pages, request, began)
         caller: Caller | None = None
         headers: list[tuple[str, str]] = [("request-id", request_id)]
-        pattern, dialect, content_type = UNMATCHED, None, "application/json"
+        pattern, dialect, content_type, own = UNMATCHED, None, _JSON, _NO_HEADERS
         refused: Refused | None = None
         try:
             methods, ids = found or self._find_routes(request)
@@ -253,12 +258,15 @@ class Api:
                 if route.access == "publishable":
                     headers += browser_headers(request, route)
                 raw = None
-                if dialect is None:
-                    caller = admit_again(self.authenticator, self.throttle, request, route, request_id)
-                if caller is None:
+                again = admit_again(self.authenticator, self.throttle, request, route, request_id)
+                if again is None:
                     caller = _nobody(request_id)
                     unknown = self._identify(request, route, caller)
                     raw = await unknown if unknown is not None else None
+                elif isinstance(again, Refused):
+                    return self._refuse_key(again, request, request_id, pattern, headers, began)
+                else:
+                    caller = again
                 answer = await self._call_handler(request, route, ids, caller, headers, raw)
             if type(answer) is Done:
                 status, body, refused = answer.status, answer.body, answer.refusal
@@ -266,8 +274,8 @@ class Api:
                 if refused is not None:
                     note("code", refused.code)
             elif type(answer) is Plain:
-                status, body, content_type = answer.status, answer.body, answer.content_type
-                headers += answer.headers
+                status, body, content_type, own = answer.status, answer.body, answer.content_type, answer.headers
+                headers += own
                 if status == 401:
                     self._count_unknown_client(request)
             else:
@@ -283,16 +291,39 @@ class Api:
             caller = caller or _nobody(request_id)
             refused = self._refusal_of(request, caller, stopped)
             status, body = self._render_refusal(caller, dialect, refused)
-            note("code", refused.code)
-            headers += self._headers_of(refused)
+            headers += self._tell_refused(refused)
         except Exception:
             caller = caller or _nobody(request_id)
             log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
             note("code", "internal")
             status, body = self._render_internal(caller, dialect)
-        caller = caller or _nobody(request_id)
-        _add_common(headers, caller, dialect, content_type)
-        return Response(status, headers, body, refused), pattern, caller
+        known = None if caller is None or caller.scope is NOBODY else caller
+        _add_common(headers, own, known, dialect, content_type)
+        response = Response(status, headers, body, refused, pattern, known)
+        return response if began is None else self._told(request, response, began)
+
+    async def _show_page(self, pages: BrowserPages, request: Request, began: float | None) -> Response:
+        """Return the response of the dashboard."""
+        response, pattern = await pages.respond(request)
+        response.route = pattern
+        return response if began is None else self._told(request, response, began)
+
+    def _refuse_key(
+        self,
+        refused: Refused,
+        request: Request,
+        request_id: str,
+        pattern: str,
+        headers: list[tuple[str, str]],
+        began: float | None,
+    ) -> Response:
+        """Refuse a key that is known to be nowhere, as one that was looked for and not found is refused."""
+        refused = self._count_failure(request, None, refused)
+        status, body = self.renderer.refusal_to_all(request_id, refused)
+        headers += self._tell_refused(refused)
+        headers += _USUAL
+        response = Response(status, headers, body, refused, pattern)
+        return response if began is None else self._told(request, response, began)
 
     def _identify(self, request: Request, route: Route, caller: Caller) -> Awaitable[dict[str, Any] | None] | None:
         """Authenticate the caller. Return the rest of that work if something must be read for it. Its result are the
@@ -340,19 +371,20 @@ class Api:
         self.platform.engine.security.authentication_failed(address, "client_invalid")
         self.throttle.count_failure(request.client_ip)
 
-    def _count_failure(self, request: Request, caller: Caller, refused: Refused) -> Refused:
-        """Count a request that failed to authenticate, or that an unknown sender malformed, for its address.
+    def _count_failure(self, request: Request, caller: Caller | None, refused: Refused) -> Refused:
+        """Count a request that failed to authenticate, or that an unknown sender malformed, for its address. `caller`
+        is None where its credential is known to be none.
 
         Returns the refusal to answer with: `rate_limit` if there were too many.
         """
         status = RULES[refused.code].status
         if status == 401 or status == 403:
             address = request.client_ip if self.tells_addresses else None
-            if caller.operation:  # Its credential is known.
+            if caller is not None and caller.operation:  # Its credential is known.
                 self.platform.engine.security.access_refused(caller, address, refused.code)
             else:
                 self.platform.engine.security.authentication_failed(address, refused.code)
-        if status != 401 and not (refused.code in _MALFORMED and caller.scope is NOBODY):
+        if status != 401 and not (refused.code in _MALFORMED and (caller is None or caller.scope is NOBODY)):
             return refused
         try:
             self.throttle.count_failure(request.client_ip)
@@ -372,8 +404,9 @@ class Api:
             log.warning("too many failed requests from an address", extra=facts)
             self._untold_refusals, self._told_refusals_at = 0, now
 
-    def _headers_of(self, refused: Refused) -> list[tuple[str, str]]:
-        """Return the headers of a refusal that say when to retry and how to authenticate."""
+    def _tell_refused(self, refused: Refused) -> list[tuple[str, str]]:
+        """Note a refusal for the log, and return its headers: when to retry, and how to authenticate."""
+        note("code", refused.code)
         if type(refused) is Refused and not refused.details:
             return _headers_of_code(refused.code)
         headers: list[tuple[str, str]] = []
@@ -567,17 +600,19 @@ def _nobody(request_id: str) -> Caller:
     return Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
 
 
-def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect | None, content_type: str) -> None:
-    """Add the headers that every answer has. An answer that does not say how long it may be kept is kept nowhere."""
-    for name, _ in headers:  # Every refusal comes here, and a generator costs more.
-        if name == "cache-control":
-            break
-    else:
+def _add_common(
+    headers: list[tuple[str, str]],
+    own: tuple[tuple[str, str], ...],
+    caller: Caller | None,
+    dialect: Dialect | None,
+    content_type: str,
+) -> None:
+    """Add the headers that every answer has. An answer whose `own` do not say how long it may be kept is kept
+    nowhere."""
+    if not own or "cache-control" not in dict(own):
         headers.append(_NO_STORE)
-    headers += (
-        _OF_JSON if content_type == "application/json" else (_NOSNIFF, _NO_SERVER, ("content-type", content_type))
-    )
-    if caller.scope is not NOBODY:
+    headers += _OF_JSON if content_type == _JSON else (_NOSNIFF, _NO_SERVER, ("content-type", content_type))
+    if caller is not None:
         if dialect is None:
             headers.append(("stripe-version", caller.api_version or CURRENT))
         if caller.idempotency_key is not None:

@@ -97,8 +97,8 @@ class Authenticator:
         self._store = store
         self._tokens = tokens
         self._known: dict[bytes, _Known] = {}
-        self._unknown: dict[bytes, tuple[float, str]] = {}
-        """Until when each key counts as one that is nowhere, and the message that says so."""
+        self._unknown: dict[bytes, tuple[float, Refused]] = {}
+        """Until when each key counts as one that is nowhere, and the refusal that says so."""
         self._accounts = accounts or Accounts(store, Clock())
         self.known_account = self._accounts.fresh
         """The account, and until when it is known; None where it must be read."""
@@ -133,7 +133,8 @@ class Authenticator:
             if refused.code == "api_key_invalid" and by == self._by_key:
                 if len(self._unknown) >= UNKNOWN_MAX:
                     self._unknown.clear()
-                self._unknown[digest] = (now + CACHE_SECONDS, refused.message)
+                # Another one than was raised, which holds the frames that it went through.
+                self._unknown[digest] = (now + CACHE_SECONDS, Refused(refused.code, refused.message))
             raise
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
@@ -145,13 +146,19 @@ class Authenticator:
 
     def recall(self, header: str | None, *, now: float) -> _Known | None:
         """A credential that is known; None for any other. Raises Refused for one that is known to be nowhere."""
+        found = self.look_up(header, now=now)
+        if isinstance(found, Refused):
+            raise Refused(found.code, found.message)
+        return found
+
+    def look_up(self, header: str | None, *, now: float) -> _Known | Refused | None:
+        """The same, with the refusal returned and not raised: it is the same one for all requests, and must not be
+        changed."""
         digest = blake2s((header or "").encode("utf-8", "surrogatepass")).digest()  # `_digest_of`, without a call.
         known = self._known.get(digest)
         if known is None or known.until <= now:
             unknown = self._unknown.get(digest)
-            if unknown is not None and unknown[0] > now:
-                raise Refused("api_key_invalid", unknown[1])
-            return None
+            return unknown[1] if unknown is not None and unknown[0] > now else None
         if now >= known.used_at + CACHE_SECONDS:
             known.used_at = now
             if self.on_use is not None and known.grant.kind != "ephemeral":
@@ -359,16 +366,17 @@ def mask(secret: str) -> str:
 
 def admit_again(
     authenticator: Authenticator, throttle: Throttle, request: Request, route: Route, request_id: str
-) -> Caller | None:
+) -> Caller | Refused | None:
     """Do the same as `identify_caller` for a credential that was admitted to this route before, if it and its account
-    are unchanged. None for any other. Raises Refused without a caller."""
+    are unchanged, and return the refusal of a key that is known to be nowhere: to raise it would take a client with a
+    revoked key a tenth more. None for any other. Raises `Throttled`."""
     headers = request.headers
     header = headers.get("authorization")
-    if not header or request.grant is not None:
+    if not header or route.dialect is not None or request.grant is not None:
         return None
-    known = authenticator.recall(header, now=time.time())
-    if known is None:
-        return None
+    known = authenticator.look_up(header, now=time.time())
+    if known is None or isinstance(known, Refused):
+        return known
     admitted = known.admitted.get(route.name)
     if admitted is None:
         return None

@@ -6,6 +6,7 @@ import msgspec
 
 from tillway.domain.credentials import Grant
 from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
 
 
 class Request(msgspec.Struct):
@@ -26,12 +27,15 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """`refused` is the refusal that it tells, for the request log; None for one that was stored before."""
+    """`refused` is the refusal that it tells, for the request log; None for one that was stored before. `route` is the
+    pattern of its address for logs and metrics, and `caller` the party that asked, where its credential is known."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
     refused: Refused | None = None
+    route: str = ""
+    caller: Caller | None = None
 
 
 def refuse_repeated(request: Request, name: str) -> None:

@@ -136,9 +136,13 @@ class Renderer:
         if refusal.details or refusal.decline_code is not None or RULES[refusal.code].status not in FLOODED:
             status, body = self._refusal(caller, refusal)
             return status, encode(body)
+        return self.refusal_to_all(caller.request_id or "", refusal)
+
+    def refusal_to_all(self, request_id: str, refusal: Refused) -> tuple[int, bytes]:
+        """Render a refusal that is alike for all callers, and that a sender can cause by the hundred."""
         kept = self._kept.get((refusal.code, refusal.message, refusal.param))
         status, before, after = kept or self._keep(refusal)
-        return status, b"".join((before, (caller.request_id or "").encode(), after))
+        return status, b"".join((before, request_id.encode(), after))
 
     def _keep(self, refusal: Refused) -> tuple[int, bytes, bytes]:
         """Cut a refusal that is alike for all callers where the id of the request stands, and keep it."""

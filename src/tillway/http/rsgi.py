@@ -28,7 +28,7 @@ _STOPPING = (
 
 
 class RsgiApp:
-    """The RSGI application, which granian calls with each request."""
+    """The RSGI application: granian has `serve` called with each request."""
 
     def __init__(
         self, api: Api, body_seconds_max: float = BODY_SECONDS_MAX, trusted_proxies: tuple[Network, ...] = ()
@@ -41,7 +41,7 @@ class RsgiApp:
         self.on_idle: Callable[[], None] | None = None
         """Called each time that no request is in flight any more."""
 
-    async def __call__(self, scope: Any, protocol: Any) -> None:
+    async def serve(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""
         task = asyncio.current_task()
         assert task is not None, "granian runs every request as a task of its own"
@@ -59,7 +59,7 @@ class RsgiApp:
                 self._refuse(scope, protocol, Refused("host_missing"))
                 return
             peer = scope.client.rpartition(":")[0]
-            if self._trusted_proxies or peer.startswith("["):
+            if self._trusted_proxies or "[" in peer:
                 peer = self._client_of(scope, peer)
             request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
             if scope.method != "GET" or size:
