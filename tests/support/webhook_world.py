@@ -23,7 +23,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
 from tillway.engine.core import Load
 from tillway.engine.events import in_all_rows
-from tillway.engine.webhooks.delivery import Webhooks
+from tillway.engine.webhooks.delivery import TIMEOUT_SECONDS, Webhooks
 from tillway.http.messages import Request
 from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account
@@ -88,7 +88,7 @@ class World:
         data_dir: Path,
         store: Store,
         resolver: AbstractResolver | None = None,
-        timeout_seconds: float = 2.0,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         **settings: Any,
     ) -> None:
         if not (data_dir / KEY_FILE).exists():
@@ -189,7 +189,7 @@ async def opened(
     data_dir: Path,
     store: Store | None = None,
     resolver: AbstractResolver | None = None,
-    timeout_seconds: float = 2.0,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     **settings: Any,
 ) -> AsyncIterator[World]:
     world = World()
