@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.domain.record import Record
 from tillway.engine.clock import Clock
-from tillway.engine.ids import SUFFIX_LENGTH, base62, microseconds_of, random_text, recent_base62
+from tillway.engine.ids import PAIRS, SELDOM, SUFFIX_LENGTH, base62, microseconds_of, random_text
 from tillway.engine.repeating import Repeating
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable
@@ -37,6 +37,7 @@ _LOOK_PAGE: Final = 20
 
 TIME_LENGTH: Final = 9
 ID_LENGTH: Final = 14
+RANDOM_LENGTH: Final = ID_LENGTH - TIME_LENGTH
 SECONDS_PER_DAY: Final = 24 * 60 * 60
 
 _BATCHES_AT_ONCE: Final = 20
@@ -55,9 +56,21 @@ class Stamp(msgspec.Struct, frozen=True):
     expires_at: int
 
 
+_PAIRS: Final = len(PAIRS)
+_recent: tuple[int, str] = -SELDOM, ""
+"""The last microsecond that is a multiple of SELDOM, and the first characters of ids from then on."""
+
+
 def new_line_id(prefix: str, now_ms: int) -> str:
     """The id of a line that began at that time. It holds the time, by which the log finds the line."""
-    return f"{prefix}_{recent_base62(now_ms * 1000)}{random_text(ID_LENGTH - TIME_LENGTH)}"
+    global _recent
+    base_us, text = _recent
+    low = now_ms * 1000 - base_us
+    if not 0 <= low < SELDOM:  # Most times lie close to the last one.
+        high, low = divmod(now_ms * 1000, SELDOM)
+        text = base62(high, 5)
+        _recent = now_ms * 1000 - low, text
+    return f"{prefix}_{text}{PAIRS[low // _PAIRS]}{PAIRS[low % _PAIRS]}{random_text(RANDOM_LENGTH)}"
 
 
 def began_at(id: str) -> int:

@@ -1,6 +1,7 @@
 """Ids that sort by the time they were made, and random text for ids and secrets."""
 
 import os
+from struct import Struct
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Base 62 in byte order, so that ids sort as their numbers do."""
@@ -56,21 +57,6 @@ def microseconds_of(prefix: str) -> int:
     return microseconds
 
 
-_recent: tuple[int, str] = -SELDOM, ""
-
-
-def recent_base62(number: int) -> str:
-    """`base62(number, 9)`, with half the work for numbers that mostly lie close to the last one, as times do."""
-    global _recent
-    base, text = _recent
-    low = number - base
-    if not 0 <= low < SELDOM:
-        high, low = divmod(number, SELDOM)
-        text = base62(high, 5)
-        _recent = number - low, text
-    return f"{text}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}"
-
-
 class _Pool:
     """Randomness of the system, drawn a page at a time: a system call for each id would cost more than the id.
 
@@ -92,8 +78,9 @@ class _Pool:
         except (KeyError, IndexError):
             assert 0 < length <= 128
         # Bytes from 248 up are discarded, so that all characters are equally likely.
-        text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
-        pieces = [text[start : start + length] for start in range(0, len(text) - length + 1, length)]
+        text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR)
+        # A `Struct` cuts in half the time of slices.
+        pieces = list(map(bytes.decode, Struct(f"{length}s" * (len(text) // length)).unpack_from(text)))
         piece = pieces.pop()
         self._pieces[length] = pieces
         return piece

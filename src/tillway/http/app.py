@@ -256,7 +256,7 @@ class Api:
             else:
                 route = route or route_for(request, methods)
                 if route.access == "publishable":
-                    headers += browser_headers(request, route)
+                    headers += browser_headers(request)
                 raw = None
                 again = admit_again(self.authenticator, self.throttle, request, route, request_id)
                 if again is None:
@@ -467,16 +467,19 @@ class Api:
                 version = check_version(version)
                 caller.api_version = caller.api_version or version  # That of an ephemeral key goes before the header.
                 caller.older_shapes = has_older_shapes(caller.api_version)
-            is_form = _is_form(request)
-            known = plain_params.parse_known_form(route.params, request.body) if is_form else None
-            raw, read = known or (self._parse_parameters(request, None), None)
+            if request.method == "GET" and not request.query and not request.body:
+                raw = {}
+            else:
+                is_form = _is_form(request)
+                known = plain_params.parse_known_form(route.params, request.body) if is_form else None
+                raw, read = known or (self._parse_parameters(request, None), None)
             if version is not None or caller.api_version is not None:
                 check_parameters(raw, caller.api_version)
         caller.sent, caller.ids = raw, ids
         if read is not None:
             params = read(raw) or route.params.validate(raw)
         else:
-            params = plain_params.validate(route.params, raw)
+            params = plain_params.validate(route.params, raw) if raw else route.params.validate(raw)
             if is_form:
                 plain_params.keep_form(route.params, raw, request.body)
         expand = params.get("expand")
@@ -486,6 +489,8 @@ class Api:
         call = Call(self.platform, caller, params, ids, {}, request.body)
         if caller.kind == "ephemeral":
             return self._handle_own(request, route, call, raw, headers)
+        if request.method == "GET":
+            return route.handler(call)
         if caller.publishable and request.method == "POST":
             return self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))
         return self._handle_once(request, route, call, raw, headers)

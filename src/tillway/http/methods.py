@@ -12,6 +12,7 @@ PREFLIGHT_SECONDS = 600
 _REQUEST_HEADERS = "authorization, content-type, idempotency-key, stripe-version, x-stripe-client-user-agent"
 _ANSWER_HEADERS = "idempotency-key, request-id, retry-after, stripe-should-retry, stripe-version"
 _VARY = ("vary", "Origin")
+_NO_ORIGIN = (_VARY,)
 _VARY_PREFLIGHT = ("vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
 
 
@@ -63,14 +64,12 @@ def is_for_browsers(route: Route) -> bool:
     return route.access == "publishable"
 
 
-def browser_headers(request: Request, route: Route) -> list[tuple[str, str]]:
-    """Return the headers of an answer of `route` that let a page of another origin read it; none for other routes.
+def browser_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the headers that let a page of another origin read the answer of a route for browsers.
 
     The origin is named and no credentials are allowed, so a cookie that the browser holds for another site is no use.
     """
-    if not is_for_browsers(route):
-        return []
     origin = request.headers.get("origin")
     if origin is None:
-        return [_VARY]
-    return [_VARY, ("access-control-allow-origin", origin), ("access-control-expose-headers", _ANSWER_HEADERS)]
+        return _NO_ORIGIN
+    return _VARY, ("access-control-allow-origin", origin), ("access-control-expose-headers", _ANSWER_HEADERS)

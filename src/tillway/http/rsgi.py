@@ -160,8 +160,8 @@ class SharedTimeout:
 
     def end(self, task: "asyncio.Task[Any]") -> None:
         """The task waits no longer."""
-        self._until.pop(task, None)
-        self._late.discard(task)
+        if self._until.pop(task, None) is None:
+            self._late.discard(task)
 
     def waits_for(self, task: "asyncio.Task[Any]") -> bool:
         return task in self._until
