@@ -37,9 +37,9 @@ class MerchantCounters:
         """Count payments that were settled."""
         self._count("tillway_merchant_payments_total", scope_key, outcome, times)
 
-    def delivery(self, scope_key: str, outcome: str) -> None:
-        """Count a try to deliver a webhook."""
-        self._count("tillway_merchant_deliveries_total", scope_key, outcome, 1)
+    def delivery(self, scope_key: str, outcome: str, times: int = 1) -> None:
+        """Count tries to deliver webhooks."""
+        self._count("tillway_merchant_deliveries_total", scope_key, outcome, times)
 
     def _count(self, name: str, scope_key: str, outcome: str, times: int) -> None:
         if not self._limit:

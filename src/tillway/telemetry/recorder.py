@@ -55,6 +55,7 @@ class Recorder:
         self._kept_exchanges = _Kept[tuple[str, str, str]]()
         self._kept_commits = _Kept[str]()
         self._kept_settled: dict[tuple[str, str, str, str, str], int] = {}
+        self._kept_deliveries: dict[tuple[str, str], int] = {}
         counter, histogram = metrics.counter, metrics.histogram
         self._requests, self._request_seconds = counter("tillway_requests_total"), histogram("tillway_request_seconds")
         self._tasks, self._task_seconds = counter("tillway_tasks_total"), histogram("tillway_task_seconds")
@@ -125,9 +126,13 @@ class Recorder:
             if operation == "authorize":
                 self._payments.add((connector, source_api, outcome), times)
                 self._merchants.payment(scope_key, outcome, times)
+        for (outcome, scope_key), times in self._kept_deliveries.items():
+            self._deliveries((outcome,), times)
+            self._merchants.delivery(scope_key, outcome, times)
         for kept in (self._kept_requests, self._kept_tasks, self._kept_exchanges, self._kept_commits):
             kept.clear()
         self._kept_settled.clear()
+        self._kept_deliveries.clear()
 
     def batch(self, commits: int, seconds: float) -> None:
         """Record a flush of `commits` commits to the disk and its duration; only some stores report it."""
@@ -135,8 +140,11 @@ class Recorder:
         self._flush_seconds.observe((), [seconds])
 
     def delivery(self, outcome: str, scope_key: str) -> None:
-        self._deliveries((outcome,))
-        self._merchants.delivery(scope_key, outcome)
+        kept = self._kept_deliveries
+        alike = outcome, scope_key
+        kept[alike] = kept.get(alike, 0) + 1
+        if len(kept) >= TOGETHER_MAX:
+            self._count_kept()
 
     def throttled(self, limit: str) -> None:
         self._throttled((limit,))
