@@ -179,8 +179,8 @@ async def _in_entries_of(
 @shape(EventReading, object="event")
 def event_shape(reading: EventReading, view: View) -> dict[str, Any]:
     event = reading.event
-    then = msgspec.structs.replace(view, now=event.created)
-    record = decode_object(event.object)
+    then = view if view.now == event.created else msgspec.structs.replace(view, now=event.created)
+    record = reading.shown or decode_object(event.object)
     data: dict[str, Any] = {}
     if bytes(event.previous) == _NOTHING:
         data["object"] = render_within(record, then)

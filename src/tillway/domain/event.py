@@ -67,14 +67,16 @@ class JournalEvent(Value, frozen=True, kw_only=True, rename={"change": "at", "di
 
 
 class EventReading(Reading, frozen=True, kw_only=True):
-    """An event as shown to a reader: with the number of deliveries that are open at that moment."""
+    """An event as shown to a reader: with the number of deliveries that are open at that moment, and with its object
+    where that is at hand."""
 
     event: Event
     pending: int
+    shown: Record | None = None
 
     @classmethod
-    def of(cls, event: Event, pending: int) -> "EventReading":
-        return cls(id=event.id, created=event.created, event=event, pending=pending)
+    def of(cls, event: Event, pending: int, shown: Record | None = None) -> "EventReading":
+        return cls(id=event.id, created=event.created, event=event, pending=pending, shown=shown)
 
 
 class OlderSecret(Value, frozen=True, kw_only=True):

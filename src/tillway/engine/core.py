@@ -555,7 +555,7 @@ class Engine:
             entry = _audit_entry(caller, told, changes.detail, at, kept)
             writes.append(write_of(scope, entry, ABSENT))
             if deliveries and self.places is not None and self.places.reserve(scope, len(deliveries)):
-                born = self._claimed(scope, entry, deliveries, at)
+                born = self._claimed(scope, entry, changes.events, deliveries, at)
                 writes += [write for _, write in born.deliveries]
             elif deliveries:
                 writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
@@ -564,11 +564,19 @@ class Engine:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         return (writes + deletions if deletions else writes), queues, born
 
-    def _claimed(self, scope: str, entry: AuditEntry, deliveries: Sequence[Delivery], at: Moment) -> Born:
+    def _claimed(
+        self,
+        scope: str,
+        entry: AuditEntry,
+        drafts: Sequence[EventDraft],
+        deliveries: Sequence[Delivery],
+        at: Moment,
+    ) -> Born:
         """The deliveries with writes that lease them to this process. As in a claim, only the queue has the lease."""
         until_ms = at.now_ms + self.settings.lease_ms
         return Born(
             entry,
+            drafts,
             [
                 (delivery, msgspec.structs.replace(write_of(scope, delivery, ABSENT), due_at_ms=until_ms))
                 for delivery in deliveries

@@ -88,25 +88,34 @@ _SAME: dict[str, Any] = {}
 _NOT_WRITTEN = (None, b"", None)
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """A delivery that is born claimed: its row as a claim would return it, the task and its event as a commit knows
+    them, and the event's object, so that the worker need not read or decode them."""
+
+    row: Row
+    seen: dict[str, tuple[int, Record | None]]
+    shown: Record
+
+
 class Born(msgspec.Struct, frozen=True):
     """The deliveries of a commit that are born claimed, each with its write: this process begins them when the commit
     is durable, and others find them when the lease has run out."""
 
     entry: AuditEntry
+    drafts: Sequence[EventDraft]
     deliveries: list[tuple[Delivery, Write]]
 
-    def tasks(self) -> list[tuple[Row, dict[str, tuple[int, Record | None]]]]:
-        """The row of each, as a claim would return it, and its records, so that the worker need not read them."""
+    def begun(self) -> list[Begun]:
+        begun: list[Begun] = []
         entry = self.entry
-        ids = event_ids(entry.id, len(entry.events))
-        events = {id: _event(entry, kept, id) for kept, id in zip(entry.events, ids, strict=True) if kept.deliveries}
-        return [
-            (
-                Row(write.key, 1, write.body or b""),
-                {delivery.id: (1, delivery), delivery.event: (ABSENT, events[delivery.event])},
-            )
-            for delivery, write in self.deliveries
-        ]
+        ends = _event_ends(len(entry.events))
+        for delivery, write in self.deliveries:
+            id = delivery.event
+            place = ends.index(id[-len(ENTRY_ENDS) :])
+            event = _event(entry, entry.events[place], id)
+            seen: dict[str, tuple[int, Record | None]] = {delivery.id: (1, delivery), id: (ABSENT, event)}
+            begun.append(Begun(Row(write.key, 1, write.body or b""), seen, self.drafts[place].record))
+        return begun
 
 
 class Places(Protocol):

@@ -28,11 +28,11 @@ from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
 from tillway.engine.balance import Folder
-from tillway.engine.core import Engine, Seen
-from tillway.engine.events import Born
+from tillway.engine.core import Engine
+from tillway.engine.events import Begun, Born
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.looks import POLL_SECONDS, Looks
-from tillway.engine.telemetry import Fact, begin_facts, end_facts
+from tillway.engine.telemetry import Fact, begin_facts, end_facts, in_span
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
 from tillway.store.codec import STORED_QUEUES, TYPES, decode, write_of
 from tillway.store.port import KEYS_MAX, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Waiting
@@ -105,7 +105,7 @@ Work = Callable[[Row], Awaitable[None]]
 class DeliverKnown(Protocol):
     """The worker of deliveries, also from records in memory."""
 
-    def __call__(self, row: Row, seen: Seen) -> Awaitable[None]: ...
+    def __call__(self, row: Row, begun: Begun) -> Awaitable[None]: ...
 
 
 class Runner:
@@ -296,7 +296,7 @@ class Runner:
     def _start(self, queue: str, row: Row, work: Work, context: contextvars.Context) -> None:
         scope_key = row.key.partition("/")[0]
         self._places[queue][scope_key] += 1
-        task = asyncio.create_task(self._work(queue, row, work), context=context)
+        task = asyncio.get_running_loop().create_task(self._work(queue, row, work), context=context)
         self._busy[queue].add(task)
         task.add_done_callback(partial(self._on_done, queue, scope_key))
 
@@ -321,9 +321,9 @@ class Runner:
         if self._stopping:
             return
         deliver = cast(DeliverKnown, self.workers[Delivery])
-        for row, seen in born.tasks():
+        for begun in born.begun():
             # Not in the context of the request, which has a trace and facts of its own.
-            self._start(DELIVERIES, row, partial(deliver, seen=seen), self._context.copy())
+            self._start(DELIVERIES, begun.row, partial(deliver, begun=begun), self._context.copy())
 
     def _on_done(self, queue: str, scope_key: str, task: asyncio.Task[None]) -> None:
         busy, places = self._busy[queue], self._places[queue]
@@ -336,13 +336,12 @@ class Runner:
 
     async def _work(self, queue: str, row: Row, work: Work) -> None:
         telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "failed"
-        facts = _facts_of(row)
+        facts = _facts_of(row) if telemetry.telling else {}
         token = begin_facts(facts) if telemetry.telling else None
         try:
-            with telemetry.span(f"task {queue}", "task") as span:
-                await work(row)
-                outcome = "done"
-                span.tell(**facts)
+            carried = work(row)
+            await (in_span(telemetry, f"task {queue}", "task", carried, facts) if telemetry.tracing else carried)
+            outcome = "done"
         except Refused as refused:
             outcome = "refused"
             facts["code"] = refused.code

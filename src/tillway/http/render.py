@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from tillway.domain.charge import Charge
+from tillway.domain.event import EventReading
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
@@ -47,7 +48,7 @@ class Renderer:
         compares_stencils: bool = False,
     ) -> None:
         """`clock` tells the time of an answer. `compares_stencils`: each answer is also rendered without its stencil,
-        and must be the same."""
+        and each event with its object as it is stored; both must be the same."""
         self.base_url = base_url
         self._clock = clock or Clock()
         self._compares_stencils = compares_stencils
@@ -56,14 +57,15 @@ class Renderer:
         self._kept: dict[tuple[str, str, str | None], tuple[int, bytes, bytes]] = {}
         """Refusals by code, message and parameter: their status, and what stands before and after the request's id."""
 
-    def view(self, caller: Caller) -> View:
+    def view(self, caller: Caller, now: int | None = None) -> View:
+        """The view of an answer that is given now."""
         scope, converts = caller.scope, not caller.in_minor_units
         return View(
             scope.livemode,
             self.base_url,
             self.client_secrets,
             caller.api_version,
-            self._clock.now_ms() // 1000,
+            self._clock.now_ms() // 1000 if now is None else now,
             converts,
             scope.key,
         )
@@ -115,11 +117,13 @@ class Renderer:
             )
             body = filled or stencils.render_unlike(record, marked, self.view(caller))
         else:
-            view = self.view(caller)
+            # An event shows its object as it was then, and asks for no other time.
+            view = self.view(caller, record.created if type(record) is EventReading else None)
             view.takes_encoded = True
             body = encode(render_record(record, view))
         if self._compares_stencils:
-            assert body == encode(render_record(record, self.view(caller))), f"the stencil of {record.id} differs"
+            stored = msgspec.structs.replace(record, shown=None) if type(record) is EventReading else record
+            assert body == encode(render_record(stored, self.view(caller))), f"the stencil of {record.id} differs"
         return 200, body
 
     async def render_older(self, document: dict[str, Any], load: Load, view: View) -> None:

@@ -90,9 +90,11 @@ def includable(object: str, field: str) -> Callable[[Include], Include]:
 
 
 def render_record(record: Record, view: View) -> dict[str, Any]:
-    if type(record) not in SHAPES:
+    shape = SHAPES.get(type(record))
+    if shape is None:
         late.load_rest()
-    return SHAPES[type(record)](record, view)
+        shape = SHAPES[type(record)]
+    return shape(record, view)
 
 
 async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View) -> None:

@@ -69,12 +69,20 @@ class EndpointLimiter:
         """Give the place back after a request of `seconds`, and hand free places to waiting deliveries."""
         self.average_seconds = (self.average_seconds + seconds) / 2
         self.unresponsive = not answered
-        self.limit = min(self.limit * 2, self._limit_max) if answered else 1
-        self.give_back()
+        if not answered:
+            self.limit = 1
+        elif self.limit < self._limit_max:
+            self.limit = min(self.limit * 2, self._limit_max)
+        self.in_flight -= 1
+        if self._waiting:
+            self._hand_on()
 
     def give_back(self) -> None:
         """Give the place back without a request."""
         self.in_flight -= 1
+        self._hand_on()
+
+    def _hand_on(self) -> None:
         while self._waiting and self.in_flight < self.limit:
             self.in_flight += 1
             self._waiting.popleft().set_result(None)

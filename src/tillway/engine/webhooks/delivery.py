@@ -22,11 +22,12 @@ from tillway.domain.cards import Secret, without_card_numbers
 from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.delivery_log import LoggedDelivery
 from tillway.domain.event import Delivery, Event, EventReading, NewEndpoint, WebhookEndpoint
-from tillway.domain.record import NO_CHANGES, Changes, Moment, Result
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, Result
 from tillway.domain.refusal import Refused
 from tillway.engine.batched_log import new_line_id
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Render, Seen, Work
+from tillway.engine.events import Begun
 from tillway.engine.ids import SUFFIX_LENGTH, time_prefix
 from tillway.engine.scans import Scan
 from tillway.engine.telemetry import note, note_id
@@ -306,23 +307,24 @@ class Webhooks:
 
     # Delivery.
 
-    async def deliver(self, row: Row, seen: Seen | None = None) -> None:
-        """Carry out one claimed task: at most one POST, then one commit. `seen` has the task and its event where they
+    async def deliver(self, row: Row, begun: Begun | None = None) -> None:
+        """Carry out one claimed task: at most one POST, then one commit. `begun` has the task and its event where they
         are known."""
         if row.key in self._under_way:
             return  # Its lease ran out while this process was still working on it.
         self._under_way.add(row.key)
         try:
-            await self._deliver(row, seen)
+            await self._deliver(row, begun)
         finally:
             self._under_way.discard(row.key)
 
-    async def _deliver(self, row: Row, seen: Seen | None) -> None:
+    async def _deliver(self, row: Row, begun: Begun | None) -> None:
         scope_key, _, id = row.key.partition("/")
         claimed, now_ms = time.monotonic(), self.engine.clock.now_ms()
-        load = Load(self.engine.store, scope_key, seen or {id: (row.version, _delivery(row))})
+        seen: Seen = begun.seen if begun is not None else {id: (row.version, _delivery(row))}
+        load = Load(self.engine.store, scope_key, seen)
         delivery = await load.get(Delivery, id)
-        if seen is not None:  # It was born claimed, and its lease began with its commit.
+        if begun is not None:  # It was born claimed, and its lease began with its commit.
             claimed -= max(now_ms - delivery.due_at_ms, 0) / 1000
         note_id(delivery.event)
         note_id(delivery.endpoint)
@@ -335,7 +337,7 @@ class Webhooks:
             self._limiters.discard_idle(delivery.endpoint, gone=True)
             return await self._delete(load, delivery)
         tried = _Try(load, delivery, event, to, now_ms)
-        body = await self._body(event, to)
+        body = await self._body(event, to, begun.shown if begun is not None else None)
         if body is None:
             return await self._record_failure(tried, "not sent: the event cannot be rendered")
         if to.opened is None:
@@ -361,16 +363,12 @@ class Webhooks:
             merchant.release(seconds=tried.seconds, answered=True)
             self._limiters.discard_idle(delivery.endpoint)
             self._merchants.discard_idle(scope_key)
-        await self._settle(tried)
-
-    async def _settle(self, tried: "_Try") -> None:
-        """Log the endpoint's answer, or the lack of one, and commit its consequence."""
         status = tried.status
         note("answer", status)
         if status is not None and 200 <= status < 300:
             self._log_try(tried)
             await self._record_success(tried)
-            self.engine.telemetry.delivery("delivered", tried.load.scope_key)
+            self.engine.telemetry.delivery("delivered", scope_key)
         elif status == GONE:
             self._log_try(tried, why="HTTP 410")
             await self._disable(tried)
@@ -405,15 +403,15 @@ class Webhooks:
         )
         self.tries.keep(tried.load.scope_key, logged)
 
-    async def _body(self, event: Event, to: Destination) -> bytes | None:
-        """Render the event for the endpoint's API version. None, and the cause in the log, if that fails: an event that
-        cannot be rendered must not come back for ever."""
+    async def _body(self, event: Event, to: Destination, shown: Record | None = None) -> bytes | None:
+        """Render the event, with its object where that is at hand, for the endpoint's API version. None, and the cause
+        in the log, if that fails: an event that cannot be rendered must not come back for ever."""
         # An event with one delivery in all has this one, which is open. Sending it again would have counted one more.
         pending = 1 if event.deliveries == 1 else await self._pending(to.scope.key, event)
-        reading = EventReading.of(event, pending)
+        reading = EventReading.of(event, pending, shown)
         try:
-            shown = self.render.at_once(to.reader, reading, None)
-            _, body = shown or await self.render(to.reader, self.engine.load(to.scope.key), reading, None)
+            rendered = self.render.at_once(to.reader, reading, None)
+            _, body = rendered or await self.render(to.reader, self.engine.load(to.scope.key), reading, None)
         except Exception:
             log.exception("an event cannot be rendered", extra={"event": event.id, "endpoint": to.endpoint.id})
             return None
