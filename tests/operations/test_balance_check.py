@@ -200,3 +200,44 @@ async def test_a_checkpoint_from_the_future_is_folded_anew_in_the_background(app
     await settle(app)
     assert await fold_page(app.running.platform.engine, Scope(account=shop.account, mode="test").key)
     assert await entries_of_checkpoint(app, shop) == 2
+
+
+async def test_a_second_reader_adds_only_the_entries_behind_the_first(app: InProcessApp, shop: Merchant) -> None:
+    engine = app.running.platform.engine
+    engine.settings = msgspec.structs.replace(engine.settings, checkpoint_every=1000)
+    await settle(app)
+    right = await shown(app, shop)
+    listed = await app.ok(shop, "GET", "/v1/balance_transactions", {"type": "refund"})
+    entry, version = await stored(app, shop, listed["data"][0]["id"])
+    damaged = (Posting(account="merchant", amount_minor=5), Posting(account="fees", amount_minor=-5))
+    await overwrite(app, shop, msgspec.structs.replace(entry, postings=damaged), version)
+    assert await shown(app, shop) == right, "it is not read again"
+    assert any("the entries of eur available" in difference for difference in await differences(app))
+    await overwrite(app, shop, entry, version + 1)
+    paid = {"amount": 10_000, "currency": "eur", "payment_method": "pm_card_bypassPending", "confirm": True}
+    await app.ok(shop, "POST", "/v1/payment_intents", paid)
+    for _ in range(2):  # Once above the final mark, and once below it.
+        assert await shown(app, shop) == (right[0] + 10_000 - 320, right[1])
+        await settle(app)
+    assert await entries_of_checkpoint(app, shop) is None
+    assert await differences(app) == []
+
+
+async def test_sums_are_forgotten_with_their_checkpoint_and_their_store(app: InProcessApp, shop: Merchant) -> None:
+    engine, before = app.running.platform.engine, app.store.keep()
+    engine.settings = msgspec.structs.replace(engine.settings, checkpoint_every=1000)
+    right = await shown(app, shop)
+    paid = {"amount": 10_000, "currency": "eur", "payment_method": "pm_card_bypassPending", "confirm": True}
+    await app.ok(shop, "POST", "/v1/payment_intents", paid)
+    await settle(app)
+    assert await shown(app, shop) == (right[0] + 10_000 - 320, right[1])
+    until = engine.time.known_until()
+    checkpoint = Balances(
+        id=BALANCES_ID, created=0, accounts={}, merchant={"eur/0": 7}, until=until, entries=0, proven=True
+    )
+    await overwrite(app, shop, checkpoint, ABSENT)
+    assert await shown(app, shop) == (7, 0), "of the checkpoint that is there now"
+    app.store.put_back(before)
+    await engine.time.refresh()
+    assert await shown(app, shop) == right
+    assert await differences(app) == []

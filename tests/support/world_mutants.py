@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -387,6 +386,8 @@ def a_ledger_entry_is_not_the_one_that_was_told() -> AbstractContextManager[None
 class _WallTime:
     """The wall clock in place of the mark of time."""
 
+    falls = 0
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
@@ -397,11 +398,16 @@ class _WallTime:
         return "zzzzzzzzz"
 
 
+class _WallTimeLedger:
+    """A ledger of that time."""
+
+    def __init__(self, ledger: Any) -> None:
+        self.store, self.clock, self.settings = ledger.store, ledger.clock, ledger.settings
+        self.time: Any = _WallTime(ledger.clock)
+
+
 def _fold_by_wall_clock(ledger: Any, scope_key: str, until: str | None = None) -> Any:
-    by_wall = SimpleNamespace(
-        store=ledger.store, clock=ledger.clock, settings=ledger.settings, time=_WallTime(ledger.clock)
-    )
-    return balance.fold(by_wall, scope_key, until)
+    return balance.fold(_WallTimeLedger(ledger), scope_key, until)
 
 
 @contextmanager

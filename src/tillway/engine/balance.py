@@ -5,12 +5,16 @@ only the entries since. Readers move it when they have added many entries, and e
 for balances that nobody reads. No wall clock decides the mark. A checkpoint that is older than marks, or that lies
 above the store's mark, is discarded and computed again. `operations/balance_check.py` compares all of this with the
 entries.
+
+A process remembers the sums that a reader has added to a checkpoint, up to a final mark, for as long as that checkpoint
+stands and the store was not put back: the next reader adds only the entries behind that mark.
 """
 
 import asyncio
 from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -38,6 +42,9 @@ payment has two of them, and one entry of the ledger."""
 PAGES_A_PASS = 100
 PAUSE_SECONDS = 0.02
 """The most pages that one pass folds, and the wait after each, so that payments come first."""
+
+REMEMBERED_MAX = 1000
+"""The most scopes whose sums a process remembers. It forgets all of them then."""
 
 Totals = dict[str, int]
 
@@ -85,6 +92,24 @@ class Fold(msgspec.Struct):
                 self.merchant[f"{entry.currency}/{availability(entry)}"] -= posting.amount_minor
         self.entries += 1
 
+    def copy(self) -> "Fold":
+        """The same sums, to which entries can be added."""
+        return Fold(defaultdict(int, self.accounts), defaultdict(int, self.merchant), self.entries)
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """The sums of all entries with id suffixes below `until`, made from the checkpoint of that version, which ends at
+    `after`, when the store's mark had fallen so many times."""
+
+    falls: int
+    version: int
+    after: str
+    until: str
+    sums: Fold
+
+
+_REMEMBERED: WeakKeyDictionary[Ledger, dict[str, Remembered]] = WeakKeyDictionary()
+
 
 async def fold(ledger: Ledger, scope_key: str, until: str | None = None) -> Fold:
     """Every account of the scope, as of now; or only the entries with id suffixes below `until`, which must not lie
@@ -95,7 +120,7 @@ async def fold(ledger: Ledger, scope_key: str, until: str | None = None) -> Fold
     if until is not None:
         horizon = min(horizon, until)
     if horizon > after:
-        await _add(ledger, scope_key, folded, after, horizon)
+        folded = await _add_final(ledger, scope_key, row, folded, after, horizon)
     if folded.entries - known >= ledger.settings.checkpoint_every:
         # Where this fails, another reader was faster, or the next one will write it: a checkpoint only saves work.
         with suppress(Conflict, CommitUnknown):
@@ -188,6 +213,24 @@ async def _from_checkpoint(ledger: Ledger, scope_key: str) -> tuple[Row | None, 
         folded.merchant.update(checkpoint.merchant)
         folded.entries, after = checkpoint.entries, checkpoint.until
     return row, folded, after
+
+
+async def _add_final(ledger: Ledger, scope_key: str, row: Row | None, folded: Fold, after: str, horizon: str) -> Fold:
+    """The sums of a checkpoint, which ends at `after`, and of the entries below the final mark `horizon`: from those
+    that are remembered, which they replace."""
+    of_scopes, version = _REMEMBERED.setdefault(ledger, {}), row.version if row is not None else ABSENT
+    falls, begin, known = ledger.time.falls, after, of_scopes.get(scope_key)
+    if known is not None and (known.falls, known.version, known.after) == (falls, version, after):
+        if known.until > horizon:
+            known = None
+        else:
+            begin, folded = known.until, known.sums.copy()
+    if begin < horizon:
+        await _add(ledger, scope_key, folded, begin, horizon)
+        if len(of_scopes) >= REMEMBERED_MAX:
+            of_scopes.clear()
+        of_scopes[scope_key] = Remembered(falls, version, after, horizon, folded.copy())
+    return folded
 
 
 async def _keep(ledger: Ledger, scope_key: str, row: Row | None, folded: Fold, until: str) -> None:
