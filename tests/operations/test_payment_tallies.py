@@ -13,7 +13,7 @@ import pytest
 from tillway.domain.account import Scope
 from tillway.operations import payment_overviews, payment_tallies
 from tillway.operations.payment_overviews import Filter
-from tillway.operations.payment_tallies import Tally, answers
+from tillway.operations.payment_tallies import Tally, accepts, answers
 from tillway.operations.time_zones import begin_of
 from tillway.testing.in_process import InProcessApp, Merchant
 
@@ -96,6 +96,39 @@ async def test_the_places_of_a_filter_leave_no_payment_out(app: InProcessApp) ->
                 pages = payment_overviews.overviews(app.store, scope, wanted, scan=scan, page=3, next_place=next_place)
                 found.append([row.payment.id async for rows in pages for row in rows])
         assert found[0] == found[1], wanted
+
+
+def next_place_by_walk(tally: Tally, wanted: Filter, place: str) -> str | None:
+    """The same as `next_place`, by a look at every chunk below the place."""
+    ends = [chunk.first for chunk in tally.chunks[1:]]
+    for at in reversed(range(len(tally.chunks))):
+        if tally.chunks[at].first >= place:
+            continue
+        if at == len(ends):
+            return place
+        if any(accepts(wanted, key) for cells in tally.chunks[at].hours.values() for key in cells):
+            return min(place, ends[at])
+    return None if tally.complete else min(place, tally.chunks[0].first)
+
+
+async def test_the_places_are_those_of_a_walk_over_all_chunks(app: InProcessApp) -> None:
+    merchant, choose = await app.merchant(), random.Random(9)
+    scope = Scope(account=merchant.account, mode="test").key
+    ids = [await pay(app, merchant, choose) for _ in range(12)]
+    tally, met = Tally(app.running.platform.engine, scope, chunk_rows=3), set[bool]()
+    for _ in range(5):
+        for wanted in FILTERS:
+            await counted(tally, wanted)
+            for place in (*(f"{scope}/{id}" for id in ids), f"{scope}/pi_", f"{scope}/pi_~"):
+                found = tally.next_place(wanted, place)
+                assert found == next_place_by_walk(tally, wanted, place), (wanted, place)
+                met.add(found is not None and found < place)
+        ids += [await pay(app, merchant, choose) for _ in range(4)]
+        for id in choose.sample(ids, 5):
+            await app.call(merchant, "POST", "/v1/refunds", {"payment_intent": id, "amount": 50})
+            await app.call(merchant, "POST", f"/v1/payment_intents/{id}/capture")
+        app.clock.ahead_seconds += 1800
+    assert len(tally.chunks) > 6 and met == {True, False}
 
 
 class HeldTally(Tally):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -103,12 +103,15 @@ class Tally:
         self.chunks: list[Chunk] = []
         """Oldest first. The last one is open: new payments belong to it."""
         self._firsts: list[str] = []
+        self._holders: dict[Key, list[str]] = {}
+        """The first keys of the chunks with payments of each cell, in order: a search jumps from one to the next."""
         self._merged: Hours = {}
         self._whole: Hours = {}
         """The same over all time, as one slot: a count of everything reads no hours."""
         for chunk in chunks:
             self.chunks.append(chunk)
             self._firsts.append(chunk.first)
+            self._hold(chunk)
             self._put(chunk.hours)
         self.complete = complete
         self._seen = seen
@@ -166,6 +169,18 @@ class Tally:
         slots = range(begin, (end if last is None else min(last, end)) + 1, self.slot_seconds)
         return [(slot, self._merged[slot]) for slot in slots if slot in self._merged]
 
+    def _hold(self, chunk: Chunk) -> None:
+        """Note the chunk for each of its cells."""
+        for key in _keys_of(chunk):
+            insort(self._holders.setdefault(key, []), chunk.first)
+
+    def _let_go(self, chunk: Chunk) -> None:
+        for key in _keys_of(chunk):
+            firsts = self._holders[key]
+            del firsts[bisect_left(firsts, chunk.first)]
+            if not firsts:
+                del self._holders[key]
+
     def _put(self, hours: Hours, sign: int = 1) -> None:
         """Add the cells of a chunk to those of all, or take them off."""
         _merge(self._merged, hours, sign)
@@ -180,12 +195,12 @@ class Tally:
     def next_place(self, wanted: Filter, place: str) -> str | None:
         """The key, `place` or one below it, below which the next payments downwards lie that `wanted` may accept; None
         if there are none."""
-        if not self.chunks:
-            return place  # The first look has taken longer than a caller waits.
-        for at in range(bisect_left(self._firsts, place) - 1, -1, -1):
-            end = self._firsts[at + 1] if at + 1 < len(self._firsts) else None
-            if end is None or any(accepts(wanted, key) for cells in self.chunks[at].hours.values() for key in cells):
-                return place if end is None else min(place, end)
+        if bisect_left(self._firsts, place) == len(self.chunks):
+            return place  # In the open chunk; or there are none, for the first look takes longer than a caller waits.
+        holders = [firsts for key, firsts in self._holders.items() if accepts(wanted, key)]
+        below = [firsts[at - 1] for firsts in holders if (at := bisect_left(firsts, place))]
+        if below:
+            return min(place, self._firsts[bisect_right(self._firsts, max(below))])
         return None if self.complete else min(place, self._firsts[0])
 
     async def _take_changes(self) -> None:
@@ -260,7 +275,9 @@ class Tally:
 
     def _move_first(self, first: str) -> None:
         """Let the oldest chunk begin before every payment."""
+        self._let_go(self.chunks[0])
         self.chunks[0].first = self._firsts[0] = first
+        self._hold(self.chunks[0])
         self._dirty.add(self.chunks[0].page)
 
     async def _take(self, rows: list[Row]) -> None:
@@ -317,9 +334,11 @@ class Tally:
         self._change(chunk, hours, rows)
 
     def _change(self, chunk: Chunk, hours: Hours, rows: int) -> None:
+        self._let_go(chunk)
         self._put(chunk.hours, -1)
         self._put(hours)
         chunk.hours, chunk.rows = hours, rows
+        self._hold(chunk)
         self._dirty.add(chunk.page)
 
     async def _count_forward(self) -> None:
@@ -405,6 +424,7 @@ class Tally:
             chunk.page = page if held < PAGE_CHUNKS else page - 1 if place == 0 else page + 1
         self.chunks.insert(place, chunk)
         self._firsts.insert(place, chunk.first)
+        self._hold(chunk)
         self._put(chunk.hours)
         self._dirty.add(chunk.page)
 
@@ -482,6 +502,10 @@ def accepts(wanted: Filter, key: Key) -> bool:
         and (not wanted.connectors or connector in wanted.connectors)
         and (not wanted.reasons or decline in wanted.reasons)
     )
+
+
+def _keys_of(chunk: Chunk) -> set[Key]:
+    return {key for cells in chunk.hours.values() for key in cells}
 
 
 def key_of(row: Overview) -> Key:
