@@ -9,8 +9,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-import msgspec
-
 from tillway.domain.account import scope_of
 from tillway.engine.caller import Caller
 
@@ -31,10 +29,13 @@ Enter = Callable[[Caller, dict[str, Any]], Awaitable[None]]
 """Enters an action into the audit trail: `Engine.note`."""
 
 
-class _Count(msgspec.Struct):
-    times: int = 0
-    names: list[str] = []
-    """The codes or operations, in the order in which they first came."""
+class _Count:
+    __slots__ = ("names", "times")
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.names: list[str] = []
+        """The codes or operations, in the order in which they first came."""
 
     def add(self, name: str) -> None:
         self.times += 1

@@ -252,7 +252,7 @@ class Api:
             first = route or next(iter(methods.values()))
             pattern, dialect = first.path, first.dialect
             if request.method == "OPTIONS":
-                answer: Answer = answer_options(request, methods)
+                answer: Any = answer_options(request, methods)  # `Answer`, told apart by `type`: see decision 0031.
             else:
                 route = route or route_for(request, methods)
                 if route.access == "publishable":
@@ -281,7 +281,7 @@ class Api:
             else:
                 assert caller is not None, "only OPTIONS is answered for no caller, and plainly"
                 shown = None
-                if isinstance(answer, Record):
+                if type(answer) is not dict and type(answer) is not Page:
                     shown = self.renderer.at_once(caller, answer, None)
                     note_record(answer)
                 status, body = shown or await self._render_answer(caller, answer)

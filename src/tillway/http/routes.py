@@ -192,16 +192,15 @@ class Router:
     def __init__(self, routes: list[Route]) -> None:
         self._root = _Node()
         self._plain: dict[str, dict[str, Route]] = {}
-        self._before_id: dict[str, _Node] = {}
-        """The node before an id that is the only one in its path, and ends it, by the path up to there."""
+        last_ids: dict[str, _Node] = {}
         for entry in routes:
             node, parts = self._root, entry.path.strip("/").split("/")
             for part in parts:
                 if part.startswith("{"):
-                    if entry.path.count("{") == 1 and part == parts[-1]:
-                        self._before_id[entry.path.rpartition("/")[0]] = node
                     node.id_below = node.id_below or _Node()
                     node = node.id_below
+                    if entry.path.count("{") == 1 and part == parts[-1]:
+                        last_ids[entry.path.rpartition("/")[0]] = node
                 else:
                     node = node.below.setdefault(part, _Node())
             node.places = tuple(i for i, part in enumerate(parts) if part.startswith("{"))
@@ -211,6 +210,8 @@ class Router:
             if not node.places:
                 self._plain[entry.path] = node.methods
         self._root.let_words_be_ids()
+        self._before_id = {head: node.methods for head, node in last_ids.items() if node.methods is not None}
+        """The routes of each path that ends with its only id, by the path up to there."""
 
     def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
         """Return the routes of `path` by method, and the ids in it; None if there is no route."""
@@ -218,10 +219,9 @@ class Router:
         if methods is not None:
             return methods, ()
         head, _, last = path.rpartition("/")
-        before = self._before_id.get(head)
-        if before is not None and last and last != "*":
-            assert before.id_below is not None and before.id_below.methods is not None
-            return before.id_below.methods, (last,)
+        methods = self._before_id.get(head)
+        if methods is not None and last and last != "*":
+            return methods, (last,)
         parts, node = path.strip("/").split("/"), self._root
         for part in parts:
             below = node.below.get(part) or (node.id_below if part != "*" else None)  # No id is a `*`.

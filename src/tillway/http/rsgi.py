@@ -61,8 +61,9 @@ class RsgiApp:
             peer = scope.client.rpartition(":")[0]
             if self._trusted_proxies or "[" in peer:
                 peer = self._client_of(scope, peer)
-            request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
-            if scope.method != "GET" or size:
+            method = scope.method
+            request = Request(method, scope.path, scope.query_string, headers, b"", peer)
+            if method != "GET" or size:
                 self._body_timeout.begin(task)
                 try:
                     if size is not None and size <= UNAUTHENTICATED_BODY_BYTES_MAX:

@@ -108,11 +108,11 @@ _CHECKED = b'{"~":"'
 
 def decode(id: str, body: bytes) -> Record:
     """The record of `id` from its row's body. Raises `RecordDamaged`."""
-    # The places are written out, since every read comes here: `_CHECKED`, the digits, and the rest behind `",`.
-    if body[:6] == _CHECKED and body[6:14] != b"%08x" % crc32(body[16:]):
+    # The places are written out, since every read comes here: `_CHECKED` with the digits, and the rest behind `",`.
+    if body[:14] != b'{"~":"%08x' % crc32(body[16:]) and has_checksum(body):
         raise RecordDamaged(id, "its checksum differs")
     try:
-        record: Record = _DECODERS[id[: id.index("_")]].decode(body)
+        record: Record = _DECODERS[id.partition("_")[0]].decode(body)
     except msgspec.MsgspecError as error:
         raise RecordDamaged(id, f"it cannot be read ({error})") from error
     if record.id != id:
