@@ -19,6 +19,7 @@ from tillway.engine.caller import Caller
 from tillway.http.errors import discreet
 from tillway.http.messages import Request, Response
 from tillway.http.redaction import (
+    HIDDEN,
     KEPT_MAX,
     bytes_of,
     discreet_text,
@@ -46,6 +47,8 @@ _JSON: Final = ("content-type", "application/json")
 
 _LOOK_PAGE: Final = 20
 """Batches that a redaction reads at a time."""
+
+_HIDDEN: Final = HIDDEN.encode()
 
 _encode = msgspec.json.Encoder().encode
 _decode_bodies = msgspec.json.Decoder(list[tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw]]).decode
@@ -77,17 +80,29 @@ class RequestLog(BatchedLog[Waiting]):
 
 def _pack(requests: Sequence[Waiting]) -> tuple[tuple[LoggedRequest, ...], bytes]:
     """The requests as they are kept, and their bodies, packed."""
-    logged, bodies, usual = [], [], UsualPayments()
+    logged: list[LoggedRequest] = []
+    bodies: list[bytes] = []
+    usual_payments = UsualPayments()
     for one in requests:
         request, response = one.request, one.response
-        content_type = "application/json"
-        if _JSON not in response.headers:
-            content_type = dict(response.headers).get("content-type", "")
-        answer = redacted_answer(request.path, response.status, content_type, response.body, usual)
-        logged.append(_line_of(one, answer))
         query, body = _parameters_of(request, one.caller)
-        bodies.append(_encode_bodies(query, body, answer))
-    return tuple(logged), _pack_bodies(bodies)
+        is_json, answered = _JSON in response.headers, len(response.body)
+        usual = (
+            usual_payments.find(response.body) if response.status == 200 and is_json and answered < KEPT_MAX else None
+        )
+        if usual is not None:
+            logged.append(_line_of(one, None))
+            sent = _encode((query, body))
+            if len(sent) + answered < KEPT_MAX:  # Without the copies that the encoder would make.
+                bodies += (sent[:-1], b",", usual[0], _HIDDEN, usual[1], b"]", b",")
+            else:
+                bodies += (_encode_bodies(query, body, msgspec.Raw(_HIDDEN.join(usual))), b",")
+            continue
+        content_type = "application/json" if is_json else dict(response.headers).get("content-type", "")
+        answer = redacted_answer(request.path, response.status, content_type, response.body)
+        logged.append(_line_of(one, answer))
+        bodies += (_encode_bodies(query, body, answer), b",")
+    return tuple(logged), _pack_bodies(bodies, len(requests))
 
 
 def _encode_bodies(query: Any, body: Any, answer: Any) -> bytes:
@@ -98,10 +113,13 @@ def _encode_bodies(query: Any, body: Any, answer: Any) -> bytes:
     return _encode((_bound(query), _bound(body), _bound(answer)))
 
 
-def _pack_bodies(bodies: Sequence[bytes]) -> bytes:
-    few = len(bodies) <= _FEW
+def _pack_bodies(bodies: list[bytes], count: int) -> bytes:
+    """The bodies of so many requests, each with a comma behind it."""
+    few = count <= _FEW
     packer = zlib.compressobj(6 if few else 1, memLevel=8 if few else _MANY_MEMORY, zdict=WORDS)
-    return packer.compress(b"[%b]" % b",".join(bodies)) + packer.flush()
+    # Joined once: a batch is some hundred kilobytes, which each copy takes through the memory.
+    bodies[0], bodies[-1] = b"[" + bodies[0], b"]"
+    return packer.compress(b"".join(bodies)) + packer.flush()
 
 
 def _parameters_of(request: Request, caller: Caller) -> tuple[Any, Any]:
@@ -134,21 +152,22 @@ def _unpacked(batch: RequestBatch) -> bytes:
 
 
 def _line_of(one: Waiting, answer: Any) -> LoggedRequest:
-    request, caller = one.request, one.caller
+    request, caller, response = one.request, one.caller, one.response
+    status, key, agent = response.status, caller.idempotency_key, request.headers.get("user-agent")
     assert caller.request_id is not None
     return LoggedRequest(
         id=caller.request_id,
         method=request.method[:10],
-        path=request.path if one.response.status < 400 else discreet_text(request.path[:500]),
-        status=one.response.status,
+        path=request.path if status < 400 else discreet_text(request.path[:500]),
+        status=status,
         milliseconds=round(one.seconds * 10_000) / 10,  # `round` to a digit takes ten times as long.
         actor=caller.actor,
         hint=caller.hint,
         api_version=caller.api_version,
-        idempotency_key=discreet_text(caller.idempotency_key) if caller.idempotency_key else None,
+        idempotency_key=discreet_text(key) if key else None,
         source_api="v1" if caller.source_api is _V1 else caller.source_api.name,
-        user_agent=discreet_text((request.headers.get("user-agent") or "")[:200]),
-        error=_error(one.response, answer),
+        user_agent=discreet_text(agent[:200]) if agent else "",
+        error=_error(response, answer) if status >= 400 else {},
     )
 
 
@@ -272,11 +291,11 @@ async def hide_requests(store: Store, scope_key: str, mentions: Callable[[bytes]
                 address = b'"%b"' % request.path.replace("/", '"').encode()
                 if bytes(kept[2]) != b'"****"' and mentions(address + b"".join(map(bytes, kept))):
                     hidden += 1
-                    bodies.append(_HIDDEN_BODIES)
+                    bodies += (_HIDDEN_BODIES, b",")
                 else:
-                    bodies.append(_encode(kept))
+                    bodies += (_encode(kept), b",")
             if hidden:
-                after_it = msgspec.structs.replace(batch, bodies=_pack_bodies(bodies))
+                after_it = msgspec.structs.replace(batch, bodies=_pack_bodies(bodies, len(batch.requests)))
                 await store.commit([write_of(scope_key, after_it, row.version)])
                 count += hidden
         after = rows[-1].key

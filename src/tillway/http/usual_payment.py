@@ -1,4 +1,4 @@
-"""Answers that are a usual payment: the request log keeps them as they are, without the client secret.
+"""Answers that are a usual payment: the request log keeps them as they are, around the client secret.
 
 Most answers under load are of this kind, and to read them would take as long as all else that the log does.
 """
@@ -32,10 +32,13 @@ _OPEN: Final = (
 )
 """The text before each of the values by which usual payments differ, in the order of an answer."""
 
-_QUOTE, _HIDDEN = ord('"'), b"****"
+_QUOTE: Final = ord('"')
+
+Around = tuple[bytes, bytes]
+"""The parts of an answer before its client secret and behind it."""
 
 
-def usual_payment(body: bytes) -> msgspec.Raw | None:
+def usual_payment(body: bytes) -> Around | None:
     """A payment intent that holds no text of its merchant or payer, and no other object; None if it holds one."""
     if not body.startswith(_BEGINS):
         return None
@@ -47,18 +50,16 @@ def usual_payment(body: bytes) -> msgspec.Raw | None:
             return None
     if begins < len(_SECRET) or body.count(b'"object":"') != 1:
         return None
-    return _hide(body, begins, ends)
-
-
-def _hide(body: bytes, begins: int, ends: int) -> msgspec.Raw:
-    return msgspec.Raw(b"".join((body[:begins], _HIDDEN, body[ends:])))
+    return body[:begins], body[ends:]
 
 
 class _Form(msgspec.Struct, frozen=True, gc=False):
-    """A usual payment that was found by a search. `cut` divides an answer that is as long into pieces and open values,
-    in turn; `pieces` are those that it had. Its secret lies between the bytes `begins` and `ends`."""
+    """A usual payment that was found by a search. Of an answer that is as long, `values_of` cuts the open values out,
+    and `pieces_of` all that is around them; `pieces` are those that it had. Its secret lies between the bytes `begins`
+    and `ends`."""
 
-    cut: Callable[[bytes], tuple[bytes, ...]]
+    pieces_of: Callable[[bytes], tuple[bytes, ...]]
+    values_of: Callable[[bytes], tuple[bytes, ...]]
     pieces: tuple[bytes, ...]
     begins: int
     ends: int
@@ -75,12 +76,10 @@ class UsualPayments:
         self._forms: dict[int, _Form] = {}
         """The first usual payment of each length."""
 
-    def __call__(self, body: bytes) -> msgspec.Raw | None:
+    def find(self, body: bytes) -> Around | None:
         form = self._forms.get(len(body))
-        if form is not None:
-            parts = form.cut(body)
-            if parts[::2] == form.pieces and _QUOTE not in b"".join(parts[1::2]):
-                return _hide(body, form.begins, form.ends)
+        if form is not None and form.pieces_of(body) == form.pieces and _QUOTE not in b"".join(form.values_of(body)):
+            return body[: form.begins], body[form.ends :]
         usual = usual_payment(body)
         if form is None and usual is not None:
             self._forms[len(body)] = _form_of(body)
@@ -89,7 +88,7 @@ class UsualPayments:
 
 def _form_of(body: bytes) -> _Form:
     """The form of a usual payment."""
-    widths: list[int] = []
+    pieces, values = "", ""
     place = 0
     secret = (0, 0)
     for name in _OPEN:
@@ -97,10 +96,12 @@ def _form_of(body: bytes) -> _Form:
         if found >= 0:
             begins = found + len(name)
             ends = body.find(b'"' if name.count(b'"') % 2 else b",", begins)
-            widths += (begins - place, ends - begins)
+            pieces += f"{begins - place}s{ends - begins}x"
+            values += f"{begins - place}x{ends - begins}s"
             place = ends
             if name is _SECRET:
                 secret = begins, ends
     # A `Struct` cuts in half the time of slices.
-    cut = Struct("".join(f"{width}s" for width in (*widths, len(body) - place))).unpack
-    return _Form(cut, cut(body)[::2], *secret)
+    pieces_of = Struct(f"{pieces}{len(body) - place}s").unpack
+    values_of = Struct(f"{values}{len(body) - place}x").unpack
+    return _Form(pieces_of, values_of, pieces_of(body), *secret)
