@@ -273,8 +273,12 @@ def keyed_tail(scope_key: str, key: str, fingerprint: str, number: int) -> str:
     objects in it. 72 bits of a digest, in hexadecimal: any rail carries these characters, and no two requests of a
     merchant meet by chance.
     """
-    told = f"{scope_key}\0{key}\0{fingerprint}\0{number}"
-    return hashlib.blake2b(told.encode(), digest_size=TAIL_LENGTH // 2).hexdigest()
+    digest = _TAIL.copy()  # Every payment comes here, and a new digest takes a quarter more.
+    digest.update(f"{scope_key}\0{key}\0{fingerprint}\0{number}".encode())
+    return digest.hexdigest()
+
+
+_TAIL = hashlib.blake2b(digest_size=TAIL_LENGTH // 2)
 
 
 def following_tail(first: str, number: int) -> str:

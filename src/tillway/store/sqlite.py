@@ -308,7 +308,10 @@ class SqliteStore:
             found = self._read(_GET, (key,)).get
         except apsw.Error as error:
             raise Unavailable(f"cannot read: {error}") from error
-        return None if found is None else Row(key, *found)
+        if found is None:
+            return None
+        version, body = found
+        return Row(key, version, body)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
         assert len(keys) <= KEYS_MAX
