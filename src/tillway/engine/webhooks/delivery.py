@@ -326,9 +326,10 @@ class Webhooks:
         delivery = await load.get(Delivery, id)
         if begun is not None:  # It was born claimed, and its lease began with its commit.
             claimed -= max(now_ms - delivery.due_at_ms, 0) / 1000
-        note_id(delivery.event)
-        note_id(delivery.endpoint)
-        note("tries", delivery.tries + 1)
+        if self.engine.telemetry.telling:
+            note_id(delivery.event)
+            note_id(delivery.endpoint)
+            note("tries", delivery.tries + 1)
         event = await load.maybe(Event, delivery.event)
         now = now_ms // 1000
         to = self._destinations.known(scope_key, delivery.endpoint, now)
