@@ -135,6 +135,13 @@ async def test_a_request_whose_body_was_not_read_is_not_handled_without_it(objec
     assert (await app.ok(mine, "GET", f"/v1/payment_intents/{held['id']}"))["status"] == "requires_capture"
 
 
+async def test_a_call_that_needs_no_key_is_answered_with_a_wrong_one(objects: MerchantObjects) -> None:
+    for path, status in [(PATH, 401), ("/healthz", 200), (PATH, 401), ("/openapi.json", 200)]:
+        sent = {"authorization": "Bearer sk_test_000000000000000000000000"}
+        answer = await objects.app.running.api.handle(Request("GET", path, "", sent, b"", "192.0.2.7"))
+        assert answer.status == status, path
+
+
 async def test_a_key_that_is_nowhere_is_refused_and_counted_each_time_as_at_first(tmp_path: Path) -> None:
     app = await InProcessApp.open(tmp_path, throttle_failures_per_second=1, throttle_failures_burst=4)
     try:

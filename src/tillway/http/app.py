@@ -258,7 +258,9 @@ class Api:
                 if route.access == "publishable":
                     headers += browser_headers(request)
                 raw = None
-                again = admit_again(self.authenticator, self.throttle, request, route, request_id)
+                again = None
+                if route.access != "anyone":
+                    again = admit_again(self.authenticator, self.throttle, request, route, request_id)
                 if again is None:
                     caller = _nobody(request_id)
                     unknown = self._identify(request, route, caller)

@@ -369,7 +369,7 @@ def admit_again(
 ) -> Caller | Refused | None:
     """Do the same as `identify_caller` for a credential that was admitted to this route before, if it and its account
     are unchanged, and return the refusal of a key that is known to be nowhere: to raise it would take a client with a
-    revoked key a tenth more. None for any other. Raises `Throttled`."""
+    revoked key a tenth more. None for any other. The route must need a credential. Raises `Throttled`."""
     headers = request.headers
     header = headers.get("authorization")
     if not header or route.dialect is not None or request.grant is not None:
