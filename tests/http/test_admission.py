@@ -1,5 +1,6 @@
 """A credential that was admitted to a call is admitted again as the general way would, while nothing has changed."""
 
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,26 @@ async def test_a_key_that_is_nowhere_is_refused_and_counted_each_time_as_at_firs
         assert (count.times, count.names) == (5, ["api_key_invalid"])
     finally:
         await app.close()
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", PATH), ("GET", f"{PATH}/cus_1"), ("GET", "/v1/nothing")])
+async def test_a_refusal_is_freed_without_the_cyclic_collector(
+    objects: MerchantObjects, method: str, path: str
+) -> None:
+    """Its traceback holds the frames that it went through, and one of them held it."""
+    app, sent, times = objects.app, {"authorization": f"Bearer {objects.merchant.key}"}, 50
+
+    async def refuse() -> None:
+        for _ in range(times):
+            answer = await app.running.api.handle(Request(method, path, "", sent, b"nonsense=1", "192.0.2.7"))
+            assert answer.status in (400, 404)
+        await app.running.api.request_log.flush()
+
+    await refuse()
+    gc.collect()
+    gc.disable()
+    try:
+        await refuse()
+        assert gc.collect() < times
+    finally:
+        gc.enable()

@@ -360,7 +360,9 @@ class Api:
         return raw
 
     def _refusal_of(self, request: Request, caller: Caller, stopped: Refused | Unavailable | RecordDamaged) -> Refused:
-        """Return the refusal to answer with."""
+        """Return the refusal to answer with. It is kept for the log of requests, and would keep the frames that it went
+        through, which hold it too: only the cyclic garbage collector would ever free them."""
+        stopped.__traceback__ = stopped.__context__ = stopped.__cause__ = None
         if isinstance(stopped, Refused):
             return self._count_failure(request, caller, stopped)
         log.error("the store cannot be read", extra={"request": caller.request_id, "why": str(stopped)})
@@ -392,7 +394,7 @@ class Api:
             self.throttle.count_failure(request.client_ip)
         except Throttled as throttled:
             self._tell_of_throttled(request)
-            return throttled
+            return throttled.with_traceback(None)
         return refused
 
     def _tell_of_throttled(self, request: Request) -> None:
