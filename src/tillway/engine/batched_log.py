@@ -91,8 +91,9 @@ class BatchedLog(Generic[Line]):
         self.clock = clock or Clock()
         self._days = days if store is not None else 0
         self.keeps = self._days > 0
-        self._waiting: list[tuple[str, Line]] = []
-        self._bytes = 0
+        self._waiting: dict[str, list[Line]] = {}
+        """The lines by scope."""
+        self._lines = self._bytes = 0
         self._dropped = 0
         self._last_us = 0
         self._flushing = asyncio.Lock()
@@ -108,11 +109,15 @@ class BatchedLog(Generic[Line]):
 
     def add(self, scope_key: str, line: Line, size: int) -> None:
         """Let a line of `size` bytes wait, unless the buffer is full."""
-        if len(self._waiting) >= BUFFERED_MAX or self._bytes + size > BUFFERED_BYTES_MAX:
+        if self._lines >= BUFFERED_MAX or self._bytes + size > BUFFERED_BYTES_MAX:
             self._dropped += 1
             return
+        self._lines += 1
         self._bytes += size
-        self._waiting.append((scope_key, line))
+        waiting = self._waiting.get(scope_key)
+        if waiting is None:
+            waiting = self._waiting[scope_key] = []
+        waiting.append(line)
 
     def start(self) -> None:
         if self.keeps:
@@ -137,12 +142,9 @@ class BatchedLog(Generic[Line]):
         """Write down all lines that wait in this process. Those that the store does not take are lost, and counted in
         the log."""
         async with self._flushing:
-            waiting, self._waiting, self._bytes = self._waiting, [], 0
+            waiting, self._waiting, self._lines, self._bytes = self._waiting, {}, 0, 0
             dropped, self._dropped = self._dropped, 0
-            by_scope: dict[str, list[Line]] = {}
-            for scope_key, line in waiting:
-                by_scope.setdefault(scope_key, []).append(line)
-            for scope_key, lines in by_scope.items():
+            for scope_key, lines in waiting.items():
                 for first in range(0, len(lines), BATCH_MAX):
                     dropped += await self._write(scope_key, lines[first : first + BATCH_MAX])
             if dropped:
