@@ -323,14 +323,15 @@ class Webhooks:
         claimed, now_ms = time.monotonic(), self.engine.clock.now_ms()
         seen: Seen = begun.seen if begun is not None else {id: (row.version, _delivery(row))}
         load = Load(self.engine.store, scope_key, seen)
-        delivery = await load.get(Delivery, id)
+        delivery = load.held(Delivery, id)
+        assert delivery is not None
         if begun is not None:  # It was born claimed, and its lease began with its commit.
             claimed -= max(now_ms - delivery.due_at_ms, 0) / 1000
         if self.engine.telemetry.telling:
             note_id(delivery.event)
             note_id(delivery.endpoint)
             note("tries", delivery.tries + 1)
-        event = await load.maybe(Event, delivery.event)
+        event = load.held(Event, delivery.event) or await load.maybe(Event, delivery.event)
         now = now_ms // 1000
         to = self._destinations.known(scope_key, delivery.endpoint, now)
         to = to or await self._destinations.find(load, delivery.endpoint, now)
