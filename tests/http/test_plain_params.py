@@ -12,7 +12,20 @@ from tillway.dialects import handlers as dialects
 from tillway.domain.commands import Confirm
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
-from tillway.http.params import Boolean, Currency, Enum, Id, Ignored, Integer, Metadata, Parameter, Params, Text
+from tillway.http.idempotency import _without_codes
+from tillway.http.params import (
+    Boolean,
+    Currency,
+    Enum,
+    Id,
+    Ignored,
+    Integer,
+    Metadata,
+    Object,
+    Parameter,
+    Params,
+    Text,
+)
 from tillway.http.plain_params import (
     FORMS_MAX,
     FORMS_MISSED_MAX,
@@ -173,7 +186,8 @@ def parsed(params: Params, body: bytes) -> tuple[bool, dict[str, Any]]:
     """Whether the form was known, and its typed values."""
     known = parse_known_form(params, body)
     if known is not None:
-        raw, read = known
+        raw, read, holds_no_code = known
+        assert holds_no_code == (_without_codes(raw) is raw)
         return True, read(raw) or params.validate(raw)
     raw = parse_body(None, body)
     values = validate(params, raw)
@@ -192,6 +206,23 @@ def test_a_form_is_known_once_its_names_were_read_often() -> None:
         with pytest.raises(Refused):
             parsed(params, body)
     assert parse_known_form(params, b"a=1&b=\xff") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "holds_no_code"),
+    [
+        (b"a=x&b=y", True),
+        (b"a=x&cvc=123", False),
+        (b"%63vc=123", False),
+        (b"a=x&metadata[b]=y", False),
+        (b"a=x&card[cvc]=123", False),
+    ],
+)
+def test_a_known_form_tells_whether_it_may_hold_a_security_code(body: bytes, holds_no_code: bool) -> None:
+    params = Params(a=Text(), b=Text(), cvc=Text(), metadata=Metadata(), card=Object(cvc=Text()))
+    while (known := parse_known_form(params, body)) is None:
+        parsed(params, body)
+    assert known[2] == holds_no_code
 
 
 def test_forms_that_never_return_hold_no_memory_and_a_few_popular_ones_stay() -> None:

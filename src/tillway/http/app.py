@@ -464,7 +464,7 @@ class Api:
         if request.unread:
             # Its key was unknown when it came, or the store away. Without its body it would be another request.
             raise Refused("busy")
-        read, is_form = None, False
+        read, is_form, holds_no_code = None, False, False
         if raw is None:
             version = request.headers.get("stripe-version")
             if version is not None or caller.api_version is not None:
@@ -476,7 +476,7 @@ class Api:
             else:
                 is_form = _is_form(request)
                 known = plain_params.parse_known_form(route.params, request.body) if is_form else None
-                raw, read = known or (self._parse_parameters(request, None), None)
+                raw, read, holds_no_code = known or (self._parse_parameters(request, None), None, False)
             if version is not None or caller.api_version is not None:
                 check_parameters(raw, caller.api_version)
         caller.sent, caller.ids = raw, ids
@@ -490,7 +490,7 @@ class Api:
         if expand:
             caller.expand = tuple(expand)
             check_expansions(route.returns, caller.expand, of=route.of)
-        call = Call(self.platform, caller, params, ids, {}, request.body)
+        call = Call(self.platform, caller, params, ids, {}, request.body, holds_no_code=holds_no_code)
         if caller.kind == "ephemeral":
             return self._handle_own(request, route, call, raw, headers)
         if request.method == "GET":

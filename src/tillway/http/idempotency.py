@@ -12,6 +12,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import IdempotencyRace
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request
+from tillway.http.params import SECURITY_CODES
 from tillway.http.routes import Answer, Call, Plain, Route
 from tillway.store.port import ABSENT
 
@@ -38,7 +39,7 @@ async def answer_once(
     if caller.kind in GIVEN_AWAY and not await _has_older(platform, caller, id):
         id = record_id(key, caller.kind)
     # A keyed digest: the parameters may hold a card number, which an attacker who knows the others could find by trial.
-    asked = encode_sorted([request.method, request.path, _without_codes(raw)])
+    asked = encode_sorted([request.method, request.path, raw if call.holds_no_code else _without_codes(raw)])
     digest = platform.cards.vault.digest(caller.scope_key, asked)
     lasting = _without_ids(asked, request, route, raw)
     caller.lasting = digest if lasting == asked else platform.cards.vault.digest(caller.scope_key, lasting)
@@ -119,9 +120,6 @@ async def _replay(
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
 
-_CODES = frozenset(("cvc", "cvv"))
-
-
 def _without_codes(value: Any) -> Any:
     """Return parameters without security codes, because nothing derived from one may outlive its first attempt.
 
@@ -129,13 +127,13 @@ def _without_codes(value: Any) -> Any:
     """
     if type(value) is dict:
         for name, member in value.items():
-            if type(member) is not str or name in _CODES:
+            if type(member) is not str or name in SECURITY_CODES:
                 break
         else:
             return value
         kept: dict[str, Any] = {}
         for name, member in value.items():
-            if name not in _CODES:
+            if name not in SECURITY_CODES:
                 kept[name] = member if type(member) is str else _without_codes(member)
         return kept
     return [_without_codes(member) for member in value] if type(value) is list else value

@@ -66,6 +66,9 @@ TIME_MAX: Final = 253_402_300_799
 DIGITS_MAX: Final = 19
 """The longest integer that is read, in characters."""
 
+SECURITY_CODES: Final = frozenset(("cvc", "cvv"))
+"""The names of a card's security code, wherever it stands."""
+
 _UNKNOWN_SHOWN_MAX = 5
 
 Reader = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -823,8 +826,9 @@ class Params(Object):
         self.exclusive: tuple[tuple[str, ...], ...] = ()
         self.readers: dict[tuple[str, ...], Reader | None] = {}
         """By the names that a request sent, of `plain_params`: its reader; None where there is none, or none yet."""
-        self.forms: list[tuple[Form, Reader]] = []
-        """The forms that `plain_params` knows, and the readers of their parameters; the last used one first."""
+        self.forms: list[tuple[Form, Reader, bool]] = []
+        """The forms that `plain_params` knows, the readers of their parameters, and whether these are texts without a
+        security code; the last used one first."""
         self.forms_seen: set[tuple[str, ...]] = set()
         """The names of forms that were read once."""
         self.forms_missed = 0

@@ -17,6 +17,7 @@ from tillway.domain.cards import contains_card_number
 from tillway.domain.money import MINOR_UNITS
 from tillway.http.params import (
     DIGITS_MAX,
+    SECURITY_CODES,
     Amount,
     Boolean,
     Currency,
@@ -64,9 +65,9 @@ def validate(params: Params, raw: dict[str, Any]) -> dict[str, Any]:
     return reader(raw) or params.validate(raw)
 
 
-def parse_known_form(params: Params, body: bytes) -> tuple[dict[str, Any], Reader] | None:
-    """Return the parameters in `body` as `wire.parse_form` does, and their reader, if forms of the same names are
-    known; else None. Raises the same as `wire.parse_form`."""
+def parse_known_form(params: Params, body: bytes) -> tuple[dict[str, Any], Reader, bool] | None:
+    """Return the parameters in `body` as `wire.parse_form` does, their reader, and whether all of them are texts and
+    none is a security code, if forms of the same names are known; else None. Raises the same as `wire.parse_form`."""
     forms = params.forms
     if not forms or len(body) > BODY_BYTES_MAX:
         return None
@@ -80,7 +81,7 @@ def parse_known_form(params: Params, body: bytes) -> tuple[dict[str, Any], Reade
             if form is not forms[0]:  # The last used one is tried first.
                 forms.remove(form)
                 forms.insert(0, form)
-            return raw, form[1]
+            return raw, form[1], form[2]
     return None
 
 
@@ -103,7 +104,8 @@ def keep_form(params: Params, raw: dict[str, Any], body: bytes) -> None:
     if names in seen:
         seen.remove(names)
         texts = {name for name, value in raw.items() if type(value) is str}
-        forms.insert(0, (write_form(names), write_reader(params.members, tuple(raw), texts)))
+        reader = write_reader(params.members, tuple(raw), texts)
+        forms.insert(0, (write_form(names), reader, len(texts) == len(raw) and SECURITY_CODES.isdisjoint(texts)))
     else:
         if len(seen) >= READERS_MAX:
             seen.clear()

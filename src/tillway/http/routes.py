@@ -44,6 +44,8 @@ class Call(msgspec.Struct):
     """Counts the requests to a payer's page; set for calls that need no key."""
     is_head: bool = False
     """Whether it is a HEAD, which has the handler of GET and must change nothing (RFC 9110, 9.2.1)."""
+    holds_no_code: bool = False
+    """Whether the parameters are known to be texts none of which is a security code."""
 
     @property
     def id(self) -> str:
