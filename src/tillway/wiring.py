@@ -32,6 +32,7 @@ from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import Build, ConfiguredConnections
 from tillway.engine.core import Engine
+from tillway.engine.plain_payments import PlainPayments
 from tillway.engine.platform import Commands, Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
 from tillway.engine.restores import Beside
@@ -552,10 +553,9 @@ async def assemble(
         engine.telemetry = recorder
         store.on_batch = recorder.batch
     vault = EnvelopeVault(keyring, keyring.fingerprint_key)
-    cards = CardVault(vault, store, engine.security.number_opened)
     own, free = _build_of(settings, store, keyring, bank_memory, siblings)
     connections = ConfiguredConnections(store, clock, within(bank_reach, own), vault, chosen.fee)
-    attempts = Attempts(engine, connections, cards)
+    attempts = Attempts(engine, connections, CardVault(vault, store, engine.security.number_opened))
     tries = DeliveryLog(store, clock, settings.request_log_days)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings), tries=tries)
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
@@ -565,7 +565,8 @@ async def assemble(
     platform = Platform(
         engine,
         attempts,
-        cards,
+        PlainPayments(attempts),
+        attempts.vault,
         store,
         connections,
         authenticator,

@@ -25,11 +25,12 @@ from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_intent import PaymentIntent, Terms
 from tillway.domain.record import NO_CHANGES, Changes, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.routing import Routes
 from tillway.engine import attempts, balance, later_words, notices, settlers
+from tillway.engine.accounts import Price
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
 from tillway.engine.audit import entries as trail
@@ -39,7 +40,9 @@ from tillway.engine.core import Engine
 from tillway.engine.events import Born
 from tillway.engine.health import ConnectorHealth
 from tillway.engine.ids import base62
+from tillway.engine.plain_payments import PlainPayments
 from tillway.engine.restores import RestoreWatch
+from tillway.engine.settlers import terms_of
 from tillway.engine.time_mark import TimeKeeper
 from tillway.operations import balance_check, orders, payouts, settlements
 from tillway.operations import notices as notice_operations
@@ -98,13 +101,13 @@ def a_pending_debit_counts_as_paid() -> AbstractContextManager[None]:
 
 
 def _writes_without(dropped: Callable[[Write], bool]) -> AbstractContextManager[None]:
-    original = Engine._writes
+    original = Engine.commit
 
-    def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str], Born | None]:
-        writes, queues, born = original(self, *arguments)
-        return [write for write in writes if not dropped(write)], queues, born
+    async def fewer(self: Engine, caller: Any, writes: Sequence[Write], *told: Any, **named: Any) -> bool:
+        rest = [write for write in writes if not dropped(write)]
+        return not rest or await original(self, caller, rest, *told, **named)
 
-    return replaced(Engine, "_writes", fewer)
+    return replaced(Engine, "commit", fewer)
 
 
 def the_attempt_is_never_written() -> AbstractContextManager[None]:
@@ -116,18 +119,18 @@ def the_attempt_is_never_deleted() -> AbstractContextManager[None]:
 
 
 def _in_a_commit_of_its_own(prefix: str) -> AbstractContextManager[None]:
-    original = Engine._commit
+    original = Engine.commit
 
     async def twice(
-        self: Engine, caller: Any, writes: Sequence[Write], completes: Any, began_ns: int, attempts: int = 0
+        self: Engine, caller: Any, writes: Sequence[Write], completes: Any, began_ns: int, *told: Any, **named: Any
     ) -> bool:
         apart = [write for write in writes if f"/{prefix}_" in write.key]
         rest = [write for write in writes if write not in apart]
-        if rest and not await original(self, caller, rest, completes, began_ns, attempts):
+        if rest and not await original(self, caller, rest, completes, began_ns, *told, **named):
             return False
         return not apart or await original(self, caller, apart, completes, began_ns)
 
-    return replaced(Engine, "_commit", twice)
+    return replaced(Engine, "commit", twice)
 
 
 def the_idempotency_record_has_a_commit_of_its_own() -> AbstractContextManager[None]:
@@ -136,6 +139,26 @@ def the_idempotency_record_has_a_commit_of_its_own() -> AbstractContextManager[N
 
 def events_have_a_commit_of_their_own() -> AbstractContextManager[None]:
     return _in_a_commit_of_its_own("aud")
+
+
+def a_plain_payment_tells_nobody_of_its_charge() -> AbstractContextManager[None]:
+    """The straight way leaves out what the general way writes."""
+    original = PlainPayments._last_writes
+
+    def silent(
+        self: PlainPayments, caller: Any, before: Any, attempt: Attempt, changes: Changes, at: Any
+    ) -> tuple[list[Write], set[str], Born | None]:
+        again = msgspec.structs.replace(changes, events=(changes.events[1], changes.events[1]))
+        return original(self, caller, before, attempt, again, at)
+
+    return replaced(PlainPayments, "_last_writes", silent)
+
+
+def a_plain_payment_is_settled_by_other_terms() -> AbstractContextManager[None]:
+    def late(self: PlainPayments, scope_key: str, connector: str, price: Price) -> Terms:
+        return terms_of(connector, msgspec.structs.replace(price, settlement_days=price.settlement_days + 1))
+
+    return replaced(PlainPayments, "_terms_of", late)
 
 
 class CarelessStore(MemoryStore):
@@ -196,7 +219,7 @@ def an_unknown_commit_is_decided_anew() -> AbstractContextManager[None]:
 
 
 def a_commit_on_a_full_disk_counts_as_done() -> AbstractContextManager[None]:
-    original = Engine._commit
+    original = Engine.commit
 
     async def careless(self: Engine, *arguments: Any) -> bool:
         try:
@@ -206,16 +229,16 @@ def a_commit_on_a_full_disk_counts_as_done() -> AbstractContextManager[None]:
                 raise
             return True
 
-    return replaced(Engine, "_commit", careless)
+    return replaced(Engine, "commit", careless)
 
 
 def an_outcome_that_the_store_did_not_take_is_a_decline() -> AbstractContextManager[None]:
-    original = Attempts._begin_to_settle_later
+    original = Attempts.begin_to_settle_later
 
     def declining(self: Attempts, caller: Any, attempt: Attempt, outcome: Outcome, connection: Any) -> None:
         original(self, caller, attempt, Declined(), connection)
 
-    return replaced(Attempts, "_begin_to_settle_later", declining)
+    return replaced(Attempts, "begin_to_settle_later", declining)
 
 
 def credit_is_spent_without_an_entry() -> AbstractContextManager[None]:
@@ -653,6 +676,8 @@ MUTANTS = (
         ("one payment", "same answer", "liveness", "money", "performed once"),
     ),
     Mutant(events_have_a_commit_of_their_own, ("events", "audit")),
+    Mutant(a_plain_payment_tells_nobody_of_its_charge, ("error inside",)),
+    Mutant(a_plain_payment_is_settled_by_other_terms, ("error inside",)),
     Mutant(None, ("bounds", "bank", "money", "promise", "disputes"), CarelessStore),
     Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside", "bounds")),
     Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),

@@ -311,7 +311,7 @@ class Attempts:
         self._terms: dict[tuple[str, str], tuple[Connection | Routes, Price, Terms]] = {}
         """The last terms of each scope's payments, with the connection and the price behind them."""
         self._settling: set[asyncio.Task[None]] = set()
-        self._foreseen: dict[str, int] = {}
+        self.foreseen: dict[str, int] = {}
         """When the latest task that tells of available money is due, by scope key, in epoch seconds."""
 
     async def terms(self, scope: Scope, *, shows: Literal["subject", "charge"] = "subject") -> Terms:
@@ -384,9 +384,21 @@ class Attempts:
         begun = await self.engine.run(caller, begin)
         if not begun.attempts:
             return begun
-        attempt = begun.attempts[0]
         code = None if begun.code is None else self.vault.open_code(caller.scope_key, begun.code)
-        settled = await self.carry(caller, attempt, begun, cvc=code)
+        return await self.finish(caller, begun.attempts[0], begun.seen, cvc=code)
+
+    async def finish(
+        self,
+        caller: Caller,
+        attempt: Attempt,
+        seen: Seen | None,
+        *,
+        cvc: str | None = None,
+        first: tuple[Connection | None, Outcome] | None = None,
+        began_ns: int | None = None,
+    ) -> Done[Record | None]:
+        """Carry an attempt that has begun, as `carry` does, and answer."""
+        settled = await self.carry(caller, attempt, seen, cvc=cvc, first=first, began_ns=began_ns)
         if settled is not None:
             return settled
         return await self._answer_unfinished(caller, attempt)
@@ -415,29 +427,30 @@ class Attempts:
         self,
         caller: Caller,
         attempt: Attempt,
-        begun: Done[Record | None] | None = None,
+        seen: Seen | None = None,
         *,
         cvc: str | None = None,
         ask: bool = False,
+        first: tuple[Connection | None, Outcome] | None = None,
+        began_ns: int | None = None,
     ) -> Done[Record | None] | None:
-        """Send or ask until the attempt is settled or a caller would wait too long. None if it is not settled."""
+        """Send or ask until the attempt is settled or a caller would wait too long. None if it is not settled. `seen`
+        are its records where they are known. `first` is the outcome of the first round, and whose it is, where that is
+        over, and the caller has waited since `began_ns`."""
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
-        seen = begun.seen if begun is not None else None
         code = cvc
-        began_ns = self.engine.clock.monotonic_ns()
+        began_ns = self.engine.clock.monotonic_ns() if began_ns is None else began_ns
         try:
             for round_ in _ROUNDS:
-                known = self.connections.known(attempt.connector, caller.scope)
-                connection = known or await self.connections.named(attempt.connector, caller.scope)
-                outcome: Outcome | None = None
-                if not ask and self.engine.restores.may_have_been_sent(caller.scope_key, attempt):
-                    outcome = await self._ask_for_earlier_send(connection, caller.scope, attempt)
-                elif not ask and seen is not None:
-                    outcome = self._at_once(connection, caller.scope, attempt, seen)
-                if outcome is None:
-                    outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
-                    cvc = None
+                if first is not None:
+                    (connection, outcome), first = first, None
+                else:
+                    known = self.connections.known(attempt.connector, caller.scope)
+                    connection = known or await self.connections.named(attempt.connector, caller.scope)
+                    does = self._ask if ask else self.send
+                    outcome = await does(connection, caller.scope, attempt, seen, cvc)
+                cvc = None
                 again_seconds = None
                 if type(outcome) is NotSent:
                     again_seconds = self._send_again_seconds(attempt, outcome, round_, began_ns)
@@ -453,7 +466,7 @@ class Attempts:
                     )
                 except Refused as refused:
                     if refused.code in STORE_CODES:
-                        self._begin_to_settle_later(caller, attempt, outcome, connection)
+                        self.begin_to_settle_later(caller, attempt, outcome, connection)
                     raise
                 seen = None
                 if not done.attempts:
@@ -503,6 +516,28 @@ class Attempts:
             return min(seconds, 0.5)  # The first question finds most lost answers.
         return seconds
 
+    async def send(
+        self,
+        connection: Connection | None,
+        scope: Scope,
+        attempt: Attempt,
+        seen: Seen | None,
+        cvc: str | None = None,
+    ) -> Outcome:
+        """Let the provider perform a new attempt. Where it may know the attempt from before a restore, ask it first."""
+        outcome: Outcome | None = None
+        if self.engine.restores.may_have_been_sent(scope.key, attempt):
+            outcome = await self._ask_for_earlier_send(connection, scope, attempt)
+        elif seen is not None:
+            outcome = self._at_once(connection, scope, attempt, seen)
+        return outcome or await self._converse(connection, scope, attempt, seen, cvc=cvc, ask=False)
+
+    def _ask(
+        self, connection: Connection | None, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None
+    ) -> Awaitable[Outcome]:
+        """Ask the provider about an attempt that may have been sent; if it does not know it, let it perform it."""
+        return self._converse(connection, scope, attempt, seen, cvc=cvc, ask=True)
+
     async def _converse(
         self,
         connection: Connection | None,
@@ -544,18 +579,25 @@ class Attempts:
         return _of_repeat(attempt, outcome) if ask else outcome
 
     def _at_once(self, connection: Connection | None, scope: Scope, attempt: Attempt, seen: Seen) -> Outcome | None:
-        """The outcome of a payment with a test card at a connector that needs no conversation for it. None where
-        `_converse` is needed, or something must be read: every payment in test mode comes here, and coroutines that
-        need not wait cost thousands of instructions."""
-        if connection is None or connection.instant is None or attempt.kind != "authorize" or attempt.withdrawn:
+        """As `at_once`, for an attempt of any kind."""
+        if connection is None or attempt.kind != "authorize" or attempt.withdrawn:
             return None
         payment = seen.get(attempt.subject, NOWHERE)[1]
         method = seen.get(attempt.method or "", NOWHERE)[1]
-        price = self.engine.known_price(scope)
-        if price is None or type(payment) is not PaymentIntent or type(method) is not PaymentMethod:
+        if type(payment) is not PaymentIntent or type(method) is not PaymentMethod:
             return None
-        card = _test_card(method)
-        if card is None:
+        return self.at_once(connection, scope, attempt, payment, method)
+
+    def at_once(
+        self, connection: Connection, scope: Scope, attempt: Attempt, payment: PaymentIntent, method: PaymentMethod
+    ) -> Outcome | None:
+        """The outcome of a payment with a test card at a connector that needs no conversation for it. None where `send`
+        is needed, or something must be read: every payment in test mode comes here, and coroutines that need not wait
+        cost thousands of instructions."""
+        if connection.instant is None:
+            return None
+        price, card = self.engine.known_price(scope), _test_card(method)
+        if price is None or card is None:
             return None
         redirects = connection.connector.capabilities.authenticates
         told = self._authorization(scope, attempt, payment, method, price, redirects=redirects)
@@ -823,9 +865,9 @@ class Attempts:
             )
             changes = _leased(changes, attempt.id, at, self.engine.settings) if keeps_lease else changes
             if type(outcome) is Succeeded and attempt.kind in ("authorize", "capture"):
-                entry = unforeseen(self._foreseen, load, changes, at)
+                entry = unforeseen(self.foreseen, load, changes, at)
                 if entry is not None:
-                    changes = await foresee(self._foreseen, load, changes, entry, at)
+                    changes = await foresee(self.foreseen, load, changes, entry, at)
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 told = announced(outcome, attempt.connector, at, lease_ms=self.engine.settings.lease_ms)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *told))
@@ -843,7 +885,7 @@ class Attempts:
             rest = (fails_over, keeps_lease, told_by, also, keys_left - 1)
             by = await self._by_key_of(changed.attempt, caller, keys_left - 1)
             return await self._settle(by, changed.attempt, outcome, connection, None, *rest)
-        self._tell_settled(caller, attempt, outcome, done)
+        self.tell_settled(caller, attempt, outcome, done)
         if told:
             await self._carry_notices(caller.scope_key, outcome, told)
         return done
@@ -856,7 +898,7 @@ class Attempts:
         author = {name: getattr(caller, name) for name in ("actor", "operation", "hint", "reason")}
         return msgspec.structs.replace(waiting, **author)
 
-    def _tell_settled(self, caller: Caller, attempt: Attempt, outcome: Outcome, done: Done[Record | None]) -> None:
+    def tell_settled(self, caller: Caller, attempt: Attempt, outcome: Outcome, done: Done[Record | None]) -> None:
         """Tell telemetry of an outcome that was booked."""
         telemetry = self.engine.telemetry
         if telemetry.telling:
@@ -879,7 +921,7 @@ class Attempts:
                 except Exception as failed:
                     log.warning("a notice has to wait", extra={"task": task.id, "why": str(failed)})
 
-    def _begin_to_settle_later(
+    def begin_to_settle_later(
         self, caller: Caller, attempt: Attempt, outcome: Outcome, connection: Connection | None
     ) -> None:
         """Book a known outcome as soon as the store takes it. Otherwise its Idempotency-Key would be in use until the

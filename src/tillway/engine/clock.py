@@ -45,7 +45,8 @@ class Clock:
         self._second = self._second_ns = self._second_us = 0
         """The current second, and its beginning in nanoseconds and microseconds: a moment is counted from there, since
         the interpreter takes twice as long to divide numbers above a thousand million."""
-        self._floor_us = 0
+        self._floor_us = self._floor_before_us = 0
+        self._text_given_back: str | None = None
         self.made_us = 0
         """The microsecond of the newest id that this process has made."""
         self.accept()
@@ -95,12 +96,14 @@ class Clock:
         if tick <= self._floor_us:
             tick = self._floor_us + 1
             created = tick // 1_000_000
-        self._floor_us = self.made_us = tick
+        self._floor_before_us, self._floor_us = self._floor_us, tick
+        self.made_us = tick
         low = tick - self._seldom_us
         if not 0 <= low < SELDOM:
             high, low = divmod(tick, SELDOM)
             self._seldom_us, self._seldom_text = tick - low, base62(high, 5)
-        head = f"{self._seldom_text}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}{self._random_text(6)}"
+        text, self._text_given_back = self._text_given_back or self._random_text(6), None
+        head = f"{self._seldom_text}{PAIRS[low // BATCH_MAX]}{PAIRS[low % BATCH_MAX]}{text}"
         return Moment(
             second * 1000 + within_ns // 1_000_000,
             second,
@@ -109,3 +112,8 @@ class Clock:
             references,
             f"aud_{head}{ENTRY_ENDS}",
         )
+
+    def give_back(self, at: Moment) -> None:
+        """Make the next moment as if `at` had not been made: it is the last one, and nobody has seen an id of it."""
+        self._floor_us = self._floor_before_us
+        self._text_given_back = at.entry[-len(ENTRY_ENDS) - 6 : -len(ENTRY_ENDS)]

@@ -28,7 +28,7 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.events import Born, Places, Written, event_ids, event_of, find_event, keep_event
+from tillway.engine.events import Born, Places, event_ids, event_of, find_event, keep_event
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
 from tillway.engine.siblings import Tell, tell_nobody
@@ -63,6 +63,8 @@ ENDPOINTS_CACHE_SECONDS = 2
 
 PRICES_MAX = 1_000
 """Accounts whose price a process keeps."""
+
+NO_QUEUES: set[str] = set()
 
 R = TypeVar("R", bound=Record)
 
@@ -265,10 +267,10 @@ class Engine:
             changes = await (in_span(self.telemetry, "decision", "step", decision) if tracing else decision)
             if completes is None and (caller.expects or self.time.trouble or self.restores.reason):
                 self._check_new(caller, load, changes)
-            attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
+            attempts = self.claim_new_attempts(changes, at) if changes.tasks else ()
             firsts: list[tuple[int, str]] = []
             if attempts and completes is None:
-                firsts = _first_references(load, changes, attempts)
+                firsts = first_references(load, changes, attempts)
                 more = caller.named or len(firsts) < len(attempts)
                 if more and await self._are_taken(caller, load, changes, attempts, firsts):
                     caller.attempts_begun += len(attempts)
@@ -283,24 +285,16 @@ class Engine:
                 await self._answer(caller, load, changes, forgiving=False)
             held: IdempotencyRecord | None = None
             if completes is None:
-                held = self._new_key(caller, load, attempts if under_way else (), status, body, at)
-            elif not self._answer_follows(load, completes, changes, status, at):
+                held = self.new_key(caller, load, attempts if under_way else (), status, body, at)
+            elif not self.answer_follows(load, completes, changes, status, at):
                 held, status, body = await self._completed_key(caller, load, completes, changes, status, body, at)
             if not self._has_read(load, changes):
                 await self._read_rest(load, changes)
-            writes, queues, born = self._writes(caller, load, changes, attempts, held, at)
+            writes, queues, born = self.writes(caller, load, changes, attempts, held, at)
             if writes:
-                _ask_to_be_first(writes, firsts, 0 if held is None else 1)
-                committed = False
-                try:
-                    committed = await self._commit(caller, writes, completes, began_ns, len(attempts))
-                finally:
-                    self.audited.add(caller.scope_key)  # Also where the outcome is unknown.
-                    self._begin(caller.scope_key, born, committed)
-                if not committed:
+                ask_to_be_first(writes, firsts, 0 if held is None else 1)
+                if not await self.commit(caller, writes, completes, began_ns, len(attempts), queues, born):
                     continue
-            if queues and self.on_tasks is not None:
-                self.on_tasks(queues)
             caller.attempts_begun += len(attempts) if completes is None else 0
             after = _after(load, changes, attempts, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after, changes.code)
@@ -321,14 +315,12 @@ class Engine:
         if began_ns >= self.time.fresh_until_ns:
             began_ns = await self._read_mark()
         entry = _audit_entry(caller, (), detail, self.clock.moment())
-        try:
-            await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
-        finally:
-            self.audited.add(caller.scope_key)
+        await self.commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
 
     def delete_task(self, caller: Caller, id: str, version: int) -> Awaitable[bool]:
         """Delete a task of which no record, event or audit entry tells. False if it has changed since that version."""
-        return self._commit(caller, [Write(f"{caller.scope_key}/{id}", version, None)], "", self.clock.monotonic_ns())
+        gone = Write(f"{caller.scope_key}/{id}", version, None)
+        return self.commit(caller, [gone], "", self.clock.monotonic_ns(), tells=False)
 
     async def _read_mark(self) -> int:
         """Read the store's mark before ids are made. Return the monotonic clock after that, in nanoseconds. Refused
@@ -344,7 +336,7 @@ class Engine:
             raise Refused(code)
         return now_ns
 
-    def _claim_new_attempts(self, changes: Changes[Record | None], at: Moment) -> tuple[Attempt, ...]:
+    def claim_new_attempts(self, changes: Changes[Record | None], at: Moment) -> tuple[Attempt, ...]:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
         when the lease has run out."""
         until_ms = at.now_ms + self.settings.lease_ms
@@ -364,7 +356,7 @@ class Engine:
     ) -> bool:
         """Whether an earlier request has begun an attempt with one of the references of these new ones: its key is
         used anew after the 24 hours of an idempotency record; or, before a restore, a later try by the same name was
-        performed. The commit itself asks about `firsts` (see `_first_references`), to which this adds."""
+        performed. The commit itself asks about `firsts` (see `first_references`), to which this adds."""
         if caller.named and self.restores.was_followed(caller.scope_key, attempts, caller.references(len(attempts))):
             return True
         for attempt in attempts:
@@ -406,58 +398,76 @@ class Engine:
             plain = msgspec.structs.replace(caller, expand=())
             return await self.render(plain, view, changes.result, changes.refusal)
 
-    async def _commit(
-        self, caller: Caller, writes: Sequence[Write], completes: str | None, began_ns: int, attempts: int = 0
+    async def commit(
+        self,
+        caller: Caller,
+        writes: Sequence[Write],
+        completes: str | None,
+        began_ns: int,
+        attempts: int = 0,
+        queues: set[str] = NO_QUEUES,
+        born: Born | None = None,
+        *,
+        tells: bool = True,
     ) -> bool:
         """Whether the writes are durable. False if a record had changed, or the reference of one of `attempts` is
-        taken: decide again.
+        taken: decide again. Once they are, the tasks that are due in `queues` are told, and the deliveries begin that
+        are `born`. `tells`: an entry of the audit trail is among the writes.
 
         A decision that began COMMIT_SECONDS_MAX ago is given up: its ids lie in a time that other processes treat as
         complete.
         """
-        doubted = False
-        for _ in _COMMITS:
-            if self.clock.monotonic_ns() - began_ns > COMMIT_SECONDS_MAX * 1_000_000_000:
-                break
-            outcome, tried = "unknown", time.perf_counter()
-            commit: Awaitable[None] = self.store.commit(writes)
-            if self.telemetry.tracing:
-                commit = in_span(self.telemetry, "commit", "step", commit)
-            try:
+        doubted = committed = False
+        try:
+            for _ in _COMMITS:
+                if self.clock.monotonic_ns() - began_ns > COMMIT_SECONDS_MAX * 1_000_000_000:
+                    break
+                outcome, tried = "unknown", time.perf_counter()
+                commit: Awaitable[None] = self.store.commit(writes)
+                if self.telemetry.tracing:
+                    commit = in_span(self.telemetry, "commit", "step", commit)
                 try:
-                    await commit
-                    outcome = "done"
-                except (Conflict, Unavailable) as refused:
-                    outcome = "conflict" if isinstance(refused, Conflict) else "unavailable"
-                    raise
-                finally:
-                    self.telemetry.commit(outcome, time.perf_counter() - tried)
-                return True
-            except Conflict as conflict:
-                if doubted:
-                    return await self._read_back(writes) == "happened"
-                if isinstance(conflict, NotFirst):
-                    caller.attempts_begun += attempts
-                elif (
-                    completes is None
-                    and caller.idempotency is not None
-                    and conflict.key.endswith(caller.idempotency[0])
-                ):
-                    raise IdempotencyRace from None
-                return False
-            except CommitUnknown:
-                doubted = True
-                fate = await self._read_back(writes)
-                if fate != "open":
-                    return fate == "happened"
-                # The commit may still be on its way. Repeat the same writes, never a new decision: its new ids would
-                # let both happen, while the versions of these allow only one.
-            except Unavailable as unavailable:
-                log.error("nothing could be committed", extra={"why": str(unavailable)})
-                if isinstance(unavailable, StorageFull):
-                    self.full_at_ns = self.clock.monotonic_ns()
-                raise Refused(unavailable.code) from None
-        raise Refused("busy")
+                    try:
+                        await commit
+                        outcome, committed = "done", True
+                    except (Conflict, Unavailable) as refused:
+                        outcome = "conflict" if isinstance(refused, Conflict) else "unavailable"
+                        raise
+                    finally:
+                        self.telemetry.commit(outcome, time.perf_counter() - tried)
+                    return True
+                except Conflict as conflict:
+                    if doubted:
+                        committed = await self._read_back(writes) == "happened"
+                        return committed
+                    if isinstance(conflict, NotFirst):
+                        caller.attempts_begun += attempts
+                    elif (
+                        completes is None
+                        and caller.idempotency is not None
+                        and conflict.key.endswith(caller.idempotency[0])
+                    ):
+                        raise IdempotencyRace from None
+                    return False
+                except CommitUnknown:
+                    doubted = True
+                    fate = await self._read_back(writes)
+                    if fate != "open":
+                        committed = fate == "happened"
+                        return committed
+                    # The commit may still be on its way. Repeat the same writes, never a new decision: its new ids
+                    # would let both happen, while the versions of these allow only one.
+                except Unavailable as unavailable:
+                    log.error("nothing could be committed", extra={"why": str(unavailable)})
+                    if isinstance(unavailable, StorageFull):
+                        self.full_at_ns = self.clock.monotonic_ns()
+                    raise Refused(unavailable.code) from None
+            raise Refused("busy")
+        finally:
+            if tells:
+                self.audited.add(caller.scope_key)  # Also where the outcome is unknown.
+            if born is not None or queues:
+                self._begin(caller.scope_key, queues, born, committed)
 
     async def _read_back(self, writes: Sequence[Write]) -> Literal["happened", "beaten", "open"]:
         """Find the outcome of an unknown commit from the records themselves. `open`: no record has changed yet.
@@ -482,13 +492,15 @@ class Engine:
         return "beaten"
 
     def _has_read(self, load: Load, changes: Changes[Record | None]) -> bool:
-        """Whether all is known that `_writes` needs: the records to delete, and the endpoints that want events."""
+        """Whether all is known that `writes` needs: the records to delete, and the endpoints that want events."""
         for gone in changes.deletes:
             if gone not in load.seen:
                 return False
-        if not changes.events:
-            return True
-        known = self._endpoints.get(load.scope_key)
+        return not changes.events or self.knows_endpoints(load.scope_key)
+
+    def knows_endpoints(self, scope_key: str) -> bool:
+        """Whether the webhook endpoints of a scope are known, as `endpoints` returns them, without a read."""
+        known = self._endpoints.get(scope_key)
         return known is not None and known[0] > self.clock.monotonic_ns()
 
     async def _read_rest(self, load: Load, changes: Changes[Record | None]) -> None:
@@ -498,7 +510,7 @@ class Engine:
         if changes.events:
             await self.endpoints(load.scope_key)
 
-    def _writes(
+    def writes(
         self,
         caller: Caller,
         load: Load,
@@ -545,24 +557,45 @@ class Engine:
             if version != ABSENT:
                 deletions.append(Write(f"{scope}/{gone}", version, None))
                 told += entries.deletion_of(gone, version, old)
-        endpoints = self._endpoints[scope][1] if changes.events else []
         if self.restores.writes_as_before:
+            endpoints = self._endpoints[scope][1] if changes.events else []
             as_before, more = _writes_as_before(caller, changes, records, writes, told, endpoints, at)
             return as_before + deletions, queues | more, None
         born: Born | None = None
         if changes.events:
-            kept, deliveries = _journal_events(changes.events, written, endpoints, at)
-            entry = _audit_entry(caller, told, changes.detail, at, kept)
-            writes.append(write_of(scope, entry, ABSENT))
-            if deliveries and self.places is not None and self.places.reserve(scope, len(deliveries)):
-                born = self._claimed(scope, entry, changes.events, deliveries, at)
-                writes += [write for _, write in born.deliveries]
-            elif deliveries:
-                writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
-                queues.add(QUEUES[Delivery])
+            kept = [keep_event(draft, written) for draft in changes.events]
+            born = self.add_entry(caller, told, changes, kept, writes, queues, at)
         elif told or changes.detail:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         return (writes + deletions if deletions else writes), queues, born
+
+    def add_entry(
+        self,
+        caller: Caller,
+        told: Sequence[Change],
+        changes: Changes[Record | None],
+        kept: list[JournalEvent],
+        writes: list[Write],
+        queues: set[str],
+        at: Moment,
+    ) -> Born | None:
+        """Add the audit entry of a commit, with the events of `changes` as it keeps them, and their deliveries: to
+        `writes`, and to `queues` those that are due. Return the deliveries for which places are reserved. The endpoints
+        are known: see `knows_endpoints`."""
+        scope = caller.scope_key
+        endpoints = self._endpoints[scope][1]
+        deliveries = _deliver(kept, endpoints, at) if endpoints else []
+        entry = _audit_entry(caller, told, changes.detail, at, tuple(kept))
+        writes.append(write_of(scope, entry, ABSENT))
+        if not deliveries:
+            return None
+        if self.places is not None and self.places.reserve(scope, len(deliveries)):
+            born = self._claimed(scope, entry, changes.events, deliveries, at)
+            writes += [write for _, write in born.deliveries]
+            return born
+        writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
+        queues.add(QUEUES[Delivery])
+        return None
 
     def _claimed(
         self,
@@ -583,33 +616,45 @@ class Engine:
             ],
         )
 
-    def _begin(self, scope: str, born: Born | None, committed: bool) -> None:
-        """Give the reserved places back, and begin the deliveries of a commit that is durable."""
-        if born is None or self.places is None:
-            return  # There are none; or the runner has stopped meanwhile, and another process finds them.
-        self.places.release(scope, len(born.deliveries))
-        if committed:
-            self.places.begin(born)
+    def _begin(self, scope: str, queues: set[str], born: Born | None, committed: bool) -> None:
+        """Give reserved places back; and where a commit is durable, begin its deliveries, and tell of its due tasks."""
+        if born is not None and self.places is not None:  # Else the runner has stopped, and another process finds them.
+            self.places.release(scope, len(born.deliveries))
+            if committed:
+                self.places.begin(born)
+        if queues and committed and self.on_tasks is not None:
+            self.on_tasks(queues)
 
-    def _new_key(
+    def new_key(
         self, caller: Caller, load: Load, under_way: tuple[Attempt, ...], status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
         """The record of the caller's key. Whether the key is unused is not looked up: the commit conflicts if it is
         not."""
         if caller.idempotency is None:
             return None
-        id, fingerprint = caller.idempotency
         if caller.replaces:
-            load.seen[id] = (caller.replaces, None)
+            load.seen[caller.idempotency[0]] = (caller.replaces, None)
+        return self.key_of(caller, caller.idempotency, under_way, status, body, at)
+
+    def key_of(
+        self,
+        caller: Caller,
+        key: tuple[str, str],
+        under_way: tuple[Attempt, ...],
+        status: int,
+        body: bytes,
+        at: Moment,
+    ) -> IdempotencyRecord:
+        """The record of a key, (id, fingerprint), with the answer, or with the attempts that are under way first."""
         follows = (
             under_way
             and under_way[0].subject.startswith("pi_")
             and not (caller.expand or caller.presenter or self.restores.writes_as_before)
         )
         return IdempotencyRecord(
-            id=id,
+            id=key[0],
             created=at.created,
-            fingerprint=fingerprint,
+            fingerprint=key[1],
             expires_at=at.created + self.settings.answer_seconds,
             request=caller.request_id or "",
             status=status,
@@ -650,7 +695,7 @@ class Engine:
         IdempotencyRace if the key has been used."""
 
         async def work(load: Load, at: Moment) -> Changes[None]:
-            record = self._new_key(caller, load, (), 200, body, at)
+            record = self.new_key(caller, load, (), 200, body, at)
             if record is None:
                 return NO_CHANGES
             if await load.maybe(IdempotencyRecord, record.id) is not None:
@@ -659,7 +704,7 @@ class Engine:
 
         return work
 
-    def _answer_follows(self, load: Load, id: str, changes: Changes[Record | None], status: int, at: Moment) -> bool:
+    def answer_follows(self, load: Load, id: str, changes: Changes[Record | None], status: int, at: Moment) -> bool:
         """Whether the record of a key is known and need not be written, because the answer will follow from this
         commit, which conflicts with every other one that settles the attempt."""
         held = load.seen.get(id, NOWHERE)[1]
@@ -685,7 +730,7 @@ class Engine:
         """The record of a key with its answer, None if it need not be written; and the answer: the one that the key has
         already, by a notice or by the process that took the attempt over, or else this one."""
         held = await load.maybe(IdempotencyRecord, id) if id else None
-        if held is None or not status or self._answer_follows(load, id, changes, status, at):
+        if held is None or not status or self.answer_follows(load, id, changes, status, at):
             return None, status, body
         if held.status or (held.begun and await is_settled(load, held)):
             return None, *(await self.answer_of(caller, held) or (status, body))
@@ -790,7 +835,7 @@ def _place_of_subject(attempt: Attempt, changes: Changes[Any]) -> int | None:
     return None
 
 
-def _first_references(load: Load, changes: Changes[Any], attempts: tuple[Attempt, ...]) -> list[tuple[int, str]]:
+def first_references(load: Load, changes: Changes[Any], attempts: tuple[Attempt, ...]) -> list[tuple[int, str]]:
     """For attempts whose subject is new: the place of that among the written records, and the partition of its first
     reference. No other record may stand there: its request was an earlier one."""
     firsts: list[tuple[int, str]] = []
@@ -802,7 +847,7 @@ def _first_references(load: Load, changes: Changes[Any], attempts: tuple[Attempt
     return firsts
 
 
-def _ask_to_be_first(writes: list[Write], firsts: Sequence[tuple[int, str]], start: int) -> None:
+def ask_to_be_first(writes: list[Write], firsts: Sequence[tuple[int, str]], start: int) -> None:
     """Let the commit conflict where a record stands in one of these partitions; the writes of the decision's records
     begin at `start`."""
     for place, partition in firsts:
@@ -849,25 +894,16 @@ def _audit_entry(
     )
 
 
-def _journal_events(
-    drafts: Sequence[EventDraft],
-    written: Written,
-    endpoints: Sequence[WebhookEndpoint],
-    at: Moment,
-) -> tuple[tuple[JournalEvent, ...], list[Delivery]]:
-    """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want
-    them."""
-    kept: list[JournalEvent] = []
+def _deliver(kept: list[JournalEvent], endpoints: Sequence[WebhookEndpoint], at: Moment) -> list[Delivery]:
+    """The deliveries of the events that a commit keeps to the endpoints that want them. The events take their
+    numbers."""
     deliveries: list[Delivery] = []
-    if not endpoints:
-        for draft in drafts:
-            kept.append(keep_event(draft, written, 0))
-        return tuple(kept), deliveries
-    for draft, id in zip(drafts, event_ids(at.entry, len(drafts)), strict=True):
-        wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
-        kept.append(keep_event(draft, written, len(wanting)))
-        deliveries += [_delivery(id, endpoint, at) for endpoint in wanting]
-    return tuple(kept), deliveries
+    for place, id in enumerate(event_ids(at.entry, len(kept))):
+        wanting = [endpoint for endpoint in endpoints if endpoint.wants(kept[place].type)]
+        if wanting:
+            kept[place] = msgspec.structs.replace(kept[place], deliveries=len(wanting))
+            deliveries += [_delivery(id, endpoint, at) for endpoint in wanting]
+    return deliveries
 
 
 def _writes_as_before(

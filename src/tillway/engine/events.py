@@ -61,8 +61,8 @@ Written = Mapping[str, tuple[Record, bytes, int | None]]
 the entry."""
 
 
-def keep_event(draft: EventDraft, written: Written, deliveries: int) -> JournalEvent:
-    """The event as the entry of its commit holds it."""
+def keep_event(draft: EventDraft, written: Written) -> JournalEvent:
+    """The event as the entry of its commit holds it, without its deliveries."""
     record, previous = draft.record, draft.previous
     after, plain, new_at = written.get(record.id, _NOT_WRITTEN)
     place, differs, whole = 0, _SAME, NOTHING
@@ -80,7 +80,6 @@ def keep_event(draft: EventDraft, written: Written, deliveries: int) -> JournalE
         differs=differs,
         object=whole,
         previous=NOTHING if previous is None else msgspec.Raw(encode(previous)),
-        deliveries=deliveries,
     )
 
 

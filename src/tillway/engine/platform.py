@@ -13,6 +13,7 @@ from tillway.engine.attempts import Attempts, Connections
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Engine
 from tillway.engine.locks import Locks
+from tillway.engine.plain_payments import PlainPayments
 from tillway.engine.readiness import Readiness
 from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
@@ -69,6 +70,7 @@ class Commands(Protocol):
 class Platform(msgspec.Struct):
     engine: Engine
     attempts: Attempts
+    plain_payments: PlainPayments
     cards: CardVault
     store: Store
     connections: Connections

@@ -124,6 +124,11 @@ class RestoreWatch:
         if (repeatable and moves) or any(attempt.kind == "payout" for attempt in attempts):
             raise Refused("recovering")
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no restore is to be minded: `check`, `may_have_been_sent` and `explain` would find nothing."""
+        return not (self.reason or self.writes_as_before or self.unexplained.ids or self._relied_on)
+
     def may_have_been_sent(self, scope_key: str, attempt: Attempt) -> bool:
         """Whether the provider may have performed this new attempt before the store was put back: its request is a
         repeat, and the provider has the operation, or has told no list."""

@@ -104,6 +104,11 @@ async def contradiction(
     return open_item(item)
 
 
+def terms_of(connector: str, price: Price) -> Terms:
+    """The terms by which an outcome is booked."""
+    return Terms(connector=connector, fee=price.fee, settlement_days=price.settlement_days, descriptor=price.descriptor)
+
+
 async def _settle_payment(given: Settling) -> Changes[Record | None]:
     load, attempt, outcome, at = given.load, given.attempt, given.outcome, given.at
     payment = load.held(PaymentIntent, attempt.subject) or await load.get(PaymentIntent, attempt.subject)
@@ -116,17 +121,11 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     kind = type(outcome)  # Every payment comes here, and `isinstance` costs ten times as much where it is false.
     if method is not None and kind is Declined:
         method = card_tries.with_history(method, tries)
-    terms = Terms(
-        connector=attempt.connector,
-        fee=given.price.fee,
-        settlement_days=given.price.settlement_days,
-        descriptor=given.price.descriptor,
-    )
     changes = payment_intent.settle(
         payment,
         attempt,
         outcome,
-        terms,
+        terms_of(attempt.connector, given.price),
         at,
         first_ask_seconds=given.first_ask_seconds,
         charge=charge,

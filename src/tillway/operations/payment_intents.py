@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -31,8 +32,15 @@ from tillway.store.codec import decode
 from tillway.store.port import Row
 
 
-async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
+def create(platform: Platform, caller: Caller, command: CreatePayment) -> Awaitable[Done[Record | None]]:
     """Create a payment, and take it at once if the command confirms it."""
+    if command.confirm is None:
+        return create_generally(platform, caller, command)
+    return platform.plain_payments.take(caller, command, partial(create_generally, platform, caller, command))
+
+
+async def create_generally(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
+    """The same for a payment of any kind."""
     terms = None
     if command.confirm is not None:
         terms = platform.attempts.known_terms(caller.scope) or await platform.attempts.terms(caller.scope)

@@ -70,6 +70,7 @@ from tillway.simulation.clocks import JUMPS_SECONDS, WRONG_AT_START_SECONDS, Hos
 from tillway.simulation.virtual_loop import LIFE, Life, VirtualLoop
 from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Waiting, Write
+from tillway.testing.compared_payments import ComparedPayments
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.head_signer import Ed25519HeadSigner
 from tillway.vault.port import KeyMissing
@@ -584,6 +585,7 @@ class Process:
         platform = Platform(
             engine,
             self.attempts,
+            ComparedPayments(self.attempts),
             cards,
             store,
             connections,

@@ -21,6 +21,7 @@ from tillway.sandbox.simulator import Simulator
 from tillway.settings import Settings
 from tillway.store.codec import decode
 from tillway.store.port import Write
+from tillway.testing.compared_payments import ComparedPayments
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
 from tillway.wiring import Running, assemble
@@ -65,10 +66,12 @@ class ReadableStore(MemoryStore):
 
 
 class InProcessApp:
-    """An installation without a server. `ahead_seconds` is how far its clock is ahead of the real one."""
+    """An installation without a server. `ahead_seconds` is how far its clock is ahead of the real one. Each plain
+    payment is compared with the general way."""
 
     def __init__(self, running: Running, store: MemoryStore, clock: "MovedClock") -> None:
         self.running = running
+        running.platform.plain_payments = ComparedPayments(running.platform.attempts)
         self.store = store
         self.clock = clock
 
