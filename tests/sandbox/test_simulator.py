@@ -18,13 +18,14 @@ from tillway.connectors.port import (
     NotSent,
     Operation,
     Pending,
+    PostalAddress,
     Recipient,
     Succeeded,
     Unknown,
 )
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM
 from tillway.sandbox.bank import Bank
-from tillway.sandbox.cards import all_cards
+from tillway.sandbox.cards import all_cards, data_of
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import KnownFree, Simulator
 from tillway.simulated_bank import StoredBank
@@ -369,6 +370,75 @@ async def test_a_card_payment_at_once_is_that_of_a_conversation(card, capture):
     assert silent.bank.find(asked.reference) == spoken.bank.find(asked.reference)
     assert silent.transport().at_once(asked) is None, "a repeat is compared with the first request"
     assert await do(silent, asked) == outcome
+
+
+def of_alias(reference, alias="pm_card_visa", **fields):
+    card = data_of(alias, 12, 2040)
+    return msgspec.structs.replace(operation(reference, **fields), card=card)
+
+
+@pytest.mark.parametrize("alias", [alias for card in all_cards() for alias in card.aliases[:1]])
+@pytest.mark.parametrize("details", [{}, {"email": "a@example.com", "return_url": "https://example.com"}], ids=len)
+async def test_a_public_card_at_once_is_that_of_a_conversation(alias, details):
+    asked, other = (of_alias("acct_1.t/1", alias, amount_minor=amount, **details) for amount in (4200, 4201))
+    spoken, silent = (Simulator(bank=Bank(key=b"one", now=lambda: 1.5)) for _ in range(2))
+    outcome = silent.transport().at_once(asked)
+    assert outcome is not None and outcome == await do(spoken, asked)
+    assert list(silent.bank.operations()) == list(spoken.bank.operations())
+    fresh = Simulator(bank=Bank(key=b"one", now=lambda: 1.5))
+    assert fresh.transport().at_once(asked) == outcome
+    assert fresh.transport().at_once(asked) is None, "a repeat is compared with the first request"
+    assert await do(fresh, asked) == outcome
+    assert isinstance(await do(fresh, other), Declined), "the reference was used with other contents"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"capture": False},
+        {"off_session": True},
+        {"network_transaction_id": "123456789012345"},
+        {"email": "a@example.com"},
+        {"statement_descriptor": "SHOP"},
+        {"return_url": "https://example.com"},
+        {"billing_address": PostalAddress(line1="1 Main St", postal_code="12345")},
+        {"amount_minor": 2, "by_amount": True},
+    ],
+    ids=lambda fields: ",".join(fields) or "nothing",
+)
+async def test_nothing_that_a_payment_of_a_public_card_says_is_lost(fields):
+    """The bank keeps a short form of most, and a repeat that differs in anything is another operation."""
+    for first in ({}, fields):
+        spoken, silent = (Simulator(bank=Bank(key=b"one", now=lambda: 1.0)) for _ in range(2))
+        said = await do(spoken, of_alias("a", **first))
+        assert silent.transport().at_once(of_alias("a", **first)) == said
+        for second in ({}, fields):
+            assert await do(silent, of_alias("a", **second)) == await do(spoken, of_alias("a", **second))
+        assert silent.bank.find("a") == spoken.bank.find("a")
+
+
+async def test_what_follows_a_payment_of_a_public_card_finds_it():
+    simulator = Simulator(bank=Bank(now=lambda: 7.9))
+    assert isinstance(simulator.transport().at_once(of_alias("a", capture=False)), Succeeded)
+    assert isinstance(await do(simulator, operation("b", "capture", 4201, parent="a")), Declined)
+    assert isinstance(await do(simulator, operation("c", "capture", parent="a")), Succeeded)
+    assert isinstance(await do(simulator, operation("d", "refund", 4201, parent="a")), Declined)
+    assert isinstance(await do(simulator, operation("e", "refund", parent="a")), Succeeded)
+    assert isinstance(await do(simulator, operation("f", "refund", 1, parent="a")), Declined)
+
+
+def test_payments_of_public_cards_are_forgotten_like_others():
+    simulator = Simulator(bank=Bank(operations_max=3, now=lambda: 7.9))
+    for reference in ("a", "b", "c", "d"):
+        assert isinstance(simulator.transport().at_once(of_alias(reference)), Succeeded)
+    assert [(kept.reference, kept.at) for kept in simulator.bank.operations()] == [("b", 7), ("c", 7), ("d", 7)]
+
+
+def test_only_the_card_of_an_alias_is_kept_for_a_repeat():
+    """One that a customer typed may be anything, also in test mode."""
+    assert Bank().accept(operation("a")) is None
+    assert "4242" not in repr(data_of("pm_card_visa", 12, 2040))
 
 
 @pytest.mark.parametrize(

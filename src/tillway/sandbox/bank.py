@@ -27,8 +27,8 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from tillway.connectors.http_bank import LIST_PATH, WITHDRAW
-from tillway.connectors.port import REFERENCE_MAX, Request, Response
+from tillway.connectors.http_bank import LIST_PATH, WITHDRAW, body_of
+from tillway.connectors.port import REFERENCE_MAX, Operation, Request, Response, Succeeded
 from tillway.domain.cards import without_long_numbers
 from tillway.domain.dispute import DISPUTE_REFERENCE_MAX, NETWORK_REASON_CODE_MAX
 from tillway.domain.method_types import DEBITS
@@ -163,6 +163,18 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         return answer
 
 
+class _Accepted(msgspec.Struct, gc=False):
+    """An accepted authorization of a public card, as it is kept until someone asks for the operation. `at` has its
+    fraction. `contents` is empty where the request had no details, so that it follows from the rest."""
+
+    amount: int
+    currency: str
+    capture: bool
+    card: cards.PublicCard
+    at: float
+    contents: str
+
+
 class Announcement(NamedTuple):
     """A notice that the bank will send by itself, `after_ms` milliseconds after its cause."""
 
@@ -212,7 +224,7 @@ class Bank:
         self._keyed = hashlib.blake2b(key=key, digest_size=16) if key is not None else None
         self._now = now
         self.pages = pages
-        self._operations: OrderedDict[str, BankOperation] = OrderedDict()
+        self._operations: OrderedDict[str, BankOperation | _Accepted] = OrderedDict()
 
     def handle(self, request: Request, answer: Status = "Accepted") -> Handled:
         """Answer one request of the contract. Raises nothing, whatever the request holds.
@@ -240,6 +252,34 @@ class Bank:
         self._keep(operation)
         return operation
 
+    def accept(self, operation: Operation) -> Succeeded | None:
+        """Perform an authorization of a public card like `authorize`, and tell its outcome. None: the bank may not
+        accept it, or a notice may follow, or an operation of that reference is known.
+
+        Every payment in test mode with the alias of a card comes here. Few are asked about, so that the operation and
+        the hash of its contents are not made yet.
+        """
+        card, reference, operations = operation.card, operation.reference, self._operations
+        if type(card) is not cards.PublicCard or card.checks is None or reference in operations:
+            return None
+        if operation.by_amount or operation.billing_address is not None or operation.account is not None:
+            return None
+        contents = ""
+        if (
+            operation.off_session
+            or operation.return_url is not None
+            or operation.statement_descriptor is not None
+            or operation.email is not None
+            or operation.network_transaction_id is not None
+        ):
+            contents = self._contents("authorization", body_of(operation, details=True))
+        operations[reference] = _Accepted(
+            operation.amount_minor, operation.currency, operation.capture, card, self._now(), contents
+        )
+        if len(operations) > self._operations_max:
+            operations.popitem(last=False)
+        return Succeeded(f"bank-{reference}", (), _network_id(reference), card.checks)
+
     def tell_dispute(self, report: Mapping[str, Any]) -> Handled:
         """Open a dispute, move it to another stage, or end it, as `report` says, and owe a notice of that.
 
@@ -255,7 +295,7 @@ class Bank:
 
     def decide_action(self, reference: str, *, passed: bool) -> Handled:
         """The customer at the bank's page passes or fails the authentication. A decision that was made stands."""
-        operation = self._operations.get(reference)
+        operation = self.find(reference)
         if operation is None:
             return Handled(Response(404, {"message": "no such operation"}))
         if operation.status != "ActionRequired":
@@ -271,7 +311,7 @@ class Bank:
 
     def _withdraw(self, reference: str) -> Handled:
         """End an authorization or verification that waits for its customer."""
-        operation = self._operations.get(reference)
+        operation = self.find(reference)
         if operation is None or operation.kind not in ("authorization", "verification"):
             raise _Invalid(404, "no such authorization")
         return self.decide_action(reference, passed=False)
@@ -284,18 +324,37 @@ class Bank:
             self._keep(operation)
 
     def find(self, reference: str) -> BankOperation | None:
-        return self._operations.get(reference)
+        kept = self._operations.get(reference)
+        return self._whole(reference, kept) if isinstance(kept, _Accepted) else kept
 
     def operations(self) -> Iterator[BankOperation]:
         """All operations in memory, in order of arrival."""
-        return iter(self._operations.values())
+        for reference, kept in self._operations.items():
+            yield self._whole(reference, kept) if isinstance(kept, _Accepted) else kept
+
+    def _whole(self, reference: str, accepted: _Accepted) -> BankOperation:
+        """The operation that was accepted, which replaces the short form in memory."""
+        asked = Operation(
+            reference=reference,
+            kind="authorize",
+            amount_minor=accepted.amount,
+            currency=accepted.currency,
+            capture=accepted.capture,
+            card=accepted.card,
+        )
+        body = body_of(asked)
+        contents = accepted.contents or self._contents("authorization", body)
+        operation = self._decide("authorization", body, contents, "Accepted")
+        operation.at = int(accepted.at)
+        self._operations[reference] = operation
+        return operation
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """Accepted operations by currency and kind: their count and their sum in minor units. `captured` counts
         captures and authorizations that captured at once; a dispute counts under its stage, because only a `chargeback`
         takes money. It walks through every operation."""
         totals: dict[str, dict[str, dict[str, int]]] = {}
-        for operation in self._operations.values():
+        for operation in self.operations():
             if operation.status != "Accepted":
                 continue
             kinds: list[str] = [operation.dispute or "chargeback" if operation.kind == "dispute" else operation.kind]
@@ -310,7 +369,7 @@ class Bank:
     def remember(self, operation: BankOperation) -> None:
         """Take back one line of a journal, in the journal's order: a later line about a reference replaces the earlier
         one, and updates the sums of its authorization."""
-        before = self._operations.get(operation.reference)
+        before = self.find(operation.reference)
         if before is not None:
             # The sums of an authorization come from its children's lines, not from its own earlier line.
             self._move(before, -1)
@@ -330,7 +389,7 @@ class Bank:
             return ()
         if operation.kind == "accept":
             # The bank confirms an acceptance by the outcome of its dispute.
-            dispute = self._operations.get(operation.parent or "")
+            dispute = self.find(operation.parent or "")
             return () if dispute is None else self.forthcoming(dispute)
         if operation.kind == "dispute":
             return (Announcement("report", operation.reference, 0, operation.told),) if operation.told else ()
@@ -344,7 +403,7 @@ class Bank:
     def announce(self, announcement: Announcement) -> tuple[dict[str, Any], BankOperation | None]:
         """Perform an announcement, and return the body of its notice and the changed operation (None the second
         time)."""
-        cause = self._operations[announcement.reference]
+        cause = self._known(announcement.reference)
         match announcement.what:
             case "settles":
                 effect = self._settle(cause)
@@ -354,7 +413,7 @@ class Bank:
                 return cause.answer(), effect
             case "dispute":
                 reference = dispute_reference(announcement)
-                known = self._operations.get(reference)
+                known = self.find(reference)
                 if known is not None:
                     return known.answer(), None
                 dispute = dispute_of(cause, announcement)
@@ -366,7 +425,7 @@ class Bank:
 
     def foretell(self, announcement: Announcement) -> dict[str, Any]:
         """The body that `announce` will give, without performing it."""
-        cause = self._operations[announcement.reference]
+        cause = self._known(announcement.reference)
         match announcement.what:
             case "settles":
                 if cause.returns is not None:
@@ -383,7 +442,7 @@ class Bank:
 
     def _ask(self, path: str) -> Handled:
         reference = path.removeprefix("/v1/operations/")
-        operation = self._operations.get(reference)
+        operation = self.find(reference)
         if reference == path or operation is None:
             return Handled(Response(404, {"message": "no such operation"}))
         effect = self._settle(operation)
@@ -395,7 +454,7 @@ class Bank:
         since, after = asked.get("since", ""), asked.get("after")
         if not (since.isascii() and since.isdigit() and len(since) <= 12):
             raise _Invalid(400, "since is not a time in seconds")
-        found = [one for one in self._operations.values() if one.at >= int(since) and one.kind not in _UNLISTED]
+        found = [one for one in self.operations() if one.at >= int(since) and one.kind not in _UNLISTED]
         if after is not None:
             if after not in self._operations:
                 raise _Invalid(404, "after is not the reference of an operation")
@@ -430,7 +489,7 @@ class Bank:
         if key is not None and key != reference:
             raise _Invalid(400, "the header Idempotency-Key differs from the reference")
         contents = self._contents(kind, body)
-        known = self._operations.get(reference)
+        known = self.find(reference)
         if known is not None:
             if known.contents != contents:
                 raise _Invalid(409, "this reference was used with other contents")
@@ -447,7 +506,7 @@ class Bank:
         parent: BankOperation | None = None
         if kind in _PARENT_FIELD:
             parent_reference = body[_PARENT_FIELD[kind]]
-            parent = self._operations.get(parent_reference) if parent_reference else None
+            parent = self.find(parent_reference) if parent_reference else None
         if kind == "void":
             amount, currency = (parent.authorized, parent.currency) if parent else (0, _NO_CURRENCY)
         elif kind == "verification":
@@ -500,12 +559,12 @@ class Bank:
         _check_reply(kind, reference, body, key)
         assert key is not None
         contents = self._contents(kind, body)
-        known = self._operations.get(key)
+        known = self.find(key)
         if known is not None:
             if known.contents != contents:
                 raise _Invalid(409, "this Idempotency-Key was used with other contents")
             return Handled(Response(200, known.answer()))
-        dispute = self._operations.get(reference)
+        dispute = self.find(reference)
         if dispute is None or dispute.kind != "dispute":
             if self._knows_all or dispute is not None:
                 raise _Invalid(404, "no such dispute")
@@ -529,7 +588,7 @@ class Bank:
     def _report(self, report: Mapping[str, Any]) -> BankOperation:
         """The dispute as `report` leaves it. Raises `_Invalid`."""
         _check_report(report)
-        known = self._operations.get(report.get("reference", ""))
+        known = self.find(report.get("reference", ""))
         if known is not None and known.kind != "dispute":
             raise _Invalid(409, "the reference is that of another operation")
         stated: dict[str, Any] = {
@@ -546,7 +605,7 @@ class Bank:
             return msgspec.structs.replace(known, told=known.told + 1, at=int(self._now()), **stated)
         if "parent" not in report:
             raise _Invalid(400, "missing: parent, the reference of the disputed authorization")
-        parent = self._operations.get(report["parent"])
+        parent = self.find(report["parent"])
         if parent is None and (self._knows_all or not {"amount", "currency"} <= stated.keys()):
             raise _Invalid(404, "no such authorization")
         if parent is not None:
@@ -606,7 +665,7 @@ class Bank:
         """Add `operation` to the sums of its authorization, or subtract it."""
         if operation.parent is None or operation.status not in ("Accepted", "Pending"):
             return
-        parent = self._operations.get(operation.parent)
+        parent = self.find(operation.parent)
         if parent is None:
             return
         match operation.kind:
@@ -634,6 +693,11 @@ class Bank:
         refund.decline_code = _RETURNED[refund.kind]["decline_code"]
         refund.message = _RETURNED[refund.kind]["message"]
         return refund
+
+    def _known(self, reference: str) -> BankOperation:
+        operation = self.find(reference)
+        assert operation is not None, "the bank knows the operation of an announcement"
+        return operation
 
     def _keep(self, operation: BankOperation) -> None:
         operations = self._operations
@@ -761,9 +825,12 @@ def _against(parent: BankOperation, child: BankOperation) -> str | None:
             return None
 
 
+_from_bytes = int.from_bytes
+
+
 def _network_id(reference: str) -> str:
     """The card network's id of a payment: 15 digits, as Visa's have, and the same for the same reference."""
-    return str(int.from_bytes(reference.encode(), "big") % 10**15).zfill(15)
+    return str(_from_bytes(reference.encode()) % 10**15).zfill(15)
 
 
 def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, str] | None:

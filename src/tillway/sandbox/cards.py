@@ -5,10 +5,12 @@ suites still use. One row is one number. The API uses the table (aliases, attach
 charge), and so does the simulated bank (approval, disputes, refunds). A number that is not here behaves like 4242….
 """
 
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Final, Literal
 
 import msgspec
 
+from tillway.connectors.port import CardData, Checks
 from tillway.domain.payment_method import Authentication, ThreeDSecure
 
 Check = Literal["pass", "fail", "unavailable"]
@@ -62,7 +64,16 @@ class TestCard(msgspec.Struct, frozen=True, kw_only=True):
         return self.number[-4:]
 
 
-ALIAS_CVC = "123"
+class PublicCard(CardData, frozen=True):
+    """The data of the card behind an alias. None of it is secret, so that it may be kept.
+
+    `checks` are the bank's answers about it if it accepts every payment and sends no notice later, else None.
+    """
+
+    checks: Checks | None = None
+
+
+ALIAS_CVC: Final = "123"
 """The CVC of an alias. (`1234` is not needed: aliases of American Express accept this one too.)"""
 
 
@@ -79,6 +90,17 @@ def by_number(number: str) -> TestCard | None:
 def by_alias(alias: str) -> TestCard | None:
     """The card behind `pm_card_visa`, `tok_visa` and the like, or None. Aliases are case sensitive, as Stripe's are."""
     return _BY_ALIAS.get(alias)
+
+
+@lru_cache(maxsize=1_000)
+def data_of(alias: str, exp_month: int, exp_year: int) -> PublicCard | None:
+    """The card behind an alias for the bank, which is kept. None: there is no such alias."""
+    card = _BY_ALIAS.get(alias)
+    if card is None:
+        return None
+    is_quiet = card.charge is None and card.dispute is None and card.refund == "succeeds"
+    checks = Checks(cvc=card.cvc_check) if is_quiet else None
+    return PublicCard(card.number, exp_month, exp_year, ALIAS_CVC, checks=checks)
 
 
 def all_cards() -> tuple[TestCard, ...]:

@@ -143,6 +143,7 @@ class Faults:
         self._random = random.Random(0)
         self._rules: list[Fault] = []
         self._left: list[int | None] = []
+        self.in_force = False
         if rules is not None:
             self.replace(rules)
 
@@ -153,6 +154,7 @@ class Faults:
         self._random = self._chance or random.Random(seed)
         self._rules = checked
         self._left = [rule.times for rule in checked]
+        self.in_force = bool(checked)
 
     def as_dict(self) -> dict[str, Any]:
         """The rules as `replace` takes them, `times` counted down; used-up rules are left out."""
@@ -164,10 +166,6 @@ class Faults:
                 if left != 0
             ],
         }
-
-    @property
-    def in_force(self) -> bool:
-        return bool(self._rules)
 
     def draw(self, operation: str, amount: int | None) -> Drawn:
         """The faults of this operation, which counts. The first rule that matches decides about the call."""

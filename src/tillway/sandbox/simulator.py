@@ -4,7 +4,8 @@ It has the conversation of `http_bank` over a call into `Bank.handle`, so that t
 behind HTTP; it can also increment an authorization. The bank's memory ends with the process.
 
 A card payment that no fault may disturb needs no conversation (`CallTransport.at_once`): the bank performs the same
-body, and its answer is read in the same way. The worlds compare both for every authorization.
+body, and its answer is read in the same way. One with the alias of a card that the bank accepts needs no body either
+(`Bank.accept`). The worlds compare all of them for every authorization.
 
 Where several processes serve, they share the bank's memory in the store (`memory`), but not the payments of which
 nobody will ask (`free`).
@@ -372,6 +373,9 @@ class CallTransport:
         elif self._faults_of.get(scope_key, self._faults).in_force:
             return None
         assert not operation.livemode, "the simulator serves test mode only"
+        accepted = self._bank.accept(operation)
+        if accepted is not None:
+            return accepted
         performed = self._bank.authorize(body_of(operation, details=True))
         if performed is None:
             return None

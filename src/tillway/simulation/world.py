@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from tillway.connectors import port
-from tillway.connectors.http_bank import PATHS, operation_of, read_notice
+from tillway.connectors.http_bank import PATHS, body_of, operation_of, outcome_of, read_notice
 from tillway.connectors.port import (
     Arranged,
     Connector,
@@ -61,7 +61,7 @@ from tillway.operations import notices, payouts, settlements
 from tillway.operations.balance_check import check_slowly
 from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank, BankOperation
-from tillway.sandbox.cards import ALIAS_CVC
+from tillway.sandbox.cards import ALIAS_CVC, by_number, data_of
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.sandbox.dispute_stories import STORIES
 from tillway.sandbox.faults import Faults
@@ -989,6 +989,38 @@ def _compare_with_at_once(request: port.Request) -> None:
         "at once it is performed otherwise"
     )
     assert list(silent.operations()) == list(spoken.operations())
+    operation = _of_public_card(request.fields)
+    if operation is None:
+        return
+    accepting = Bank(key=b"world", now=lambda: 0.0)
+    accepted = accepting.accept(operation)
+    if accepted is not None:
+        assert accepted == outcome_of(performed.answer()), "at once another outcome is told"
+        assert list(accepting.operations()) == list(spoken.operations()), "at once it is kept otherwise"
+        assert accepting.handle(request).response == handled.response, "a repeat of it is answered otherwise"
+
+
+def _of_public_card(body: dict[str, Any]) -> port.Operation | None:
+    """The authorization of a test card, as an alias gives it, that has this body; None of any other."""
+    card = body["card"]
+    known = by_number(card["number"])
+    if known is None or not known.aliases or card.keys() != {"number", "exp_month", "exp_year", "cvc"}:
+        return None
+    public = data_of(known.aliases[0], card["exp_month"], card["exp_year"])
+    details = dict(body.get("details", {}))
+    if "billing_address" in details:
+        details["billing_address"] = port.PostalAddress(**details["billing_address"])
+    operation = port.Operation(
+        reference=body["reference"],
+        kind="authorize",
+        amount_minor=body["amount"],
+        currency=body["currency"],
+        capture=body["capture"],
+        card=public,
+        by_amount=body.get("by_amount", False),
+        **details,
+    )
+    return operation if body_of(operation, details=True) == body else None
 
 
 def describe(request: port.Request) -> str:
