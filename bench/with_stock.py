@@ -179,10 +179,10 @@ def _measured(few: Stock, many: Stock, parts: Sequence[str]) -> list[Timed]:
 
 
 def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequence[str]) -> list[Timed]:
-    timed, began = list[Timed](), time.monotonic()
-    pairs = list(zip(both, running, strict=True))
+    timed, pairs = list[Timed](), list(zip(both, running, strict=True))
     # Of payments at the same moment, the newest events may be of one kind: so the newest are of some in turn.
     _in_turns(1, pairs, lambda pair: _rate(*pair, connections=1))
+    paid = time.monotonic()
     asking = [Asking(server, {"authorization": f"Bearer {each.merchant.secret_key}"}) for each, server in pairs]
     reads = [_read(asking, address) for part in ("lists", "searches") if part in parts for address in OF_PART[part]]
     if "lists" in parts:
@@ -192,8 +192,8 @@ def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequenc
         reads.append(_read(asking, REQUESTS, first=_fill_log))
     timed += _timed_reads(reads)
     if {"balance", "dashboard"} & {*parts}:
-        # A server that has run for so long reads only what was written since.
-        time.sleep(max(SETTLED_SECONDS + 5 - (time.monotonic() - began), 0))
+        # Until then a server reads the newest payments one by one, those of the second server for longer.
+        time.sleep(max(SETTLED_SECONDS + 5 - (time.monotonic() - paid), 0))
         for ask in asking:
             ask.connect_anew()  # The server has closed idle connections meanwhile.
     reads = [_read(asking, "/v1/balance")] if "balance" in parts else []
