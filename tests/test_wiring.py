@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
-from tillway.installation import public_url
+from tillway.engine.clock import Clock
+from tillway.engine.siblings import Siblings
+from tillway.installation import DATABASE, KEY_FILE, public_url
+from tillway.operations.accounts import create_account
+from tillway.serve import _begin_other_work
 from tillway.settings import Settings
+from tillway.store.sqlite import SqliteStore
 from tillway.testing.in_process import InProcessApp
+from tillway.vault.keyring import Keyring
 from tillway.web.dashboard.app import Dashboard
-from tillway.wiring import load_payments, webhook_reach
+from tillway.wiring import assemble, load_payments, webhook_reach
 
 URLS: list[tuple[dict[str, Any], str]] = [
     ({}, "http://127.0.0.1:8420"),
@@ -61,3 +67,19 @@ async def test_a_function_leaves_nothing_for_the_next_installation_of_its_proces
     app = await InProcessApp.open(tmp_path)
     assert isinstance(app.running.api.pages, Dashboard), "a server has its pages before it listens"
     await app.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_one_process_of_a_server_on_a_file_reads_ahead(tmp_path: Path, number: int) -> None:
+    Keyring.create(tmp_path / KEY_FILE)
+    store = await SqliteStore.open(tmp_path / DATABASE, create=True)
+    await create_account(store, Clock())
+    settings, siblings = Settings(data_dir=tmp_path), Siblings(2)
+    running = await assemble(settings, store, siblings=siblings)
+    siblings.begin(number)
+    _begin_other_work(settings, running, siblings)
+    if running.ahead is not None:
+        await running.ahead
+    assert (store.ahead is not None) == (number == 0)
+    await running.close()
+    assert store.ahead is None or store.ahead.bytes > 0

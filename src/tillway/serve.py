@@ -266,10 +266,7 @@ async def _serve(
     asked, urged = _watch_signals(link)
     if visitor is None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, Renewal(settings, server, lines).begin)
-    running.runner.start()
-    running.keep_notes()
-    running.keep_settings_fresh()
-    running.share_throttles()
+    _begin_other_work(settings, running, siblings)
     serving = asyncio.ensure_future(server.serve())
     await _wait_until_reachable(address, settings.port, serving)
     if not settings.encrypts_or_is_local():
@@ -304,6 +301,16 @@ async def _serve(
             visit.cancel()
             return
         visit.result()
+
+
+def _begin_other_work(settings: Settings, running: Running, siblings: Siblings | None) -> None:
+    """Begin the work beside the requests."""
+    running.runner.start()
+    running.keep_notes()
+    running.keep_settings_fresh()
+    running.share_throttles()
+    if not settings.store and (siblings is None or siblings.is_first):
+        running.read_ahead()
 
 
 def _servers(settings: Settings, app: DrainingApp, pages: str, listening: socket.socket, bounds: Bounds) -> HttpServers:

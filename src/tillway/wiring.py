@@ -5,9 +5,11 @@ which is a third of all that a start would import, joserfc and aiosmtplib. So ar
 needs: a function on AWS starts while a caller waits for it.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -59,6 +61,7 @@ from tillway.sandbox.simulator import BankMemory, KnownFree, Simulator
 from tillway.settings import Settings, SettingsInvalid, networks_of
 from tillway.simulated_bank import StoredBank
 from tillway.store.port import Row, Store, Unavailable
+from tillway.store.walk import merchant_scopes
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.port import Keys, TokenSigner
@@ -89,6 +92,7 @@ class Running(msgspec.Struct):
     heads: "HeadPlace | None" = None
     uses: "KeyUses | None" = None
     fresh: "FreshSettings | None" = None
+    ahead: asyncio.Future[None] | None = None
 
     def keep_notes(self) -> None:
         """Note from now on when each credential is used, and write the request log down."""
@@ -118,7 +122,20 @@ class Running(msgspec.Struct):
         if self.api.counts is not None:
             self.api.counts.start()
 
+    def read_ahead(self) -> None:
+        """Read the pages of the database file that the next payments need, beside other work."""
+        from tillway.store.sqlite import SqliteStore
+
+        async def begin() -> None:
+            if isinstance(self.store, SqliteStore):
+                with suppress(Unavailable):
+                    self.store.read_ahead(await merchant_scopes(self.store))
+
+        self.ahead = asyncio.ensure_future(begin())
+
     async def close(self, *, within_seconds: float = 10.0) -> None:
+        if self.ahead is not None:
+            self.ahead.cancel()
         await self.runner.stop(within_seconds=within_seconds)
         await self.api.request_log.close()
         await self.webhooks.tries.close()

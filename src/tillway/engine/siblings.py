@@ -85,6 +85,11 @@ class Siblings:
         self._is_asked = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what one of them is to do."""
+        return self._number == 0
+
     def begin(self, number: int) -> None:
         """Take part as the process of that number. Changes before that are in the store already."""
         self._number = number

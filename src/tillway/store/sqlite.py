@@ -27,6 +27,7 @@ import apsw
 import msgspec
 
 from tillway.store.columns import NO_ENTRIES, Columns, Entries, columns_in, decode_terms, entries_of, places_in
+from tillway.store.pages_ahead import PagesAhead
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -272,6 +273,8 @@ class SqliteStore:
         """The commits since the last checkpoint beside them."""
         self._to_copy: SimpleQueue[bool] = SimpleQueue()
         self._copier: threading.Thread | None = None
+        self.ahead: PagesAhead | None = None
+        """The reader of `read_ahead`; None before it was begun."""
 
     @classmethod
     async def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -363,6 +366,13 @@ class SqliteStore:
 
         return await asyncio.to_thread(count)
 
+    def read_ahead(self, scopes: Sequence[str]) -> PagesAhead:
+        """Read the pages that the next payments in `scopes` need, beside other work, until the store is closed."""
+        assert self.ahead is None, "it reads ahead once"
+        self.ahead = PagesAhead(partial(_connect, self.path, reads_only=True), scopes)
+        self.ahead.start()
+        return self.ahead
+
     # Writing.
 
     async def commit(self, writes: Sequence[Write]) -> None:
@@ -419,9 +429,13 @@ class SqliteStore:
         await asyncio.wait((last,))
         last.exception()
         self._to_disk.put(None)
+        if self.ahead is not None:
+            self.ahead.stop()
 
         def disconnect() -> None:
             self._flusher.join()
+            if self.ahead is not None:
+                self.ahead.join()
             if self._copier is not None:
                 self._to_copy.put(False)
                 self._copier.join()
