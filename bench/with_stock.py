@@ -201,8 +201,8 @@ def _of_running(both: Sequence[Stock], running: Sequence[Server], parts: Sequenc
         links = [asyncio.run(_sign_in_link(each.data_dir)) for each in both]
         signed_in = [ask.signed_in(link) for ask, link in zip(asking, links, strict=True)]
         browsers = [Asking(server, {"cookie": cookie}) for server, cookie in zip(running, signed_in, strict=True)]
-        for browser in browsers:
-            _wait_until_counted(browser)
+        for browser, ask in zip(browsers, asking, strict=True):
+            _wait_until_counted(browser, ask)
         for browser in browsers:
             browser.connect_anew()  # Idle for as long as the other one's payments were counted.
         reads.append(Read("the dashboard's home", browsers, ("/dashboard",) * 2))
@@ -233,10 +233,11 @@ def _start(stock: Stock) -> float:
         return 1000 * (time.perf_counter() - began)
 
 
-def _wait_until_counted(browser: "Asking") -> None:
-    """Wait until the dashboard has counted the payments, which it begins when its home is asked for."""
-    began = time.monotonic()
-    while b"Still counting" in browser.get("/dashboard"):
+def _wait_until_counted(browser: "Asking", ask: "Asking") -> None:
+    """Wait until the dashboard has counted the payments, which it begins when its home is asked for: the old ones, and
+    those since the counts were kept."""
+    began, now = time.monotonic(), time.time()
+    while b"Still counting" in browser.get("/dashboard") or ask.counted_at() < now:
         if time.monotonic() > began + COUNTED_WITHIN_SECONDS:
             raise NotAnswered("the dashboard counts for too long")
         time.sleep(0.5)
@@ -333,6 +334,11 @@ class Asking:
         """The id of the last object of a page."""
         id: str = msgspec.json.decode(self.get(address))["data"][-1]["id"]
         return id
+
+    def counted_at(self) -> int:
+        """The epoch second as of which payments are counted."""
+        as_of: int = msgspec.json.decode(self.get("/ops/v1/payments/totals"))["as_of"]
+        return as_of
 
     def signed_in(self, link: str) -> str:
         """The cookie of an operator who signs in by a link."""
