@@ -5,7 +5,15 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from tillway.engine.health import BLIND_PROBES, CHANGES_MAX, OPEN_AFTER, PROBE_SECONDS, RECENT_MAX, ConnectorHealth
+from tillway.engine.health import (
+    BLIND_PROBES,
+    CHANGES_MAX,
+    MINUTES,
+    OPEN_AFTER,
+    PROBE_SECONDS,
+    RECENT_MAX,
+    ConnectorHealth,
+)
 from tillway.engine.siblings import Siblings
 from tillway.simulation.virtual_loop import VirtualLoop
 
@@ -113,6 +121,34 @@ def test_more_answers_and_changes_than_are_kept_leave_the_newest() -> None:
         await health.close()
 
     in_virtual_time(work)
+
+
+def test_what_is_older_than_an_hour_is_not_told() -> None:
+    """The rates and latencies are those of the last minutes, also where another process has begun a minute."""
+    now = 1_000_000.0
+    marks = Siblings().marks_of("test/a")
+    one, other = (ConnectorHealth("a", marks, monotonic=lambda: now) for _ in range(2))
+    kinds = [("succeeded", 0.1, True), ("declined", 0.2, True), ("pending", 0.3, False), ("declined", 0.4, False)]
+    kinds += [("unknown", 9.0, True), ("not_sent", 9.0, False)]
+    for minute in range(MINUTES + 5):
+        for number, (outcome, seconds, is_payment) in enumerate(kinds):
+            (one, other)[(minute + number) % 2].tell(outcome, minute + seconds, is_payment=is_payment)
+        now += 60
+
+    def told() -> list[int]:
+        described = one.describe()
+        assert described == other.describe()
+        assert (described["success_rate"], described["answer_rate"]) == (0.3333, 0.6667)
+        return [described[name] for name in ("exchanges", "payments", "latency_ms", "latency_p95_ms")]
+
+    # The minute that runs now is empty, and of 64 before it 59 are told, whose last 50 have the last 200 answers.
+    assert told() == [6 * (MINUTES - 1), 3 * (MINUTES - 1), 40_100, 62_300]
+    now += 60 * (MINUTES - 11)
+    assert told() == [6 * 10, 3 * 10, 60_100, 64_300]
+    assert [minute["answered"] for minute in one.describe()["minutes"]] == [4] * 10 + [0] * (MINUTES - 10)
+    assert [minute["not_answered"] for minute in one.describe()["minutes"]] == [2] * 10 + [0] * (MINUTES - 10)
+    now += 60 * 10
+    assert one.describe()["exchanges"] == 0 and one.describe()["latency_ms"] is None
 
 
 def test_it_closes_by_itself_when_the_process_that_opened_it_has_ended() -> None:

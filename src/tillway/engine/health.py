@@ -12,9 +12,11 @@ has seen the breaker open asks: if one ends, another closes it.
 
 import asyncio
 import logging
+import math
+import operator
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from tillway.engine.siblings import MARKS, Marks, own_marks
 
@@ -46,12 +48,13 @@ many exchanges were answered. Rings of the last changes, answers and minutes fol
 _RING_OF_CHANGES = _ANSWERED + 1
 """The state and the time (seconds on the loop's clock) of each."""
 _RING_OF_ANSWERS = _RING_OF_CHANGES + 2 * CHANGES_MAX
-"""The minute and the seconds of each."""
-_RING_OF_MINUTES = _RING_OF_ANSWERS + 2 * RECENT_MAX
-_MINUTE, _DID_ANSWER, _DID_NOT, _SUCCEEDED, _PAYMENTS = range(5)
-"""A minute since the system's start, and its exchanges: answered or not, of the answers the successes, and those to
-take a payment."""
-_MINUTE_WIDTH = _PAYMENTS + 1
+"""The seconds of each."""
+_RING_OF_MINUTES = _RING_OF_ANSWERS + RECENT_MAX
+_MINUTE, _SUCCEEDED, _REFUSED, _UNANSWERED = range(4)
+"""A minute since the system's start, and its exchanges other than those to take a payment: answered with a success or
+otherwise, or not answered. The same three of those to take a payment follow, so that each adds to one number."""
+_OF_PAYMENTS = _UNANSWERED
+_MINUTE_WIDTH = _OF_PAYMENTS + _UNANSWERED + 1
 _MARKS_USED = _RING_OF_MINUTES + _MINUTE_WIDTH * MINUTES
 assert _MARKS_USED <= MARKS, "the health of a connector has room in the memory that processes share"
 
@@ -64,9 +67,14 @@ Probe = Callable[[], Awaitable[bool | None]]
 class ConnectorHealth:
     """The health of one connector. `marks` has it all, which other processes may share."""
 
-    def __init__(self, name: str, marks: Marks | None = None) -> None:
+    def __init__(
+        self, name: str, marks: Marks | None = None, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name = name
         self._marks = own_marks() if marks is None else marks
+        self._monotonic = monotonic
+        self._minute_place = 0
+        self._minute_ends = -math.inf
         self._watch: asyncio.Task[None] | None = None
         self._probe: Probe | None = None
 
@@ -81,27 +89,33 @@ class ConnectorHealth:
     def tell(self, outcome: str, seconds: float, *, is_payment: bool = False) -> None:
         """Count an exchange that moves money, or `is_payment`, one to take a payment. Every payment comes here. One
         that fails may open the breaker, which the caller watches then."""
-        marks, minute = self._marks, int(time.monotonic() // 60)
+        marks, now = self._marks, self._monotonic()
+        if now >= self._minute_ends:
+            self._begin_minute(now)
+        place = self._minute_place + _OF_PAYMENTS if is_payment else self._minute_place
+        if outcome in _SUCCESSES:
+            marks[place + _SUCCEEDED] += 1.0
+        elif outcome == "not_sent" or outcome == "unknown":
+            marks[place + _UNANSWERED] += 1.0
+            self._fail()
+            return
+        else:
+            marks[place + _REFUSED] += 1.0
+        answers = marks[_ANSWERED]
+        marks[_RING_OF_ANSWERS + int(answers) % RECENT_MAX] = seconds
+        marks[_ANSWERED] = answers + 1.0
+        if marks[_FAILED]:
+            self._close()
+
+    def _begin_minute(self, now: float) -> None:
+        """Find the place of the minute, and empty it unless another process has."""
+        marks, minute = self._marks, int(now // 60)
         place = _RING_OF_MINUTES + minute % MINUTES * _MINUTE_WIDTH
         if marks[place] != minute:
             marks[place] = minute
-            for each in range(_DID_ANSWER, _MINUTE_WIDTH):
-                marks[place + each] = 0
-        if is_payment:
-            marks[place + _PAYMENTS] += 1
-        if outcome == "not_sent" or outcome == "unknown":
-            marks[place + _DID_NOT] += 1
-            self._fail()
-            return
-        marks[place + _DID_ANSWER] += 1
-        if outcome in _SUCCESSES:
-            marks[place + _SUCCEEDED] += 1
-        answers = marks[_ANSWERED]
-        recent = _RING_OF_ANSWERS + int(answers) % RECENT_MAX * 2
-        marks[recent], marks[recent + 1] = minute, seconds
-        marks[_ANSWERED] = answers + 1
-        if marks[_FAILED]:
-            self._close()
+            for each in range(1, _MINUTE_WIDTH):
+                marks[place + each] = 0.0
+        self._minute_place, self._minute_ends = place, (minute + 1) * 60
 
     def _fail(self) -> None:
         self._marks[_FAILED] += 1
@@ -123,8 +137,8 @@ class ConnectorHealth:
     def describe(self) -> dict[str, Any]:
         """The state of the breaker, and rates over the last MINUTES; None where there were no exchanges."""
         minutes = self._last_minutes()
-        _, answered, not_answered, succeeded, payments = (sum(counts) for counts in zip(*minutes, strict=True))
-        told, seconds = answered + not_answered, self._last_seconds()
+        succeeded, answered, not_answered, payments = (sum(counts) for counts in zip(*minutes, strict=True))
+        told, seconds = answered + not_answered, self._last_seconds(answered)
         return {
             "breaker": self.state,
             "breaker_seconds": self._seconds_in_state(),
@@ -135,7 +149,7 @@ class ConnectorHealth:
             "answer_rate": round(answered / told, 4) if told else None,
             "latency_ms": _percentile(seconds, 0.5),
             "latency_p95_ms": _percentile(seconds, 0.95),
-            "minutes": [{"answered": one[_DID_ANSWER], "not_answered": one[_DID_NOT]} for one in minutes],
+            "minutes": [{"answered": one.answered, "not_answered": one.not_answered} for one in minutes],
         }
 
     def _seconds_in_state(self) -> int | None:
@@ -153,23 +167,24 @@ class ConnectorHealth:
             found.append({"breaker": _STATES[int(self._marks[place])], "seconds_ago": max(int(ago), 0)})
         return found
 
-    def _last_minutes(self) -> list[list[int]]:
+    def _last_minutes(self) -> list["_Minute"]:
         """The counts of each of the last MINUTES, oldest first."""
-        now, found = int(time.monotonic() // 60), []
+        now, found = int(self._monotonic() // 60), []
         for minute in range(now - MINUTES + 1, now + 1):
             place = _RING_OF_MINUTES + minute % MINUTES * _MINUTE_WIDTH
-            counts = [int(self._marks[at]) for at in range(place, place + _MINUTE_WIDTH)]
-            found.append(counts if counts[_MINUTE] == minute else [minute, *[0] * (_MINUTE_WIDTH - 1)])
+            if self._marks[place] != minute:
+                found.append(_Minute(0, 0, 0, 0))
+                continue
+            counts = [int(self._marks[at]) for at in range(place + 1, place + _MINUTE_WIDTH)]
+            succeeded, refused, unanswered = map(operator.add, counts[:_OF_PAYMENTS], counts[_OF_PAYMENTS:])
+            found.append(_Minute(succeeded, succeeded + refused, unanswered, sum(counts[_OF_PAYMENTS:])))
         return found
 
-    def _last_seconds(self) -> list[float]:
-        """How long the last RECENT_MAX answers of the last MINUTES took, sorted."""
-        since, found = time.monotonic() // 60 - MINUTES, list[float]()
-        for number in range(min(int(self._marks[_ANSWERED]), RECENT_MAX)):
-            place = _RING_OF_ANSWERS + number * 2
-            if self._marks[place] > since:
-                found.append(self._marks[place + 1])
-        return sorted(found)
+    def _last_seconds(self, answered: int) -> list[float]:
+        """How long the last RECENT_MAX answers took, sorted, of so many."""
+        answers = int(self._marks[_ANSWERED])
+        last = range(max(answers - min(answered, RECENT_MAX), 0), answers)
+        return sorted(self._marks[_RING_OF_ANSWERS + number % RECENT_MAX] for number in last)
 
     def close_now(self) -> None:
         """Close the breaker, as an operator says: the next failures are counted anew."""
@@ -233,6 +248,15 @@ class ConnectorHealth:
             self._change("half_open")
         else:
             self._close()
+
+
+class _Minute(NamedTuple):
+    """The exchanges of a minute: of those that were answered the successes, and of all those to take a payment."""
+
+    succeeded: int
+    answered: int
+    not_answered: int
+    payments: int
 
 
 def _percentile(seconds: list[float], share: float) -> int | None:
