@@ -594,9 +594,10 @@ class Attempts:
         """The outcome of a payment with a test card at a connector that needs no conversation for it. None where `send`
         is needed, or something must be read: every payment in test mode comes here, and coroutines that need not wait
         cost thousands of instructions."""
-        if connection.instant is None:
+        facts = method.card
+        if connection.instant is None or facts is None or facts.alias is None:
             return None
-        price, card = self.engine.known_price(scope), _test_card(method)
+        price, card = self.engine.known_price(scope), data_of(facts.alias, facts.exp_month, facts.exp_year)
         if price is None or card is None:
             return None
         redirects = connection.connector.capabilities.authenticates
@@ -723,9 +724,10 @@ class Attempts:
         told: dict[str, Any] = {}
         if payment.off_session:
             told["off_session"] = True
-        usage = payment.future_usage
-        if not payment.off_session and usage in ("on_session", "off_session"):
-            told["stores"] = usage
+        elif payment.setup_future_usage is not None or payment.method_options:
+            usage = payment.future_usage
+            if usage in ("on_session", "off_session"):
+                told["stores"] = usage
         if payment.source_api is _GATEWAY and not scope.livemode:
             told["by_amount"] = True
         if redirects:
@@ -735,12 +737,13 @@ class Attempts:
         descriptor = payment.statement_descriptor or price.descriptor
         if descriptor or payment.statement_descriptor_suffix:
             told["statement_descriptor"] = full_descriptor(descriptor, payment.statement_descriptor_suffix)
-        details = method.billing_details if method is not None else {}
-        email = payment.receipt_email or details.get("email")
+        email = payment.receipt_email or None
+        if method is not None and method.billing_details:
+            email = email or method.billing_details.get("email")
+            if method.billing_details.get("address"):
+                told["billing_address"] = _postal(method.billing_details["address"])
         if email is not None:
             told["email"] = email
-        if details.get("address"):
-            told["billing_address"] = _postal(details["address"])
         if method is None:
             return told
         if METHOD_TYPES[method.type].wallet:
