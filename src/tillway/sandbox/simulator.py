@@ -366,11 +366,10 @@ class CallTransport:
         memory, for what they must know of."""
         if operation.card is None or operation.kind != "authorize":
             return None
-        scope_key = operation.reference[:SCOPE_KEY_LENGTH]
         if self._memory is not None:
-            if self._free is None or not self._free.has(scope_key):
+            if self._free is None or not self._free.has(operation.reference[:SCOPE_KEY_LENGTH]):
                 return None
-        elif self._faults_of.get(scope_key, self._faults).in_force:
+        elif (self._faults.in_force or self._faults_of) and self._faults_at(operation).in_force:
             return None
         assert not operation.livemode, "the simulator serves test mode only"
         accepted = self._bank.accept(operation)
@@ -386,6 +385,9 @@ class CallTransport:
                 return None
             return _with_foretold(self._bank, performed, outcome)
         return outcome
+
+    def _faults_at(self, operation: Operation) -> Faults:
+        return self._faults_of.get(operation.reference[:SCOPE_KEY_LENGTH], self._faults)
 
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None
