@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "store": frozenset(("domain", "aws_client")),
     # A rotation walks the sealed records, which it knows by the store's port and the one codec.
     "vault": frozenset(("domain", "aws_client", "store.port", "store.codec", "store.walk")),
-    "connectors": frozenset(("domain",)),
+    "connectors": frozenset(("domain", "http1", "client_connections")),
     # Everything that simulates a provider, and the tables of test cards and test accounts.
     "sandbox": frozenset(("domain", "connectors")),
     # The transport gives a provider's silence its meaning. Test aliases stand for cards, so the vault knows the tables.
@@ -33,6 +33,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "connectors.port",
             "connectors.conversation",
             "connectors.file_port",
+            # Webhooks go out by it.
+            "http1",
+            "client_connections",
             "sandbox.bank_accounts",
             "sandbox.cards",
         )
@@ -80,6 +83,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data_directory": frozenset(),
     # Requests to AWS: of the store in DynamoDB, of keys in Secrets Manager, and of the functions in aws/.
     "aws_client": frozenset(),
+    # One connection of a client, and what clients do with many: providers and merchants' endpoints are asked by them.
+    "http1": frozenset(),
+    "client_connections": frozenset(("http1",)),
     # The platform's facts become lines, metrics and spans; a scrape reads the queues in the store.
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),
     # The store, the keys and the vault, and no more: most commands need nothing else.
@@ -314,7 +320,7 @@ def test_imports_point_down(room: str) -> None:
 def test_the_table_has_no_circle() -> None:
     graph = {room: {target.partition(".")[0] for target in allowed} for room, allowed in MAY_IMPORT.items()}
     order = list(TopologicalSorter(graph).static_order())
-    assert order[0] in ("domain", "settings", "data_directory", "aws_client") and order[-1] == "crash"
+    assert order[0] in ("domain", "settings", "data_directory", "aws_client", "http1") and order[-1] == "crash"
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:

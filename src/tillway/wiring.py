@@ -1,7 +1,7 @@
 """Puts the platform together: the only file that constructs adapters.
 
-Libraries that few installations use, or none before its first webhook, are imported where they are needed: aiohttp,
-which is a third of all that a start would import, joserfc and aiosmtplib. So are Tillway's own files that no payment
+Libraries that few installations use are imported where they are needed: aiohttp, which is a third of all that a start
+would import, joserfc and aiosmtplib. So are Tillway's own files that no payment
 needs: a function on AWS starts while a caller waits for it.
 """
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from certificates import make_certificate
 
+from tillway.client_connections import client_tls
 from tillway.connectors.conversation import REQUESTS_MAX, converse, listen
 from tillway.connectors.port import (
     BODY_MAX,
@@ -29,7 +30,7 @@ from tillway.connectors.port import (
     Unknown,
     tell,
 )
-from tillway.connectors.transport import SocketTransport, _tls
+from tillway.connectors.transport import SocketTransport
 from tillway.crash.free_port import free_port
 
 POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})
@@ -314,7 +315,7 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used():
         [writer] = bank.connections
         writer.close()
         await writer.wait_closed()
-        while transport._idle[0].is_usable:
+        while transport._idle.kept[0].is_usable:
             await asyncio.sleep(0)
         assert (await transport.send(POST)).status == 200
         assert len(bank.connections) == 2
@@ -338,13 +339,13 @@ async def test_a_bank_behind_tls_has_to_show_a_certificate_that_is_known(tmp_pat
                 await transport.send(POST)
             assert not failed.value.spoken
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        _tls.cache_clear()
+        client_tls.cache_clear()
         try:
             async with transport_to(bank.url) as transport:
                 for _ in range(2):
                     assert (await transport.send(POST)).body == {}
         finally:
-            _tls.cache_clear()
+            client_tls.cache_clear()
         assert len(bank.requests) == 2
 
 

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
-from aiohttp.abc import AbstractResolver
 
 from tillway.domain import payment_intent
 from tillway.domain.account import Scope
@@ -24,6 +23,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.core import Load
 from tillway.engine.events import in_all_rows
 from tillway.engine.webhooks.delivery import TIMEOUT_SECONDS, Webhooks
+from tillway.engine.webhooks.public_hosts import Resolver
 from tillway.http.messages import Request
 from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account
@@ -87,7 +87,7 @@ class World:
         self,
         data_dir: Path,
         store: Store,
-        resolver: AbstractResolver | None = None,
+        resolver: Resolver | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         **settings: Any,
     ) -> None:
@@ -188,7 +188,7 @@ def _each(value: Any) -> tuple[Any, ...]:
 async def opened(
     data_dir: Path,
     store: Store | None = None,
-    resolver: AbstractResolver | None = None,
+    resolver: Resolver | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     **settings: Any,
 ) -> AsyncIterator[World]:

@@ -5,16 +5,12 @@
 
 import asyncio
 import socket
-import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any
 
-import aiohappyeyeballs
 from yarl import URL
 
-from tillway.connectors.http1 import Answer, BadAnswer, Connection
+from tillway.client_connections import AddressInfo, IdleConnections, connect
 from tillway.connectors.port import (
     BODY_MAX,
     Request,
@@ -22,14 +18,12 @@ from tillway.connectors.port import (
     TransportError,
     encode_body,
 )
+from tillway.http1 import Answer, BadAnswer, Connection, request_head
 
 CONNECTIONS_MAX = 100
 
 IDLE_SECONDS_MAX = 15.0
 """How long a connection is kept without a request. Many servers close theirs after a longer time."""
-
-NEXT_ADDRESS_SECONDS = 0.25
-"""How long one address of a name has, before the next is tried beside it (RFC 8305, section 5)."""
 
 _PLACES_MAX = 64
 """Paths that a transport keeps parsed."""
@@ -48,7 +42,7 @@ class SocketTransport:
     refuses; without it, every address will do.
     """
 
-    socket_for: Callable[[tuple[Any, ...]], socket.socket] | None = None
+    socket_for: Callable[[AddressInfo], socket.socket] | None = None
 
     def __init__(
         self,
@@ -66,8 +60,7 @@ class SocketTransport:
         self._connect_seconds = min(connect_seconds, timeout_seconds * 0.9)
         self._places: dict[str, URL] = {}
         """The URLs of paths that were asked for."""
-        self._idle: list[Connection] = []
-        """Connections without a request; the one that was used last stands last."""
+        self._idle = IdleConnections()
         self._free = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def send(self, request: Request) -> Response:
@@ -92,13 +85,12 @@ class SocketTransport:
             self._free.release()
 
     async def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        self._idle.close()
         # Closing of TLS connections ends in the next turns of the loop.
         await asyncio.sleep(0)
 
     async def _exchange(self, request: Request, sent: bytes, place: URL, until: float) -> Response:
-        connection = self._take()
+        connection = self._idle.take(asyncio.get_running_loop().time() - IDLE_SECONDS_MAX)
         if connection is not None:
             try:
                 return await self._ask(connection, request, sent, until)
@@ -111,10 +103,10 @@ class SocketTransport:
         return await self._ask(await self._open(place), request, sent, until)
 
     async def _ask(self, connection: Connection, request: Request, sent: bytes, until: float) -> Response:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_at(until, connection.fail, TimeoutError())
+        answer = Answer(request.method, BODY_MAX)
+        timer = asyncio.get_running_loop().call_at(until, connection.stop_waiting, answer)
         try:
-            answer = await connection.ask(sent, Answer(request.method, BODY_MAX))
+            await connection.ask(sent, answer)
             response = Response.read(answer.status, answer.content(), answer.headers)
         except BadAnswer as bad:
             raise TransportError(str(bad), spoken=True) from bad
@@ -124,41 +116,16 @@ class SocketTransport:
             raise TransportError(f"no answer: {_reason(error)}", spoken=True) from error
         finally:
             timer.cancel()
-        if connection.is_usable:
-            connection.idle_since = loop.time()
-            self._idle.append(connection)
-        else:
-            connection.close()
+        self._idle.keep(connection)
         return response
 
-    def _take(self) -> Connection | None:
-        """The idle connection that was used last, if the provider may still have it open."""
-        idle, since = self._idle, asyncio.get_running_loop().time() - IDLE_SECONDS_MAX
-        while idle and (idle[0].idle_since < since or not idle[0].is_usable):
-            idle.pop(0).close()
-        while idle:
-            connection = idle.pop()
-            if connection.is_usable:
-                return connection
-        return None
-
     async def _open(self, place: URL) -> Connection:
-        loop = asyncio.get_running_loop()
-        host, port, tls = place.raw_host, place.port, _tls() if place.scheme == "https" else None
+        host = place.raw_host
+        assert host is not None
         try:
             async with asyncio.timeout(self._connect_seconds):
-                addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                connected = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1, socket_factory=self.socket_for
-                )
-                try:
-                    _, connection = await loop.create_connection(
-                        Connection, sock=connected, ssl=tls, server_hostname=host if tls is not None else None
-                    )
-                except BaseException:
-                    connected.close()
-                    raise
-                return connection
+                looked_up = asyncio.get_running_loop().getaddrinfo(host, place.port, type=socket.SOCK_STREAM)
+                return await connect(await looked_up, host if place.scheme == "https" else None, self.socket_for)
         except TimeoutError as error:
             raise self._no_connection() from error
         except (OSError, UnicodeError) as error:
@@ -189,17 +156,7 @@ class SocketTransport:
             lines.append(f"content-type: {content_type}")
         if body is not None or request.method not in _WITHOUT_BODY:
             lines.append(f"content-length: {len(body or b'')}")
-        head = "\r\n".join((*lines, "\r\n"))
-        if head.count("\r") != len(lines) + 1 or head.count("\n") != len(lines) + 1 or "\0" in head:
-            raise ValueError("a header has a line break")
-        return head.encode() + (body or b"")
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+        return request_head(lines) + (body or b"")
 
 
 def _reason(error: Exception) -> str:

@@ -74,7 +74,7 @@ async def tell(engine: Engine, row: Row) -> None:
     assert isinstance(task, AvailabilityTask), f"{row.key} is not a task about available money"
 
     async def work(load: Load, at: Moment) -> Changes[None]:
-        # A worker whose clock is ahead leaves it to others.
+        # A worker with a clock that is ahead leaves it to others.
         if task.due_at_ms > at.now_ms or await load.maybe(AvailabilityTask, task.id) is None:
             return NO_CHANGES
         available, pending = available_and_pending(await fold(engine, scope.key), at.now)

@@ -44,7 +44,7 @@ PAUSE_SECONDS = 0.02
 """The most pages that one pass folds, and the wait after each, so that payments come first."""
 
 REMEMBERED_MAX = 1000
-"""The most scopes whose sums a process remembers. It forgets all of them then."""
+"""A process remembers the sums of at most so many scopes. It forgets all of them then."""
 
 Totals = dict[str, int]
 

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 import stripe
 from aiohttp import web
-from aiohttp.abc import AbstractResolver, ResolveResult
 from tillway_server import TillwayServer, init
 from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
@@ -715,22 +714,20 @@ def test_lanes_are_forgotten_when_nothing_is_known_of_them() -> None:
 PUBLIC = "93.184.216.34"
 
 
-class _Names(AbstractResolver):
+class _Names:
     """Answers each look-up with the next of the given addresses, and the last for ever."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = list(addresses)
         self.asked = 0
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> list[tuple[Any, ...]]:
         self.asked += 1
         address = self.addresses.pop(0) if len(self.addresses) > 1 else self.addresses[0]
         if not address:
             raise OSError("no such host")
         kind = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)]
+        return [(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))]
 
     async def close(self) -> None:
         pass

@@ -39,6 +39,7 @@ from tillway.engine.webhooks.public_hosts import (
     PUBLIC,
     HostRefused,
     Reach,
+    Resolver,
     check_host,
 )
 from tillway.engine.webhooks.signing import Signer, new_secret
@@ -47,8 +48,6 @@ from tillway.store.port import PAGE_MAX, Row
 from tillway.vault.port import Vault
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractResolver
-
     from tillway.engine.webhooks.sessions import Reply, Sessions
 
 log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ class Webhooks:
         engine: Engine,
         render: Render,
         vault: Vault,
-        resolver: "AbstractResolver | None" = None,
+        resolver: Resolver | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         reach: Mapping[Mode, Reach] = {"test": ANYWHERE, "live": PUBLIC},
         tries: DeliveryLog | None = None,

@@ -6,12 +6,9 @@ socket connects to, so a name that resolves differently a moment later does not 
 
 import ipaddress
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
-
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractResolver
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
@@ -31,6 +28,15 @@ https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-."""
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Resolver(Protocol):
+    """Finds the addresses of a host, by default the system's: `sessions.SystemResolver`."""
+
+    async def resolve(self, host: str, port: int) -> list[tuple[Any, ...]]:
+        """The addresses of a name for connections of TCP, as `getaddrinfo` tells them. Raises OSError."""
+
+    async def close(self) -> None: ...
 
 
 class HostRefused(OSError):
@@ -99,7 +105,7 @@ def guarded_socket(info: tuple[Any, ...], reach: Reach = PUBLIC) -> socket.socke
     return socket.socket(family, kind, protocol)
 
 
-async def check_host(host: str, port: int, resolver: "AbstractResolver", reach: Reach = PUBLIC) -> None:
+async def check_host(host: str, port: int, resolver: Resolver, reach: Reach = PUBLIC) -> None:
     """Raises `HostRefused` if `host`, an address or a name, is or resolves to an address that `reach` does not allow.
 
     A name that does not resolve passes: each delivery checks again.
@@ -111,7 +117,7 @@ async def check_host(host: str, port: int, resolver: "AbstractResolver", reach: 
         addresses = [str(ipaddress.ip_address(name.partition("%")[0]))]
     except ValueError:
         try:
-            addresses = [entry["host"] for entry in await resolver.resolve(host, port, socket.AF_UNSPEC)]
+            addresses = [info[4][0] for info in await resolver.resolve(host, port)]
         except (OSError, UnicodeError):
             return
     for address in addresses:

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from tillway.connectors.http1 import HEAD_MAX, Answer, BadAnswer
+from tillway.http1 import HEAD_MAX, Answer, BadAnswer, Beginning
 
 BODY_MAX = 100
 
@@ -93,6 +93,11 @@ def test_bytes_that_nobody_asked_for_end_the_connection(content: bytes, rest: by
         head(OK, "no colon"),
         head(OK, "Content-Length : 5"),
         head(OK, ": no name"),
+        head(OK, "A: b", ": no name", "C: d"),
+        head(OK, "A: b", "Grüße: c", "D: e"),
+        head(OK, "A: b", "\u212a: c"),
+        head(OK, "A: b", "with space: c"),
+        head(OK, f"Content-Length: {'9' * 5_000}"),
         head(OK, "Content-Length: 5", "Content-Length: 6"),
         head(OK, "Content-Length: -5"),
         head(OK, "Content-Length: 5a"),
@@ -115,6 +120,40 @@ def test_bytes_that_nobody_asked_for_end_the_connection(content: bytes, rest: by
 def test_no_answer(content: bytes, at_once: int) -> None:
     with pytest.raises(BadAnswer):
         read(content, at_once=at_once)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7, 10_000])
+@pytest.mark.parametrize(
+    ("content", "body", "keeps_open"),
+    [
+        (head(OK, "Content-Length: 2") + b"ok", b"ok", True),
+        (head(OK, "Content-Length: 0"), b"", True),
+        (head(OK, f"Content-Length: {1 << 40}") + b"x" * 200, b"x" * BODY_MAX, False),
+        (head(OK, CHUNKED) + b"2\r\nok\r\n0\r\n\r\n", b"ok", True),
+        (head(OK, CHUNKED) + b"c8\r\n" + b"x" * 200, b"x" * BODY_MAX, False),
+        (head(OK, CHUNKED) + b"g\r\n", b"", False),
+        (head(OK) + b"x" * 200, b"x" * BODY_MAX, False),
+    ],
+)
+def test_the_beginning_of_an_answer_is_done_with_the_first_part_of_its_body(
+    content: bytes, body: bytes, keeps_open: bool, at_once: int
+) -> None:
+    answer = Beginning("POST", BODY_MAX)
+    done = [answer.feed(content[start : start + at_once]) for start in range(0, len(content), at_once)]
+    first = done.index(True)
+    assert answer.status == 200 and answer.is_enough()
+    assert body.startswith(answer.content())
+    if first == len(done) - 1 and at_once == 10_000:
+        assert (answer.content(), answer.keeps_open) == (body, keeps_open)
+    if not keeps_open:
+        assert not answer.keeps_open
+
+
+def test_the_beginning_of_an_answer_without_a_clear_length_is_none() -> None:
+    answer = Beginning("POST", BODY_MAX)
+    with pytest.raises(BadAnswer):
+        answer.feed(head(OK, LENGTH, "Content-Length: 6") + b"hello")
+    assert not answer.is_enough()
 
 
 @pytest.mark.parametrize(
