@@ -196,6 +196,12 @@ async def test_answers(write: Write, expected: tuple[int, bytes] | str, used_aga
             await until(lambda: endpoint.ended == 2)
 
 
+async def test_a_content_type_that_is_no_text_can_be_logged() -> None:
+    broken = TAKEN.replace(b"plain", "pläin".encode() + b"\xff")
+    async with Endpoint(pieces(broken)) as endpoint, opened() as to:
+        assert (await post(to, endpoint.url)).content_type == "text/pläin\ufffd"
+
+
 @pytest.mark.parametrize("header", ["a\r\nx: b", "a\nx: b", "a\rb", "a\0b"])
 async def test_a_header_cannot_begin_another_line(header: str) -> None:
     async with Endpoint(pieces(TAKEN)) as endpoint, opened() as to:

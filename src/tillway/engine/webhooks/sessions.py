@@ -132,6 +132,9 @@ class Sessions:
             timer.cancel()
         self._keep(key, connection)
         content_type = answer.headers.get("content-type", "")[:200]
+        if not content_type.isascii():
+            # Bytes that are no UTF-8 cannot be stored.
+            content_type = content_type.encode(errors="surrogateescape").decode(errors="replace")
         return Reply(answer.status, content_type=content_type, body=answer.content())
 
     def _place(self, url: str) -> Place:
