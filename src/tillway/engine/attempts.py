@@ -868,7 +868,7 @@ class Attempts:
             )
             changes = _leased(changes, attempt.id, at, self.engine.settings) if keeps_lease else changes
             if type(outcome) is Succeeded and attempt.kind in ("authorize", "capture"):
-                entry = unforeseen(self.foreseen, load, changes, at)
+                entry = unforeseen(self.foreseen, load.scope_key, changes, at)
                 if entry is not None:
                     changes = await foresee(self.foreseen, load, changes, entry, at)
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):

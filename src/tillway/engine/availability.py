@@ -23,7 +23,7 @@ KNOWN_MAX = 10_000
 """Of how many merchants a process remembers that the task of the day is there."""
 
 
-def unforeseen(known: dict[str, int], load: Load, changes: Changes[Record | None], at: Moment) -> Entry | None:
+def unforeseen(known: dict[str, int], scope_key: str, changes: Changes[Record | None], at: Moment) -> Entry | None:
     """The ledger entry of a payment whose money may need a task; None if there is no entry, or a task for its day.
     `known` has the time of the latest task by scope key, in epoch seconds."""
     if at.as_before:
@@ -31,7 +31,7 @@ def unforeseen(known: dict[str, int], load: Load, changes: Changes[Record | None
     for record in changes.records:
         if type(record) is Entry:
             due = record.available_on
-            return None if due > at.now and known.get(load.scope_key) == due else record
+            return None if due > at.now and known.get(scope_key) == due else record
     return None
 
 

@@ -72,7 +72,9 @@ class ConfiguredConnections:
     def known_for_payments(self, scope: Scope) -> Connection | None:
         if self._routings or self._clock.monotonic_ns() >= self._fresh_until_ns:
             return None
-        return self._new_payments_at(self._default(scope))
+        mode = scope.mode
+        connection = self._current.get((mode, self._defaults.get(mode, SIMULATOR))) or self._default(scope)
+        return self._new_payments_at(connection) if connection.drained else connection
 
     def _new_payments_at(self, connection: Connection) -> Connection:
         if connection.drained:
@@ -134,7 +136,7 @@ class ConfiguredConnections:
     def known(self, name: str, scope: Scope) -> Connection | None:
         if self._clock.monotonic_ns() >= self._fresh_until_ns:
             return None
-        return self._open_connection(scope.mode, name)
+        return self._current.get((scope.mode, name)) or self._open_connection(scope.mode, name)
 
     async def for_payout(
         self, scope: Scope, recipient: RecipientType, currency: str, form: AccountForm | None

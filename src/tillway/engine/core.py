@@ -59,6 +59,8 @@ READ_BACKS_MAX = 3
 # Every payment goes through these, and a range takes 700 instructions to make.
 _DECISIONS, _COMMITS = range(CONFLICTS_MAX), range(COMMITS_MAX)
 
+_COMMIT_NS_MAX = COMMIT_SECONDS_MAX * 1_000_000_000
+
 ENDPOINTS_CACHE_SECONDS = 2
 
 PRICES_MAX = 1_000
@@ -420,15 +422,13 @@ class Engine:
         doubted = committed = False
         try:
             for _ in _COMMITS:
-                if self.clock.monotonic_ns() - began_ns > COMMIT_SECONDS_MAX * 1_000_000_000:
+                if self.clock.monotonic_ns() - began_ns > _COMMIT_NS_MAX:
                     break
                 outcome, tried = "unknown", time.perf_counter()
-                commit: Awaitable[None] = self.store.commit(writes)
-                if self.telemetry.tracing:
-                    commit = in_span(self.telemetry, "commit", "step", commit)
                 try:
                     try:
-                        await commit
+                        commit = self.store.commit(writes)
+                        await (in_span(self.telemetry, "commit", "step", commit) if self.telemetry.tracing else commit)
                         outcome, committed = "done", True
                     except (Conflict, Unavailable) as refused:
                         outcome = "conflict" if isinstance(refused, Conflict) else "unavailable"

@@ -158,15 +158,15 @@ class PlainPayments:
             return None
         shown = engine.render.at_once(caller, changes.result, None)
         assert shown is not None, "the payment of a plain request is shown at once"
-        load = engine.load(caller.scope_key)
-        entry = unforeseen(attempts.foreseen, load, changes, at)
-        if entry is not None:
-            foreseen = await foresee(attempts.foreseen, load, changes, entry, at)
-            changes = msgspec.structs.replace(changes, tasks=foreseen.tasks)
-        if not engine.knows_endpoints(caller.scope_key):
+        entry = unforeseen(attempts.foreseen, caller.scope_key, changes, at)
+        if entry is not None or not engine.knows_endpoints(caller.scope_key):
+            if entry is not None:
+                load = engine.load(caller.scope_key)
+                foreseen = await foresee(attempts.foreseen, load, changes, entry, at)
+                changes = msgspec.structs.replace(changes, tasks=foreseen.tasks)
             await engine.endpoints(caller.scope_key)
-        if not self._is_quiet():
-            return None
+            if not self._is_quiet():
+                return None
         writes, queues, born = self._last_writes(caller, payment, attempt, changes, at)
         try:
             committed = await engine.commit(caller, writes, attempt.idem, began_ns, 0, queues, born)
@@ -288,7 +288,7 @@ def _plain_attempt(begun: Changes[PaymentIntent]) -> Attempt | None:
         and attempt.shows == "subject"
         and attempt.due_at_ms == 0
         and bool(attempt.reference)
-        and payment.listed
+        and payment.id.startswith("pi_")
         and written is payment
         and type(used) is PaymentMethod
         and payment == begins

@@ -243,7 +243,7 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
     terms: tuple[tuple[str, str], ...] = ()
     references = payment.references
     if references:
-        terms = (("kind", by_reference(scope, references[0])),)
+        terms = (("kind", f"{scope}@{references[0]}"),)  # As `by_reference` has it.
         if len(references) > 1:
             terms += tuple([("term", by_reference(scope, tail)) for tail in references[1:]])
     if (payment.customer is None and not payment.metadata and payment.source_api is _V1) or not payment.listed:

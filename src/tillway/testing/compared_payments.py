@@ -101,7 +101,7 @@ class ComparedPayments(PlainPayments):
             price=price,
         )
         decided = _now(settler_of(attempt.subject).settle(settling))
-        entry = unforeseen({}, load, decided, again)
+        entry = unforeseen({}, caller.scope_key, decided, again)
         assert entry is not None
         if changes.tasks:
             decided = msgspec.structs.replace(decided, tasks=(availability_task(entry, again),))
