@@ -269,7 +269,7 @@ def _parse_update(params: dict[str, Any]) -> UpdatePayment | None:
 
 def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Confirm:
     if _OF_CONFIRMATION.isdisjoint(params):
-        return Confirm(update=update)
+        return _CONFIRMED if update is None else Confirm(update=update)
     return Confirm(
         update=update,
         client_secret=params.get("client_secret"),
@@ -281,6 +281,9 @@ def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Conf
         token=params.get("confirmation_token"),
     )
 
+
+_CONFIRMED = Confirm()
+"""A confirmation without words of its own, which most payments have."""
 
 _OF_CONFIRMATION = frozenset(
     (

@@ -496,12 +496,7 @@ class Engine:
         for gone in changes.deletes:
             if gone not in load.seen:
                 return False
-        return not changes.events or self.knows_endpoints(load.scope_key)
-
-    def knows_endpoints(self, scope_key: str) -> bool:
-        """Whether the webhook endpoints of a scope are known, as `endpoints` returns them, without a read."""
-        known = self._endpoints.get(scope_key)
-        return known is not None and known[0] > self.clock.monotonic_ns()
+        return not changes.events or self.known_endpoints(load.scope_key) is not None
 
     async def _read_rest(self, load: Load, changes: Changes[Record | None]) -> None:
         """Read what `_has_read` misses."""
@@ -581,7 +576,7 @@ class Engine:
     ) -> Born | None:
         """Add the audit entry of a commit, with the events of `changes` as it keeps them, and their deliveries: to
         `writes`, and to `queues` those that are due. Return the deliveries for which places are reserved. The endpoints
-        are known: see `knows_endpoints`."""
+        are known: see `known_endpoints`."""
         scope = caller.scope_key
         endpoints = self._endpoints[scope][1]
         deliveries = _deliver(kept, endpoints, at) if endpoints else []

@@ -69,7 +69,8 @@ class PlainPayments:
             and caller.idempotency is not None
             and not caller.scope.livemode
             and not (caller.replaces or caller.attempts_begun or caller.named or caller.expects)
-            and not (caller.expand or caller.presenter or caller.older_shapes)
+            and not (caller.expand or caller.presenter or caller.older_shapes or caller.reason)
+            and caller.signed_in is None
             and self._is_quiet()
         )
 
@@ -106,7 +107,7 @@ class PlainPayments:
         payment, method = begun.result, _used(begun)
         attempt = msgspec.structs.replace(attempt, due_at_ms=at.now_ms + engine.settings.lease_ms)
         key = engine.key_of(caller, caller.idempotency, (attempt,), 0, b"", at)
-        if not engine.knows_endpoints(scope_key):
+        if engine.known_endpoints(scope_key) is None:
             await engine.endpoints(scope_key)
             if not self._is_quiet():
                 return await generally()
@@ -159,7 +160,7 @@ class PlainPayments:
         shown = engine.render.at_once(caller, changes.result, None)
         assert shown is not None, "the payment of a plain request is shown at once"
         entry = unforeseen(attempts.foreseen, caller.scope_key, changes, at)
-        if entry is not None or not engine.knows_endpoints(caller.scope_key):
+        if entry is not None or engine.known_endpoints(caller.scope_key) is None:
             if entry is not None:
                 load = engine.load(caller.scope_key)
                 foreseen = await foresee(attempts.foreseen, load, changes, entry, at)
