@@ -124,11 +124,10 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
         """Join both, in order, with the events `between` them: a record that `later` writes again replaces the earlier
         one. The result is the one of `later`, or the earlier where that has none; the refusal is the one of `later`, or
         none."""
-        if not between:
-            if self is NO_CHANGES:
-                return later
-            if later is NO_CHANGES:
-                return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
+        if self is NO_CHANGES:
+            return msgspec.structs.replace(later, events=between + later.events) if between else later
+        if not between and later is NO_CHANGES:
+            return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
         records, tasks = self.records, self.tasks
         if records or tasks:
             # Every payment comes here, and comprehensions would cost twice as much.

@@ -584,21 +584,28 @@ class Attempts:
             return None
         payment = seen.get(attempt.subject, NOWHERE)[1]
         method = seen.get(attempt.method or "", NOWHERE)[1]
-        if type(payment) is not PaymentIntent or type(method) is not PaymentMethod:
+        price = self.engine.known_price(scope)
+        if price is None or type(payment) is not PaymentIntent or type(method) is not PaymentMethod:
             return None
-        return self.at_once(connection, scope, attempt, payment, method)
+        return self.at_once(connection, scope, attempt, payment, method, price)
 
     def at_once(
-        self, connection: Connection, scope: Scope, attempt: Attempt, payment: PaymentIntent, method: PaymentMethod
+        self,
+        connection: Connection,
+        scope: Scope,
+        attempt: Attempt,
+        payment: PaymentIntent,
+        method: PaymentMethod,
+        price: Price,
     ) -> Outcome | None:
         """The outcome of a payment with a test card at a connector that needs no conversation for it. None where `send`
-        is needed, or something must be read: every payment in test mode comes here, and coroutines that need not wait
+        is needed: every payment in test mode comes here, and coroutines that need not wait
         cost thousands of instructions."""
         facts = method.card
         if connection.instant is None or facts is None or facts.alias is None:
             return None
-        price, card = self.engine.known_price(scope), data_of(facts.alias, facts.exp_month, facts.exp_year)
-        if price is None or card is None:
+        card = data_of(facts.alias, facts.exp_month, facts.exp_year)
+        if card is None:
             return None
         redirects = connection.connector.capabilities.authenticates
         told = self._authorization(scope, attempt, payment, method, price, redirects=redirects)

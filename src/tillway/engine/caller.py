@@ -126,6 +126,11 @@ class Caller(msgspec.Struct, kw_only=True):
         # No function of Python's: every payment asks for one.
         return map(partial(keyed_tail, self.scope_key, key, lasting), count(self.attempts_begun + after)).__next__
 
+    def first_reference(self) -> Callable[[], str]:
+        """The first of the references of a request under a key, for a decision that begins one attempt at most."""
+        assert self.idempotency is not None and not self.named
+        return partial(keyed_tail, self.scope_key, self.idempotency[0], self.lasting, self.attempts_begun)
+
     def take_name(self, name: str) -> None:
         """Let references follow from `name`, by which the client repeats this request, unless it has a key."""
         if self.idempotency is None:

@@ -14,6 +14,7 @@ from tillway.domain.record import Moment
 from tillway.engine.ids import BATCH_MAX, ENTRY_ENDS, PAIRS, SELDOM, SKEW_SECONDS, base62, random_text
 
 _SKEW_NS = SKEW_SECONDS * 1_000_000_000
+_BEHIND_NS = -_SKEW_NS
 _SECOND_NS = 1_000_000_000
 
 
@@ -87,7 +88,7 @@ class Clock:
         """
         now_ns = self._time_ns()  # As `now_ns` does: every payment comes here twice.
         expected_ns = self.monotonic_ns() + self._ahead_ns
-        if not -_SKEW_NS <= now_ns - expected_ns <= _SKEW_NS:
+        if not _BEHIND_NS <= now_ns - expected_ns <= _SKEW_NS:
             now_ns = expected_ns
         within_ns = now_ns - self._second_ns
         if not 0 <= within_ns < _SECOND_NS:

@@ -68,6 +68,9 @@ PRICES_MAX = 1_000
 
 NO_QUEUES: set[str] = set()
 
+FAULTS = (Conflict, CommitUnknown, Unavailable)
+"""How a commit of the store can end, other than well."""
+
 R = TypeVar("R", bound=Record)
 
 
@@ -411,10 +414,12 @@ class Engine:
         born: Born | None = None,
         *,
         tells: bool = True,
+        fault: Exception | None = None,
     ) -> bool:
         """Whether the writes are durable. False if a record had changed, or the reference of one of `attempts` is
         taken: decide again. Once they are, the tasks that are due in `queues` are told, and the deliveries begin that
-        are `born`. `tells`: an entry of the audit trail is among the writes.
+        are `born`. `tells`: an entry of the audit trail is among the writes. `fault` is the one of FAULTS in which the
+        caller's own first try ended.
 
         A decision that began COMMIT_SECONDS_MAX ago is given up: its ids lie in a time that other processes treat as
         complete.
@@ -422,11 +427,13 @@ class Engine:
         doubted = committed = False
         try:
             for _ in _COMMITS:
-                if self.clock.monotonic_ns() - began_ns > _COMMIT_NS_MAX:
+                if self.is_late(began_ns):
                     break
                 outcome, tried = "unknown", time.perf_counter()
                 try:
                     try:
+                        if fault is not None:
+                            raise fault
                         commit = self.store.commit(writes)
                         await (in_span(self.telemetry, "commit", "step", commit) if self.telemetry.tracing else commit)
                         outcome, committed = "done", True
@@ -434,20 +441,14 @@ class Engine:
                         outcome = "conflict" if isinstance(refused, Conflict) else "unavailable"
                         raise
                     finally:
+                        fault = None
                         self.telemetry.commit(outcome, time.perf_counter() - tried)
                     return True
                 except Conflict as conflict:
                     if doubted:
                         committed = await self._read_back(writes) == "happened"
                         return committed
-                    if isinstance(conflict, NotFirst):
-                        caller.attempts_begun += attempts
-                    elif (
-                        completes is None
-                        and caller.idempotency is not None
-                        and conflict.key.endswith(caller.idempotency[0])
-                    ):
-                        raise IdempotencyRace from None
+                    self._note_conflict(caller, conflict, completes, attempts)
                     return False
                 except CommitUnknown:
                     doubted = True
@@ -464,10 +465,32 @@ class Engine:
                     raise Refused(unavailable.code) from None
             raise Refused("busy")
         finally:
-            if tells:
-                self.audited.add(caller.scope_key)  # Also where the outcome is unknown.
-            if born is not None or queues:
-                self._begin(caller.scope_key, queues, born, committed)
+            self.end_commit(caller.scope_key, queues, born, committed, tells=tells)
+
+    def is_late(self, began_ns: int) -> bool:
+        """Whether a decision that began then, on the monotonic clock, must not be committed any more."""
+        return self.clock.monotonic_ns() - began_ns > _COMMIT_NS_MAX
+
+    def _note_conflict(self, caller: Caller, conflict: Conflict, completes: str | None, attempts: int) -> None:
+        """Note what a conflict tells of the caller's references. Raises IdempotencyRace if it is about its key."""
+        if isinstance(conflict, NotFirst):
+            caller.attempts_begun += attempts
+        elif completes is None and caller.idempotency is not None and conflict.key.endswith(caller.idempotency[0]):
+            raise IdempotencyRace from None
+
+    def end_commit(
+        self, scope: str, queues: set[str], born: Born | None, committed: bool, *, tells: bool = True
+    ) -> None:
+        """Note a commit for the audit trail, and give reserved places back; where it is durable, begin its deliveries,
+        and tell of its due tasks."""
+        if tells:
+            self.audited.add(scope)  # Also where the outcome is unknown.
+        if born is not None and self.places is not None:  # Else the runner has stopped, and another process finds them.
+            self.places.release(scope, len(born.deliveries))
+            if committed:
+                self.places.begin(born)
+        if queues and committed and self.on_tasks is not None:
+            self.on_tasks(queues)
 
     async def _read_back(self, writes: Sequence[Write]) -> Literal["happened", "beaten", "open"]:
         """Find the outcome of an unknown commit from the records themselves. `open`: no record has changed yet.
@@ -581,7 +604,7 @@ class Engine:
         endpoints = self._endpoints[scope][1]
         deliveries = _deliver(kept, endpoints, at) if endpoints else []
         entry = _audit_entry(caller, told, changes.detail, at, tuple(kept))
-        writes.append(write_of(scope, entry, ABSENT))
+        writes.append(row_of(scope, entry, ABSENT)[0])
         if not deliveries:
             return None
         if self.places is not None and self.places.reserve(scope, len(deliveries)):
@@ -611,15 +634,6 @@ class Engine:
             ],
         )
 
-    def _begin(self, scope: str, queues: set[str], born: Born | None, committed: bool) -> None:
-        """Give reserved places back; and where a commit is durable, begin its deliveries, and tell of its due tasks."""
-        if born is not None and self.places is not None:  # Else the runner has stopped, and another process finds them.
-            self.places.release(scope, len(born.deliveries))
-            if committed:
-                self.places.begin(born)
-        if queues and committed and self.on_tasks is not None:
-            self.on_tasks(queues)
-
     def new_key(
         self, caller: Caller, load: Load, under_way: tuple[Attempt, ...], status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
@@ -629,27 +643,16 @@ class Engine:
             return None
         if caller.replaces:
             load.seen[caller.idempotency[0]] = (caller.replaces, None)
-        return self.key_of(caller, caller.idempotency, under_way, status, body, at)
-
-    def key_of(
-        self,
-        caller: Caller,
-        key: tuple[str, str],
-        under_way: tuple[Attempt, ...],
-        status: int,
-        body: bytes,
-        at: Moment,
-    ) -> IdempotencyRecord:
-        """The record of a key, (id, fingerprint), with the answer, or with the attempts that are under way first."""
+        id, fingerprint = caller.idempotency
         follows = (
             under_way
             and under_way[0].subject.startswith("pi_")
             and not (caller.expand or caller.presenter or self.restores.writes_as_before)
         )
         return IdempotencyRecord(
-            id=key[0],
+            id=id,
             created=at.created,
-            fingerprint=key[1],
+            fingerprint=fingerprint,
             expires_at=at.created + self.settings.answer_seconds,
             request=caller.request_id or "",
             status=status,

@@ -7,6 +7,7 @@ from its attempt, with the provider's outcome. Both ways write the same bytes, a
 seed.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -29,7 +30,7 @@ from tillway.engine.accounts import Price
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.availability import foresee, unforeseen
 from tillway.engine.caller import Caller
-from tillway.engine.core import Done, Seen
+from tillway.engine.core import FAULTS, Done, Seen
 from tillway.engine.events import Born
 from tillway.engine.settlers import terms_of
 from tillway.sandbox.cards import by_alias
@@ -67,7 +68,7 @@ class PlainPayments:
             and confirm.mandate is None
             and caller.kind == "secret"
             and caller.idempotency is not None
-            and not caller.scope.livemode
+            and caller.scope.mode == "test"
             and not (caller.replaces or caller.attempts_begun or caller.named or caller.expects)
             and not (caller.expand or caller.presenter or caller.older_shapes or caller.reason)
             and caller.signed_in is None
@@ -93,26 +94,46 @@ class PlainPayments:
         if terms.routes is not None:
             return await generally()
         began_ns = engine.clock.monotonic_ns()
-        at = engine.clock.moment(caller.references())
+        at = engine.clock.moment(caller.first_reference())
         card = attempts.vault.of_alias(scope_key, command.method or "", at)
         assert card is not None, "the card of a test alias is known"
         assert caller.idempotency is not None, "a plain payment has a key"
         method = new_method(card, {}, at)
         # The decision writes the method as it is used, so no other change has to make it.
         begun = payment_intent.create(command, Means(method=method), at, terms=terms, idem=caller.idempotency[0])
-        attempt = _plain_attempt(begun)
-        if attempt is None:
+        plain = _plain_beginning(begun)
+        if plain is None:
             engine.clock.give_back(at)
             return await generally()
-        payment, method = begun.result, _used(begun)
-        attempt = msgspec.structs.replace(attempt, due_at_ms=at.now_ms + engine.settings.lease_ms)
-        key = engine.key_of(caller, caller.idempotency, (attempt,), 0, b"", at)
+        payment, method = begun.result, plain[0]
+        attempt = msgspec.structs.replace(plain[1], due_at_ms=at.now_ms + engine.settings.lease_ms)
+        key = IdempotencyRecord(
+            id=caller.idempotency[0],
+            created=at.created,
+            fingerprint=caller.idempotency[1],
+            expires_at=at.created + engine.settings.answer_seconds,
+            request=caller.request_id or "",
+            api_version=caller.api_version,
+            in_minor_units=caller.in_minor_units,
+            subject=payment.id,
+            begun=attempt.id,
+        )
         if engine.known_endpoints(scope_key) is None:
             await engine.endpoints(scope_key)
-            if not self._is_quiet():
+            if not self._is_quiet() or engine.is_late(began_ns):
                 return await generally()
         writes, queues, born = self._first_writes(caller, begun, attempt, key, at)
-        if not await engine.commit(caller, writes, None, began_ns, 1, queues, born):
+        committed, tried = False, time.perf_counter()
+        try:
+            # `Engine.commit` without a coroutine, where nothing goes wrong.
+            await engine.store.commit(writes)
+            committed = True
+            engine.telemetry.commit("done", time.perf_counter() - tried)
+        except FAULTS as fault:
+            committed = await engine.commit(caller, writes, None, began_ns, 1, fault=fault)
+        finally:
+            engine.end_commit(scope_key, queues, born, committed)
+        if not committed:
             return await generally()
         caller.attempts_begun += 1
         waits_since_ns = engine.clock.monotonic_ns()
@@ -121,13 +142,15 @@ class PlainPayments:
         try:
             known = attempts.connections.known(attempt.connector, caller.scope)
             connection = known or await attempts.connections.named(attempt.connector, caller.scope)
+            price = engine.known_price(caller.scope, connection.fee) if connection is not None else None
             outcome = None
-            if connection is not None:
-                outcome = attempts.at_once(connection, caller.scope, attempt, payment, method)
+            if connection is not None and price is not None:
+                outcome = attempts.at_once(connection, caller.scope, attempt, payment, method, price)
             if outcome is None:
+                price = None
                 outcome = await attempts.send(connection, caller.scope, attempt, _seen(payment, method, attempt, key))
             if connection is not None and type(outcome) is Succeeded:
-                done = await self._settle(caller, payment, method, attempt, outcome, connection)
+                done = await self._settle(caller, payment, method, attempt, outcome, connection, price)
                 if done is not None:
                     return done
         finally:
@@ -143,10 +166,13 @@ class PlainPayments:
         attempt: Attempt,
         outcome: Succeeded,
         connection: Connection,
+        price: Price | None,
     ) -> Done[Record | None] | None:
-        """Book a success as `Attempts.settle` does; None if it is not plain, and nothing was written."""
+        """Book a success as `Attempts.settle` does; None if it is not plain, and nothing was written. `price` is the
+        one of this moment, if it is known."""
         engine, attempts = self.engine, self.attempts
-        price = engine.known_price(caller.scope, connection.fee) or await engine.price(caller.scope, connection.fee)
+        price = price or engine.known_price(caller.scope, connection.fee)
+        price = price or await engine.price(caller.scope, connection.fee)
         if outcome.notices or not self._is_quiet():
             return None
         began_ns = engine.clock.monotonic_ns()
@@ -166,18 +192,26 @@ class PlainPayments:
                 foreseen = await foresee(attempts.foreseen, load, changes, entry, at)
                 changes = msgspec.structs.replace(changes, tasks=foreseen.tasks)
             await engine.endpoints(caller.scope_key)
-            if not self._is_quiet():
+            if not self._is_quiet() or engine.is_late(began_ns):
                 return None
         writes, queues, born = self._last_writes(caller, payment, attempt, changes, at)
+        committed, tried = False, time.perf_counter()
         try:
-            committed = await engine.commit(caller, writes, attempt.idem, began_ns, 0, queues, born)
-        except Refused as refused:
-            if refused.code in STORE_CODES:
-                attempts.begin_to_settle_later(caller, attempt, outcome, connection)
-            raise
+            await engine.store.commit(writes)
+            committed = True
+            engine.telemetry.commit("done", time.perf_counter() - tried)
+        except FAULTS as fault:
+            try:
+                committed = await engine.commit(caller, writes, attempt.idem, began_ns, fault=fault)
+            except Refused as refused:
+                if refused.code in STORE_CODES:
+                    attempts.begin_to_settle_later(caller, attempt, outcome, connection)
+                raise
+        finally:
+            engine.end_commit(caller.scope_key, queues, born, committed)
         if not committed:
             return await attempts.finish(caller, attempt, None, first=(connection, outcome))
-        done: Done[Record | None] = Done(changes.result, None, *shown, (), {})
+        done: Done[Record | None] = Done(changes.result, None, shown[0], shown[1], (), {})
         attempts.tell_settled(caller, attempt, outcome, done)
         return done
 
@@ -262,24 +296,17 @@ def _seen(*records: Record) -> Seen:
     return {record.id: (1, record) for record in records}
 
 
-def _used(begun: Changes[PaymentIntent]) -> PaymentMethod:
-    """The method with which a plain payment begins, as it is written."""
-    method = begun.records[1]
-    assert isinstance(method, PaymentMethod), "that is a plain beginning"
-    return method
-
-
-def _plain_attempt(begun: Changes[PaymentIntent]) -> Attempt | None:
-    """The attempt of a decision that begins to take a new payment with a new card, and does nothing else; None of any
-    other decision."""
+def _plain_beginning(begun: Changes[PaymentIntent]) -> tuple[PaymentMethod, Attempt] | None:
+    """The method and the attempt of a decision that begins to take a new payment with a new card, and does nothing
+    else; None of any other decision."""
     if len(begun.tasks) != 1 or len(begun.records) != 2 or len(begun.events) != 1:
         return None
     if begun.refusal is not None or begun.deletes or begun.code is not None or begun.detail:
         return None
     payment, attempt, event = begun.result, begun.tasks[0], begun.events[0]
-    if type(attempt) is not Attempt or type(event.record) is not PaymentIntent or event.previous is not None:
-        return None
     written, used = begun.records
+    if type(attempt) is not Attempt or type(used) is not PaymentMethod or type(event.record) is not PaymentIntent:
+        return None
     begins = msgspec.structs.replace(
         event.record, status="processing", attempt=attempt.id, references=(attempt.reference,)
     )
@@ -291,12 +318,12 @@ def _plain_attempt(begun: Changes[PaymentIntent]) -> Attempt | None:
         and bool(attempt.reference)
         and payment.id.startswith("pi_")
         and written is payment
-        and type(used) is PaymentMethod
+        and event.previous is None
         and payment == begins
         and payment.status != event.record.status
         and not (payment.secret or payment.challenge)
     )
-    return attempt if is_plain else None
+    return (used, attempt) if is_plain else None
 
 
 def _is_plain_end(

@@ -12,6 +12,7 @@ from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
+from tillway.engine.accounts import Price
 from tillway.engine.attempts import Connection
 from tillway.engine.availability import unforeseen
 from tillway.engine.caller import Caller
@@ -65,10 +66,11 @@ class ComparedPayments(PlainPayments):
         attempt: Attempt,
         outcome: Succeeded,
         connection: Connection,
+        price: Price | None,
     ) -> Done[Record | None] | None:
         self._settling[attempt.id] = method, outcome, connection
         try:
-            return await super()._settle(caller, payment, method, attempt, outcome, connection)
+            return await super()._settle(caller, payment, method, attempt, outcome, connection, price)
         finally:
             del self._settling[attempt.id]
 
