@@ -1,6 +1,6 @@
 """The parts of every noun of the domain: records, events about them, and the changes that a decision asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 import msgspec
@@ -57,7 +57,9 @@ class Moment(msgspec.Struct, frozen=True):
     created: int
     """Epoch seconds that new records carry. They agree with the ids and never go back; `now` follows the clock, and due
     times count from it."""
-    new_suffix: Callable[[], str]
+    head: str
+    ends: Iterator[str]
+    """The suffixes of new ids are the head and the next of these."""
     references: Callable[[], str] | None = None
     """The references of this request's attempts, in their order; None where no key was named."""
     entry: str = ""
@@ -65,8 +67,11 @@ class Moment(msgspec.Struct, frozen=True):
     as_before: bool = False
     """Whether processes of the version before may change the records: a field that they do not know would be lost."""
 
+    def new_suffix(self) -> str:
+        return f"{self.head}{next(self.ends)}"
+
     def new_id(self, prefix: str) -> str:
-        return f"{prefix}_{self.new_suffix()}"
+        return f"{prefix}_{self.head}{next(self.ends)}"
 
     def new_reference(self) -> str:
         """The reference of the next attempt, without the scope key; empty where the attempt's own suffix serves."""

@@ -227,6 +227,12 @@ def _of_repeat(attempt: Attempt, outcome: Outcome) -> Outcome:
     return outcome
 
 
+def note_attempt(attempt: Attempt) -> None:
+    """Note for the log which attempt was settled, and where."""
+    note("connector", attempt.connector)
+    note_id(attempt.subject)
+
+
 def watch(connection: Connection) -> None:
     """See that a breaker closes which another process has opened, and that may have ended since."""
     connection.health.watch(partial(_answers, connection))
@@ -279,8 +285,8 @@ def _leased(changes: Changes[Record | None], id: str, at: Moment, settings: Sett
 
 
 class _KeyChanged(Exception):
-    """Another request waits for the outcome of the attempt by now: one that cancels a payment whose customer is away.
-    The commit that books the outcome has to answer its key, because that request's process may have died."""
+    """Another request waits for the outcome of the attempt by now: it cancels a payment while its customer is away. The
+    commit that books the outcome has to answer its key, because that request's process may have died."""
 
     def __init__(self, attempt: Attempt) -> None:
         super().__init__(f"{attempt.id} has another key")
@@ -288,7 +294,7 @@ class _KeyChanged(Exception):
 
 
 TERMS_MAX = 1_000
-"""Scopes whose terms a process keeps."""
+"""How many scopes' terms a process keeps."""
 
 KEYS_MAX = 8
 """How often the key of an attempt may change while its outcome is booked."""
@@ -435,8 +441,8 @@ class Attempts:
         began_ns: int | None = None,
     ) -> Done[Record | None] | None:
         """Send or ask until the attempt is settled or a caller would wait too long. None if it is not settled. `seen`
-        are its records where they are known. `first` is the outcome of the first round, and whose it is, where that is
-        over, and the caller has waited since `began_ns`."""
+        are its records where they are known. `first` is the outcome of the first round with its connection, where that
+        is over, and the caller has waited since `began_ns`."""
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
         code = cvc
@@ -912,8 +918,7 @@ class Attempts:
         """Tell telemetry of an outcome that was booked."""
         telemetry = self.engine.telemetry
         if telemetry.telling:
-            note("connector", attempt.connector)
-            note_id(attempt.subject)
+            note_attempt(attempt)
         if not done.attempts or done.attempts[0].id != attempt.id:
             source_api = getattr(done.record, "source_api", caller.source_api)
             name = _OUTCOMES[type(outcome)]

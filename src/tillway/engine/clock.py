@@ -112,7 +112,8 @@ class Clock:
             second * 1000 + within_ns // 1_000_000,
             second,
             created,
-            map(head.__add__, PAIRS).__next__,  # No function of Python's: every payment comes here twice.
+            head,
+            iter(PAIRS),
             references,
             f"aud_{head}{ENTRY_ENDS}",
         )

@@ -472,7 +472,7 @@ class Engine:
         return self.clock.monotonic_ns() - began_ns > _COMMIT_NS_MAX
 
     def _note_conflict(self, caller: Caller, conflict: Conflict, completes: str | None, attempts: int) -> None:
-        """Note what a conflict tells of the caller's references. Raises IdempotencyRace if it is about its key."""
+        """Count the references that a conflict shows to be taken. Raises IdempotencyRace if it is about its key."""
         if isinstance(conflict, NotFirst):
             caller.attempts_begun += attempts
         elif completes is None and caller.idempotency is not None and conflict.key.endswith(caller.idempotency[0]):
@@ -522,7 +522,7 @@ class Engine:
         return not changes.events or self.known_endpoints(load.scope_key) is not None
 
     async def _read_rest(self, load: Load, changes: Changes[Record | None]) -> None:
-        """Read what `_has_read` misses."""
+        """Read the records and endpoints that `_has_read` misses."""
         for gone in changes.deletes:
             await load.find(gone)
         if changes.events:

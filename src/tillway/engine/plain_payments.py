@@ -27,7 +27,7 @@ from tillway.domain.payment_method import PaymentMethod, new_method
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.accounts import Price
-from tillway.engine.attempts import Attempts, Connection
+from tillway.engine.attempts import Attempts, Connection, note_attempt
 from tillway.engine.availability import foresee, unforeseen
 from tillway.engine.caller import Caller
 from tillway.engine.core import FAULTS, Done, Seen
@@ -41,7 +41,7 @@ Generally = Callable[[], Awaitable[Done[Record | None]]]
 """Does the whole request in the general way."""
 
 TERMS_MAX = 1_000
-"""Scopes whose terms of a settlement a process keeps."""
+"""How many scopes' terms of a settlement a process keeps."""
 
 
 class PlainPayments:
@@ -107,17 +107,7 @@ class PlainPayments:
             return await generally()
         payment, method = begun.result, plain[0]
         attempt = msgspec.structs.replace(plain[1], due_at_ms=at.now_ms + engine.settings.lease_ms)
-        key = IdempotencyRecord(
-            id=caller.idempotency[0],
-            created=at.created,
-            fingerprint=caller.idempotency[1],
-            expires_at=at.created + engine.settings.answer_seconds,
-            request=caller.request_id or "",
-            api_version=caller.api_version,
-            in_minor_units=caller.in_minor_units,
-            subject=payment.id,
-            begun=attempt.id,
-        )
+        key = self._key_of(caller, payment, attempt, at)
         if engine.known_endpoints(scope_key) is None:
             await engine.endpoints(scope_key)
             if not self._is_quiet() or engine.is_late(began_ns):
@@ -211,9 +201,10 @@ class PlainPayments:
             engine.end_commit(caller.scope_key, queues, born, committed)
         if not committed:
             return await attempts.finish(caller, attempt, None, first=(connection, outcome))
-        done: Done[Record | None] = Done(changes.result, None, shown[0], shown[1], (), {})
-        attempts.tell_settled(caller, attempt, outcome, done)
-        return done
+        if engine.telemetry.telling:
+            note_attempt(attempt)
+        engine.telemetry.settled(attempt.connector, attempt.kind, payment.source_api, "succeeded", caller.scope_key)
+        return Done(changes.result, None, shown[0], shown[1], (), {})
 
     def _terms_of(self, scope_key: str, connector: str, price: Price) -> Terms:
         known = self._terms.get(scope_key)
@@ -224,6 +215,21 @@ class PlainPayments:
         terms = terms_of(connector, price)
         self._terms[scope_key] = price, connector, terms
         return terms
+
+    def _key_of(self, caller: Caller, payment: PaymentIntent, attempt: Attempt, at: Moment) -> IdempotencyRecord:
+        """The record of the request's key, with the attempt from which its answer will follow."""
+        assert caller.idempotency is not None, "a plain payment has a key"
+        return IdempotencyRecord(
+            id=caller.idempotency[0],
+            created=at.created,
+            fingerprint=caller.idempotency[1],
+            expires_at=at.created + self.engine.settings.answer_seconds,
+            request=caller.request_id or "",
+            api_version=caller.api_version,
+            in_minor_units=caller.in_minor_units,
+            subject=payment.id,
+            begun=attempt.id,
+        )
 
     def _first_writes(
         self,

@@ -146,9 +146,8 @@ class _Found:
 
 def _again(at: Moment, *, after: str = "") -> Moment:
     """The same moment with its ids from the first on, or from the one behind the id `after`."""
-    head = at.entry.removeprefix("aud_").removesuffix(ENTRY_ENDS)
     ends = PAIRS[PAIRS.index(after[-len(ENTRY_ENDS) :]) + 1 :] if after else PAIRS
-    return msgspec.structs.replace(at, new_suffix=map(head.__add__, ends).__next__)
+    return msgspec.structs.replace(at, ends=iter(ends))
 
 
 def _now(work: Awaitable[T]) -> T:
