@@ -1,26 +1,33 @@
 """A plain payment goes a straight way, and leaves the same rows and gives the same answers as in the general way."""
 
+import asyncio
 import copy
 import random
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from doses import Dose
 
 from tillway.domain.commands import CreatePayment
+from tillway.domain.event import WebhookEndpoint
 from tillway.domain.record import Record
 from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
+from tillway.engine.connections import SIMULATOR
 from tillway.engine.core import Done
 from tillway.engine.ids import ALPHABET
 from tillway.engine.plain_payments import Generally, PlainPayments
+from tillway.engine.platform import Platform
 from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account
 from tillway.settings import Settings
-from tillway.store.port import Write
+from tillway.store.port import CommitUnknown, Conflict, NotFirst, StorageFull, Unavailable, Write
+from tillway.telemetry.metrics import Metrics
+from tillway.telemetry.recorder import Recorder
 from tillway.testing.compared_payments import ComparedPayments
 from tillway.testing.in_process import Answer, InProcessApp, Merchant, MovedClock, ReadableStore
 from tillway.testing.memory_store import MemoryStore
@@ -71,6 +78,91 @@ DERIVED = re.compile(
     r'|(?:secret=|fingerprint":"|\*{4})[0-9a-f]{32}'
 )
 """What follows from the ids: checksums, digests and secrets."""
+
+
+Meanwhile = Callable[[Platform, Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Does a commit, or not, and something else."""
+
+
+class DisturbedStore(ReadableStore):
+    """Lets something happen during commits of attempts: `meanwhile` has it by their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: dict[int, Meanwhile] = {}
+        self.platform: Platform | None = None
+        self._number = 0
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        if any("/att_" in write.key for write in writes):
+            self._number += 1
+            meanwhile = self.meanwhile.pop(self._number, None)
+            if meanwhile is not None:
+                assert self.platform is not None
+                return await meanwhile(self.platform, lambda: super(DisturbedStore, self).commit(writes))
+        return await super().commit(writes)
+
+    def disturb(self, platform: Platform, after: int, meanwhile: Meanwhile) -> None:
+        """Let it happen during the next commit of an attempt but `after`."""
+        self.platform = platform
+        self.meanwhile = {self._number + 1 + after: meanwhile}
+
+
+def _changes(change: Callable[[Platform], object]) -> Meanwhile:
+    async def meanwhile(platform: Platform, commit: Callable[[], Awaitable[None]]) -> None:
+        change(platform)
+        await commit()
+
+    return meanwhile
+
+
+def _fails(error: Exception, *, happens: bool = False) -> Meanwhile:
+    async def meanwhile(platform: Platform, commit: Callable[[], Awaitable[None]]) -> None:
+        if happens:
+            await commit()
+        raise error
+
+    return meanwhile
+
+
+def _rely_on_the_bank(platform: Platform) -> None:
+    """Learn that a recovery has ended, for which the bank gave no list."""
+    restores = platform.engine.restores
+    restores._relied_on, restores._relied_on_until = (SIMULATOR,), 2_000_000_000
+
+
+def _change_the_account_later(platform: Platform) -> None:
+    """Let the account settle later whenever the endpoints are read, and let them be read next."""
+    engine = platform.engine
+    read, accounts = engine.endpoints, engine.accounts._known
+
+    async def endpoints(scope_key: str) -> list[WebhookEndpoint]:
+        for id, (until_ns, account) in accounts.items():
+            assert account is not None
+            accounts[id] = until_ns, msgspec.structs.replace(account, settlement_days=9)
+        return await read(scope_key)
+
+    engine.drop_endpoints()
+    setattr(engine, "endpoints", endpoints)  # noqa: B010 - a method cannot be assigned to.
+
+
+MEANWHILE: dict[str, Meanwhile] = {
+    "a recovery ends": _changes(_rely_on_the_bank),
+    "a recovery begins": _changes(lambda platform: setattr(platform.engine.restores, "reason", "put back")),
+    "the clock jumps": _changes(lambda platform: setattr(platform.engine.time, "trouble", "it jumped")),
+    "the mark grows old": _changes(lambda platform: setattr(platform.engine.time, "fresh_until_ns", -1)),
+    "an endpoint changes": _changes(lambda platform: platform.engine.drop_endpoints()),
+    "the account changes": _changes(lambda platform: platform.engine.accounts.forget()),
+    "the account changes later": _changes(_change_the_account_later),
+    "a connector changes": _changes(lambda platform: platform.attempts.connections.forget()),
+    "the day's task is forgotten": _changes(lambda platform: platform.attempts.foreseen.clear()),
+    "the store is away": _fails(Unavailable("away")),
+    "the disk is full": _fails(StorageFull("full")),
+    "an unknown end, written": _fails(CommitUnknown("lost"), happens=True),
+    "an unknown end, not written": _fails(CommitUnknown("lost")),
+    "another record changes": _fails(Conflict("another")),
+    "the reference is taken": _fails(NotFirst("taken")),
+}
 
 
 class GeneralPayments(PlainPayments):
@@ -129,6 +221,12 @@ class Twins:
         _copy(self.straight.store, self.general.store)
         self.general.running.platform.engine.drop_endpoints()
 
+    def disturb(self, after: int, meanwhile: Meanwhile) -> None:
+        """Let it happen in both during the next payment's first commit, or the one `after` that."""
+        for app in (self.straight, self.general):
+            assert isinstance(app.store, DisturbedStore)
+            app.store.disturb(app.running.platform, after, meanwhile)
+
     def compare(self) -> None:
         one, other = _named(_held(self.straight)).splitlines(), _named(_held(self.general)).splitlines()
         assert [line for line in one if line not in other] == [line for line in other if line not in one]
@@ -144,6 +242,13 @@ def _held(app: InProcessApp) -> str:
     return "\n".join(repr(kept[key]) for key in sorted(kept) if "/clk_" not in key and "/rql_" not in key)
 
 
+def _counted(app: InProcessApp) -> list[str]:
+    """What telemetry has counted: payments, commits, exchanges with the bank."""
+    recorder = app.running.platform.engine.telemetry
+    assert isinstance(recorder, Recorder)
+    return [line for line in recorder.metrics.exposition().splitlines() if "_total{" in line]
+
+
 def _named(text: str) -> str:
     """The text with its ids numbered in their order."""
     names: dict[str, str] = {}
@@ -154,7 +259,7 @@ async def _twins(tmp_path: Path) -> Twins:
     Keyring.create(tmp_path / KEY_FILE)
     apps, merchant = [], None
     for _ in range(2):
-        store, clock = ReadableStore(), StandingClock()
+        store, clock = DisturbedStore(), StandingClock()
         app = InProcessApp(await assemble(Settings(data_dir=tmp_path), store, clock), store, clock)
         if merchant is None:
             account, keys = await create_account(store, clock)
@@ -219,6 +324,23 @@ async def test_what_follows_a_plain_payment(twins: Twins) -> None:
         assert held.json["status"] == "requires_capture"
         taken = await twins.ask("/v1/payment_intents/<id>/capture", {"amount_to_capture": 700})
         assert taken.json["amount_received"] == 700
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+@pytest.mark.parametrize("after", [0, 1])
+async def test_what_happens_during_a_commit(twins: Twins, what: str, after: int) -> None:
+    await twins.listen("*")
+    apps = (twins.straight, twins.general)
+    for app in apps:
+        app.running.platform.engine.telemetry = Recorder(Metrics())
+    await twins.ask("/v1/payment_intents", PLAIN)
+    twins.disturb(after, MEANWHILE[what])
+    answer = await twins.ask("/v1/payment_intents", PLAIN, idempotency_key="disturbed")
+    for app in apps:
+        await asyncio.gather(*app.running.platform.attempts._settling)
+    again = await twins.ask("/v1/payment_intents", PLAIN, idempotency_key="disturbed")
+    assert answer.status in (200, 503) and again.status == 200
+    assert _counted(twins.straight) == _counted(twins.general)
 
 
 async def test_any_mixture(tmp_path: Path, twins: Twins, dose: Dose) -> None:

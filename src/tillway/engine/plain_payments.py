@@ -134,7 +134,8 @@ class PlainPayments:
             connection = known or await attempts.connections.named(attempt.connector, caller.scope)
             price = engine.known_price(caller.scope, connection.fee) if connection is not None else None
             outcome = None
-            if connection is not None and price is not None:
+            # Otherwise `send` reads the price, and asks about what may have been sent before a restore.
+            if connection is not None and price is not None and engine.restores.quiet:
                 outcome = attempts.at_once(connection, caller.scope, attempt, payment, method, price)
             if outcome is None:
                 price = None

@@ -1,6 +1,7 @@
 """Plain payments that are compared with the general way: the worlds take every payment so."""
 
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ from tillway.connectors.port import Outcome, Succeeded
 from tillway.domain.attempt import Attempt
 from tillway.domain.balance import availability_task
 from tillway.domain.idempotency import IdempotencyRecord
-from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_intent import PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.engine.accounts import Price
@@ -24,6 +25,9 @@ from tillway.engine.settlers import Settling, settler_of
 from tillway.store.port import Write
 
 T = TypeVar("T")
+
+_price: ContextVar[Price] = ContextVar("price")
+"""The price by which the current task settles a payment. The account may be another one before it is written."""
 
 
 class ComparedPayments(PlainPayments):
@@ -74,6 +78,10 @@ class ComparedPayments(PlainPayments):
         finally:
             del self._settling[attempt.id]
 
+    def _terms_of(self, scope_key: str, connector: str, price: Price) -> Terms:
+        _price.set(price)
+        return super()._terms_of(scope_key, connector, price)
+
     def _last_writes(
         self,
         caller: Caller,
@@ -91,7 +99,6 @@ class ComparedPayments(PlainPayments):
             caller.scope_key,
             {record.id: (1, record) for record in (before, method, attempt, key)},
         )
-        price = engine.known_price(caller.scope, connection.fee) or _now(engine.price(caller.scope, connection.fee))
         again = _again(at)
         settling = Settling(
             load=load,
@@ -100,7 +107,7 @@ class ComparedPayments(PlainPayments):
             at=again,
             settings=engine.settings,
             first_ask_seconds=connection.connector.capabilities.ask_after_seconds,
-            price=price,
+            price=_price.get(),
         )
         decided = _now(settler_of(attempt.subject).settle(settling))
         entry = unforeseen({}, caller.scope_key, decided, again)
