@@ -33,7 +33,6 @@ from tillway.engine.scans import Scan
 from tillway.engine.telemetry import note, note_id
 from tillway.engine.webhooks.concurrency import MERCHANT_LIMIT_MAX, EndpointLimiters
 from tillway.engine.webhooks.delivery_log import ATTEMPT_PREFIX, DeliveryLog
-from tillway.engine.webhooks.destinations import Destination, Destinations
 from tillway.engine.webhooks.public_hosts import (
     ANYWHERE,
     PUBLIC,
@@ -42,13 +41,14 @@ from tillway.engine.webhooks.public_hosts import (
     Resolver,
     check_host,
 )
-from tillway.engine.webhooks.signing import Signer, new_secret
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
 from tillway.vault.port import Vault
 
 if TYPE_CHECKING:
+    from tillway.engine.webhooks.destinations import Destination, Destinations
     from tillway.engine.webhooks.sessions import Reply, Sessions
+    from tillway.engine.webhooks.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +96,13 @@ class Webhooks:
         self.tries = tries or DeliveryLog()
         self._limiters = EndpointLimiters()
         self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
-        self._destinations = Destinations(engine, vault)
         self._under_way: set[str] = set()
 
     # Endpoints.
 
     async def create_endpoint(self, caller: Caller, command: CreateEndpoint) -> Done[NewEndpoint]:
         await self._check_url(caller.scope, command.url)
-        secret = new_secret()
+        secret = _new_secret()
 
         async def work(load: Load, at: Moment) -> Changes[NewEndpoint]:
             seal = partial(self._seal_secret, load.scope_key)
@@ -122,7 +121,7 @@ class Webhooks:
 
     async def roll_secret(self, caller: Caller, id: str, seconds: int) -> Done[NewEndpoint]:
         """Give an endpoint a new signing secret. For `seconds` the one before it signs too."""
-        secret = new_secret()
+        secret = _new_secret()
 
         async def work(load: Load, at: Moment) -> Changes[NewEndpoint]:
             endpoint = await load.get(WebhookEndpoint, id)
@@ -404,7 +403,7 @@ class Webhooks:
         )
         self.tries.keep(tried.load.scope_key, logged)
 
-    async def _body(self, event: Event, to: Destination, shown: Record | None = None) -> bytes | None:
+    async def _body(self, event: Event, to: "Destination", shown: Record | None = None) -> bytes | None:
         """Render the event, with its object where that is at hand, for the endpoint's API version. None, and the cause
         in the log, if that fails: an event that cannot be rendered must not come back for ever."""
         # An event with one delivery in all has this one, which is open. Sending it again would have counted one more.
@@ -418,7 +417,7 @@ class Webhooks:
             return None
         return body
 
-    async def _post(self, tried: "_Try", signer: Signer, body: bytes, within_seconds: float) -> None:
+    async def _post(self, tried: "_Try", signer: "Signer", body: bytes, within_seconds: float) -> None:
         """POST the event, and keep the answer in `tried`."""
         to, telemetry = tried.to, self.engine.telemetry
         tried.began_ms = now_ms = self.engine.clock.now_ms()
@@ -526,6 +525,12 @@ class Webhooks:
         await self.engine.run(Caller.system(scope_of(load.scope_key)), work, seen=load.seen)
 
     @functools.cached_property
+    def _destinations(self) -> "Destinations":
+        from tillway.engine.webhooks.destinations import Destinations
+
+        return Destinations(self.engine, self._vault)
+
+    @functools.cached_property
     def _sessions(self) -> "Sessions":
         from tillway.engine.webhooks.sessions import Sessions
 
@@ -542,12 +547,18 @@ class _Try(msgspec.Struct):
     load: Load
     delivery: Delivery
     event: Event
-    to: Destination
+    to: "Destination"
     began_ms: int
     seconds: float = 0.0
     signature: str = ""
     reply: "Reply | None" = None
     status: int | None = None
+
+
+def _new_secret() -> str:
+    from tillway.engine.webhooks.signing import new_secret
+
+    return new_secret()
 
 
 def _delivery(row: Row) -> Delivery:
