@@ -3,8 +3,8 @@
 It is the general way (`Engine.run`, `Attempts.carry`) made short, with the same decisions of the domain: where these
 are those of a plain payment, it is known which rows they make, and nothing has to be looked for. A payment that turns
 out not to be plain goes the general way from where it stands: from the start while nothing is written, and afterwards
-from its attempt, with the provider's outcome. Both ways write the same bytes, and the worlds compare them on every
-seed.
+from its attempt, with the provider's outcome. Both ways write the same bytes: the worlds and the tests in process
+compare them commit by commit.
 """
 
 import time
