@@ -22,6 +22,7 @@ from tillway.engine.core import Done
 from tillway.engine.ids import ALPHABET
 from tillway.engine.plain_payments import Generally, PlainPayments
 from tillway.engine.platform import Platform
+from tillway.engine.time_mark import COMMIT_SECONDS_MAX
 from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account
 from tillway.settings import Settings
@@ -125,6 +126,18 @@ def _fails(error: Exception, *, happens: bool = False) -> Meanwhile:
     return meanwhile
 
 
+def _fails_late(error: Exception, *, happens: bool = False) -> Meanwhile:
+    """The same after more than COMMIT_SECONDS_MAX: a store gives up after STORE_SECONDS_MAX."""
+
+    async def meanwhile(platform: Platform, commit: Callable[[], Awaitable[None]]) -> None:
+        clock = platform.engine.clock
+        assert isinstance(clock, MovedClock)
+        clock.ahead_seconds += COMMIT_SECONDS_MAX + 1
+        await _fails(error, happens=happens)(platform, commit)
+
+    return meanwhile
+
+
 def _rely_on_the_bank(platform: Platform) -> None:
     """Learn that a recovery has ended, for which the bank gave no list."""
     restores = platform.engine.restores
@@ -160,6 +173,10 @@ MEANWHILE: dict[str, Meanwhile] = {
     "the disk is full": _fails(StorageFull("full")),
     "an unknown end, written": _fails(CommitUnknown("lost"), happens=True),
     "an unknown end, not written": _fails(CommitUnknown("lost")),
+    "an unknown end, written, late": _fails_late(CommitUnknown("lost"), happens=True),
+    "an unknown end, not written, late": _fails_late(CommitUnknown("lost")),
+    "the disk is full, late": _fails_late(StorageFull("full")),
+    "another record changes, late": _fails_late(Conflict("another")),
     "another record changes": _fails(Conflict("another")),
     "the reference is taken": _fails(NotFirst("taken")),
 }

@@ -427,7 +427,7 @@ class Engine:
         doubted = committed = False
         try:
             for _ in _COMMITS:
-                if self.is_late(began_ns):
+                if fault is None and self.is_late(began_ns):
                     break
                 outcome, tried = "unknown", time.perf_counter()
                 try:
