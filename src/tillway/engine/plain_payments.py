@@ -162,8 +162,9 @@ class PlainPayments:
         """Book a success as `Attempts.settle` does; None if it is not plain, and nothing was written. `price` is the
         one of this moment, if it is known."""
         engine, attempts = self.engine, self.attempts
-        price = price or engine.known_price(caller.scope, connection.fee)
-        price = price or await engine.price(caller.scope, connection.fee)
+        if price is None:
+            known = engine.known_price(caller.scope, connection.fee)
+            price = known or await engine.price(caller.scope, connection.fee)
         if outcome.notices or not self._is_quiet():
             return None
         began_ns = engine.clock.monotonic_ns()
@@ -341,6 +342,7 @@ def _is_plain_end(
         return False
     if changes.refusal is not None or changes.tasks or changes.code is not None or changes.detail:
         return False
+    # A success has more to follow where one of these is set.
     if before.customer is not None or before.order is not None or before.checkout is not None:
         return False
     (after, charge, entry), (succeeded, paid) = changes.records, changes.events

@@ -127,7 +127,9 @@ class RestoreWatch:
     @property
     def quiet(self) -> bool:
         """Whether no restore is to be minded: `check`, `may_have_been_sent` and `explain` would find nothing."""
-        return not (self.reason or self.writes_as_before or self.unexplained.ids or self._relied_on)
+        if self.reason or self.writes_as_before or self.unexplained.ids:
+            return False
+        return not self._relied_on or self._clock.now_ms() // 1000 >= self._relied_on_until
 
     def may_have_been_sent(self, scope_key: str, attempt: Attempt) -> bool:
         """Whether the provider may have performed this new attempt before the store was put back: its request is a
