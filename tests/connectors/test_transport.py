@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from certificates import make_certificate
+from full_queues import full_queue
 
 from tillway.client_connections import client_tls
 from tillway.connectors.conversation import REQUESTS_MAX, converse, listen
@@ -152,20 +153,9 @@ async def test_was_not_seen():
 
 
 async def test_no_connection_in_time_was_not_seen():
-    # A queue of one that is full: the kernel lets further connections wait.
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        port = full.getsockname()[1]
-        filling = [socket.socket() for _ in range(4)]
-        for one in filling:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
-        with pytest.raises(TransportError) as failed:
-            await sent(port, connect_seconds=0.2)
-        assert not failed.value.spoken
-        for one in filling:
-            one.close()
+    with full_queue() as port, pytest.raises(TransportError) as failed:
+        await sent(port, connect_seconds=0.2)
+    assert not failed.value.spoken
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from certificates import make_certificate
+from full_queues import full_queue
 
 from tillway.client_connections import client_tls
 from tillway.domain.account import Mode
@@ -265,19 +266,9 @@ async def test_a_request_without_time_is_not_sent() -> None:
 
 
 async def test_no_connection_in_time() -> None:
-    # A queue of one that is full: the kernel lets further connections wait.
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        port = full.getsockname()[1]
-        filling = [socket.socket() for _ in range(4)]
-        for one in filling:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
+    with full_queue() as port:
         async with opened() as to:
             assert await post(to, f"http://127.0.0.1:{port}/", within=0.2) == Reply(why="no answer within 0.2 s")
-        for one in filling:
-            one.close()
 
 
 async def test_no_tls_in_time() -> None:
