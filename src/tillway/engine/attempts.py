@@ -605,8 +605,8 @@ class Attempts:
         price: Price,
     ) -> Outcome | None:
         """The outcome of a payment with a test card at a connector that needs no conversation for it. None where `send`
-        is needed: every payment in test mode comes here, and coroutines that need not wait
-        cost thousands of instructions."""
+        is needed: every payment in test mode comes here, and coroutines that need not wait cost thousands of
+        instructions."""
         facts = method.card
         if connection.instant is None or facts is None or facts.alias is None:
             return None

@@ -27,7 +27,7 @@ from tillway.domain.payment_method import PaymentMethod, new_method
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.accounts import Price
-from tillway.engine.attempts import Attempts, Connection, note_attempt
+from tillway.engine.attempts import TERMS_MAX, Attempts, Connection, note_attempt
 from tillway.engine.availability import foresee, unforeseen
 from tillway.engine.caller import Caller
 from tillway.engine.core import FAULTS, Done, Seen
@@ -39,9 +39,6 @@ from tillway.store.port import ABSENT, Write
 
 Generally = Callable[[], Awaitable[Done[Record | None]]]
 """Does the whole request in the general way."""
-
-TERMS_MAX = 1_000
-"""How many scopes' terms of a settlement a process keeps."""
 
 
 class PlainPayments:
